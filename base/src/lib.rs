@@ -1,0 +1,27 @@
+//! The vocabulary that every part of VAS shares: ids, time, frames, geometry, detections, model
+//! descriptions, limits.
+//!
+//! No I/O, no clock, no unsafe code, no dependency. The types of the wire (`ipc`), of the disk
+//! (`store`) and of the HTTP interface (`api`) are their own and convert to and from these.
+#![forbid(unsafe_code)]
+
+pub mod detection;
+pub mod frame;
+pub mod geometry;
+pub mod id;
+pub mod latency;
+pub mod limits;
+pub mod model;
+pub mod stage;
+pub mod time;
+
+pub use detection::{Detection, FrameDetections, Keypoint, Mask, MemberError, TrackId};
+pub use frame::{
+    Absent, ColourMatrix, ColourRange, FrameFlags, FrameId, FrameInfo, Generation, MediaTime,
+    Newest, Picture, Stamp,
+};
+pub use geometry::{Rect, Size};
+pub use id::{CameraId, DeviceId, IdError, InstanceId, ModelId};
+pub use latency::{LatencyEntry, LatencyTable};
+pub use stage::{StageTimes, Stages};
+pub use time::{Instant, UtcNanos};

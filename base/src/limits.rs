@@ -1,0 +1,60 @@
+//! Every bound of the system, with the relations between them checked at compile time.
+
+use std::time::Duration;
+
+/// Longest id, in characters (chosen: fits file names, socket paths and URLs).
+pub const ID_CHARS_MAX: usize = 64;
+/// Longest side of a picture (chosen: 8K video is 7680 wide).
+pub const FRAME_SIDE_MAX: u32 = 8192;
+/// Fewest slots of a ring (design: readers get at least this many frame periods).
+pub const RING_SLOTS_MIN: u32 = 8;
+/// Most slots of a ring (chosen: 10 s of 25 fps).
+pub const RING_SLOTS_MAX: u32 = 256;
+/// A ring whose heartbeat is older is stale: three missed beats.
+pub const RING_STALE: Duration = Duration::from_secs(3);
+/// The writer's heartbeat, also when idle.
+pub const RING_HEARTBEAT: Duration = Duration::from_secs(1);
+/// What a ring keeps beyond deadline and second stage when it is sized (design section 3).
+pub const RING_MARGIN: Duration = Duration::from_millis(150);
+
+/// Largest message on any socket (spec P4.1.3).
+pub const MESSAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Largest batch on the wire (chosen: twice the largest engine profile in use).
+pub const BATCH_MAX: u32 = 256;
+/// Most detections of one frame that travel; the best scores stay (chosen).
+pub const DETECTIONS_MAX: usize = 1000;
+/// Most classes of a model (class ids are u16 on the wire; chosen well below).
+pub const CLASSES_MAX: usize = 16384;
+/// Longest parameters of one assignment as JSON text, bytes (chosen).
+pub const PARAMETERS_BYTES_MAX: usize = 4096;
+
+/// Version of the protocol between scheduler, runner and serve.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Deadline where neither model nor assignment says one (interfaces).
+pub const DEADLINE_DEFAULT: Duration = Duration::from_millis(500);
+/// Lease = this many times p99 of L(b) (design section 4).
+pub const LEASE_FACTOR: u32 = 3;
+/// Shortest lease on a CPU.
+pub const LEASE_FLOOR_CPU: Duration = Duration::from_millis(100);
+/// Shortest lease on a GPU.
+pub const LEASE_FLOOR_GPU: Duration = Duration::from_millis(10);
+/// A runner that owes a reply for longer is hung: its connection is closed (design section 4).
+pub const HANG_LIMIT: Duration = Duration::from_secs(2);
+/// Share of a camera's rate from which a subscription takes every frame and has no gate.
+pub const UNGATED_SHARE: f64 = 0.98;
+/// Bounds of max fps (interfaces).
+pub const MAX_FPS_RANGE: (f64, f64) = (0.1, 30.0);
+
+/// Cameras of one node.
+pub const CAMERAS_MAX: usize = 10_000;
+/// Subscriptions of one node.
+pub const SUBSCRIPTIONS_MAX: usize = 100_000;
+/// Runners of one node.
+pub const RUNNERS_MAX: usize = 1_000;
+
+const _: () = assert!(RING_SLOTS_MIN >= 3 && RING_SLOTS_MIN <= RING_SLOTS_MAX);
+const _: () = assert!(FRAME_SIDE_MAX.is_multiple_of(2));
+const _: () = assert!(RING_STALE.as_nanos() >= 3 * RING_HEARTBEAT.as_nanos());
+const _: () = assert!(CLASSES_MAX <= 1 << 16);
+const _: () = assert!(LEASE_FLOOR_GPU.as_nanos() < LEASE_FLOOR_CPU.as_nanos());
+const _: () = assert!(LEASE_FLOOR_CPU.as_nanos() < HANG_LIMIT.as_nanos());
