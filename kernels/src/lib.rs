@@ -1,1 +1,15 @@
-//! Placeholder.
+//! Pixels to tensors: NV12 frames become normalised image batches, and what comes out of a model
+//! goes back to coordinates of the frame.
+//!
+//! [`Preprocessor`] is the fast path, [`oracle`] the readable one it is held against. Nothing here
+//! knows files, sockets, models or clocks; the runner calls it.
+
+pub mod colour;
+pub mod fit;
+pub mod oracle;
+pub mod preprocess;
+pub mod tensor;
+
+pub use fit::{Fit, FitError};
+pub use preprocess::{PreprocessError, Preprocessor};
+pub use tensor::{BatchTensor, TensorData};
