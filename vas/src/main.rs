@@ -1,2 +1,6 @@
-//! Placeholder.
+//! The `vas` command.
+#![forbid(unsafe_code)]
+
+mod config;
+
 fn main() {}

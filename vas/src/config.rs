@@ -1,0 +1,491 @@
+//! `vas.toml`: read once into checked types. The rest of the program can't see an invalid
+//! configuration.
+//!
+//! Not the desired state: serve turns the cameras and assignments found here into it.
+
+mod section;
+mod show;
+mod source_url;
+
+pub use section::Problem;
+
+use base::limits;
+use base::{CameraId, DeviceId, ModelId};
+use ipc::directories::Directories;
+use section::{Section, Source};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Name of the file that is read when none is given.
+pub const FILE_NAME: &str = "vas.toml";
+/// Environment variable that overrides `[frame_export] enabled`.
+pub const EXPORT_VARIABLE: &str = "AI_FRAME_EXPORT_ENABLED";
+
+/// Longest name of a camera, in bytes (spec V1).
+const NAME_BYTES_MAX: usize = 255;
+/// Priority where an assignment names none (interfaces).
+const PRIORITY_DEFAULT: u64 = 50;
+/// Days that events are kept where the file does not say it (chosen).
+const RETENTION_DAYS_DEFAULT: u64 = 30;
+/// Most days that events may be kept: ten years.
+const RETENTION_DAYS_MAX: u64 = 3_650;
+/// Longest deadline that may be asked for: a ring holds at most 10 s of 25 fps.
+const DEADLINE_MS_MAX: u64 = 8_000;
+/// Longest way into its clip that a file camera starts: a day.
+const LOOP_OFFSET_MS_MAX: u64 = 86_400_000;
+
+/// Everything `vas.toml` says, with defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file, absolute; `None` = built-in defaults.
+    pub file: Option<PathBuf>,
+    /// Where serve listens. Default 127.0.0.1:8080.
+    pub bind: SocketAddr,
+    /// Roots of shared memory, sockets and state.
+    pub directories: Directories,
+    /// Whether decoded frames are put into shared memory. Default false.
+    pub frame_export: bool,
+    /// Whether results without detections are stored too. Default false.
+    pub store_empty: bool,
+    /// Age at which whole days of events are dropped. Default 30 days.
+    pub retention_days: u64,
+    /// ONNX Runtime's shared library. Default: `ORT_DYLIB_PATH`, then the cache folder.
+    pub onnxruntime: Option<PathBuf>,
+    /// Cameras, in the order of the file.
+    pub cameras: Vec<Camera>,
+    /// Model folders, in the order of the file.
+    pub models: Vec<Model>,
+    /// Which model watches which camera.
+    pub assignments: Vec<Assignment>,
+}
+
+/// One `[[camera]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Camera {
+    /// Unique.
+    pub id: CameraId,
+    /// For people. Default: the id.
+    pub name: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// Where it hangs.
+    pub location: Option<String>,
+    /// `file:///...`; the file need not exist yet.
+    pub main_url: String,
+    /// When its frames are decoded. Default `assigned`.
+    pub export: Export,
+    /// Where in the clip a file camera starts, milliseconds. Default 0.
+    pub loop_offset_ms: u64,
+    /// Default true.
+    pub enabled: bool,
+}
+
+/// When the frames of a camera are decoded, while frame export is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Export {
+    /// While an enabled assignment watches the camera.
+    Assigned,
+    /// Key frames also without an assignment.
+    Keyframes,
+    /// Every frame, always.
+    Always,
+}
+
+impl Export {
+    /// Every variant.
+    pub const ALL: [Export; 3] = [Export::Assigned, Export::Keyframes, Export::Always];
+
+    /// The word of the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Export::Assigned => "assigned",
+            Export::Keyframes => "keyframes",
+            Export::Always => "always",
+        }
+    }
+}
+
+/// One `[[model]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The folder with `model.yaml`, absolute.
+    pub dir: PathBuf,
+    /// Where it runs. Default `cpu`.
+    pub device: DeviceId,
+}
+
+/// One `[[assignment]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// Id of a camera, of this file or made by the API.
+    pub camera: CameraId,
+    /// Id of a model as its `model.yaml` says it.
+    pub model: ModelId,
+    /// Ceiling in frames per second, 0.1..30. `None` = every frame.
+    pub desired_fps: Option<f64>,
+    /// 0..100. Default 50.
+    pub priority: u8,
+    /// Overrides the model's deadline, milliseconds.
+    pub deadline_ms: Option<u64>,
+    /// Parameters of the model, a JSON object. Default: the model's.
+    pub parameters: Option<serde_json::Value>,
+    /// Default true.
+    pub enabled: bool,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// The file can't be read.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is wrong, in at least one place.
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, by line.
+        problems: Vec<Problem>,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Unreadable { file, source } => write!(
+                f,
+                "configuration {} can't be read: {source}; name another with --config FILE",
+                file.display()
+            ),
+            ConfigError::Invalid { file, problems } => {
+                for (i, problem) in problems.iter().enumerate() {
+                    let separator = if i == 0 { "" } else { "\n" };
+                    match problem.line {
+                        0 => write!(f, "{separator}{}: {}", file.display(), problem.text)?,
+                        n => write!(f, "{separator}{}:{n}: {}", file.display(), problem.text)?,
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// What the process's environment has to say.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `AI_FRAME_EXPORT_ENABLED`.
+    pub frame_export: Option<String>,
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
+}
+
+impl Environment {
+    /// Of this process.
+    pub fn current() -> Environment {
+        Environment {
+            frame_export: std::env::var(EXPORT_VARIABLE).ok(),
+            runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file`, or `vas.toml` of the working directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with every problem of the file at once.
+    pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+        let given = file.unwrap_or(Path::new(FILE_NAME));
+        let unreadable =
+            |source| ConfigError::Unreadable { file: given.to_owned(), source };
+        let text = fs::read_to_string(given).map_err(unreadable)?;
+        let absolute = std::path::absolute(given).map_err(unreadable)?;
+        Config::parse(&text, &absolute, &Environment::current()).map_err(|problems| {
+            // People know the file by the name they gave.
+            ConfigError::Invalid { file: given.to_owned(), problems }
+        })
+    }
+
+    /// Like [`Config::load`], but the defaults when no file was named and none is there.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_or_default(file: Option<&Path>) -> Result<Config, ConfigError> {
+        if file.is_some() || Path::new(FILE_NAME).exists() {
+            return Config::load(file);
+        }
+        let directory = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("."));
+        let nowhere = directory.join(FILE_NAME);
+        let parsed = Config::parse("", &nowhere, &Environment::current());
+        let config = parsed.map_err(|problems| ConfigError::Invalid { file: nowhere, problems })?;
+        Ok(Config { file: None, ..config })
+    }
+
+    /// Checks the text of a configuration file. `file` is absolute; relative paths inside resolve
+    /// against its directory.
+    ///
+    /// # Errors
+    /// Every problem found, by line.
+    pub fn parse(
+        text: &str,
+        file: &Path,
+        environment: &Environment,
+    ) -> Result<Config, Vec<Problem>> {
+        let directory = file.parent().unwrap_or(Path::new("/"));
+        let (source, top) = Source::parse(text, directory);
+        let Some(top) = top else { return Err(source.problems()) };
+        let config = read(top, file, directory, environment, &source);
+        let problems = source.problems();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// What is legal but probably not meant, for `vas config check`.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for assignment in &self.assignments {
+            if !self.cameras.iter().any(|camera| camera.id == assignment.camera) {
+                warnings.push(format!(
+                    "assignment of model `{}` names camera `{}`, which this file does not have; serve \
+                     rejects it unless the API made that camera",
+                    assignment.model, assignment.camera
+                ));
+            }
+        }
+        if !self.frame_export && !self.assignments.is_empty() {
+            warnings.push(format!(
+                "frame export is off: no assignment gets a frame; set [frame_export] enabled = true or \
+                 {EXPORT_VARIABLE}=true"
+            ));
+        }
+        for camera in &self.cameras {
+            if let Some(path) = source_url::file_of(&camera.main_url)
+                && !path.is_file()
+            {
+                warnings.push(format!("camera `{}`: {} is not a file", camera.id, path.display()));
+            }
+        }
+        for model in &self.models {
+            if !model.dir.join("model.yaml").is_file() {
+                warnings.push(format!("model folder {} has no model.yaml", model.dir.display()));
+            }
+        }
+        warnings
+    }
+}
+
+fn read(
+    mut top: Section<'_>,
+    file: &Path,
+    directory: &Path,
+    environment: &Environment,
+    source: &Source,
+) -> Config {
+    let mut http = top.section("http");
+    let bind = http.parsed("bind", |text| {
+        text.parse::<SocketAddr>()
+            .map_err(|_| "must be an address and a port such as 127.0.0.1:8080".to_owned())
+    });
+    if let Some(at) = &bind
+        && !at.value.ip().is_loopback()
+    {
+        http.wrong(
+            at.line,
+            "bind",
+            format_args!(
+                "is {}, must be a loopback address: requests are not authenticated",
+                at.value
+            ),
+        );
+    }
+    http.finish();
+
+    let mut dirs = top.section("dirs");
+    let runtime = environment.runtime_dir.as_ref().map_or("/run/vas".into(), |d| d.join("vas"));
+    let directories = Directories {
+        shm: dirs.path("shm").map_or("/dev/shm/vas".into(), |at| at.value),
+        runtime: dirs.path("runtime").map_or(runtime, |at| at.value),
+        state: dirs.path("state").map_or(directory.join("vas-data"), |at| at.value),
+    };
+    dirs.finish();
+
+    let mut export = top.section("frame_export");
+    let configured = export.boolean("enabled").is_some_and(|at| at.value);
+    export.finish();
+    let frame_export = match environment.frame_export.as_deref() {
+        None => configured,
+        Some("true" | "1") => true,
+        Some("false" | "0") => false,
+        Some(other) => {
+            source.problem(
+                0,
+                format_args!("{EXPORT_VARIABLE} is \"{other}\", must be true or false"),
+            );
+            configured
+        }
+    };
+
+    let mut events = top.section("events");
+    let store_empty = events.boolean("store_empty").is_some_and(|at| at.value);
+    let retention_days = events.parsed("retention", |text| {
+        let days = text.strip_suffix('d').and_then(|n| n.parse::<u64>().ok());
+        days.filter(|days| (1..=RETENTION_DAYS_MAX).contains(days)).ok_or_else(|| {
+            format!("must be whole days, \"1d\" to \"{RETENTION_DAYS_MAX}d\"")
+        })
+    });
+    events.finish();
+
+    let mut runner = top.section("runner");
+    let onnxruntime = runner.path("onnxruntime").map(|at| at.value);
+    runner.finish();
+
+    let config = Config {
+        file: Some(file.to_owned()),
+        bind: bind.map_or(SocketAddr::from(([127, 0, 0, 1], 8080)), |at| at.value),
+        directories,
+        frame_export,
+        store_empty,
+        retention_days: retention_days.map_or(RETENTION_DAYS_DEFAULT, |at| at.value),
+        onnxruntime,
+        cameras: cameras(&mut top, directory),
+        models: models(&mut top),
+        assignments: assignments(&mut top),
+    };
+    top.finish();
+    config
+}
+
+fn cameras(top: &mut Section<'_>, directory: &Path) -> Vec<Camera> {
+    let mut cameras = Vec::new();
+    let mut seen = BTreeMap::new();
+    for mut section in top.sections("camera") {
+        let id = section.parsed("id", CameraId::new);
+        let name = section.parsed("name", |text| short(text, 1));
+        let description = section.parsed("description", |text| short(text, 0));
+        let location = section.parsed("location", |text| short(text, 0));
+        let url = section.parsed("main_url", |text| source_url::parse(text, directory));
+        let export = section.parsed("export", |text| {
+            let named = Export::ALL.into_iter().find(|export| export.as_str() == text);
+            named.ok_or("must be assigned, keyframes or always")
+        });
+        let offset = section.integer("loop_offset_ms", 0..=LOOP_OFFSET_MS_MAX);
+        let enabled = section.boolean("enabled").is_none_or(|at| at.value);
+        if let Some(at) = &id {
+            unique(&section, &mut seen, "id", at.line, at.value.to_string());
+        }
+        section.require("id");
+        section.require("main_url");
+        if let (Some(id), Some(url)) = (id, url) {
+            cameras.push(Camera {
+                id: id.value,
+                name: name.map(|at| at.value),
+                description: description.map(|at| at.value),
+                location: location.map(|at| at.value),
+                main_url: url.value,
+                export: export.map_or(Export::Assigned, |at| at.value),
+                loop_offset_ms: offset.map_or(0, |at| at.value),
+                enabled,
+            });
+        }
+        section.finish();
+    }
+    cameras
+}
+
+fn short(text: &str, least: usize) -> Result<String, String> {
+    if (least..=NAME_BYTES_MAX).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("has {} bytes, must be {least} to {NAME_BYTES_MAX}", text.len()))
+    }
+}
+
+fn models(top: &mut Section<'_>) -> Vec<Model> {
+    let mut models = Vec::new();
+    let mut seen = BTreeMap::new();
+    for mut section in top.sections("model") {
+        let dir = section.path("dir");
+        let device = section.parsed("device", |text| match text {
+            "cpu" => DeviceId::new(text).map_err(|e| e.to_string()),
+            _ => Err("the only device that this build knows is \"cpu\"".to_owned()),
+        });
+        let cpu = DeviceId::new("cpu").expect("`cpu` is a valid id");
+        let device = device.map_or(cpu, |at| at.value);
+        section.require("dir");
+        if let Some(dir) = dir {
+            let shown = format!("{}` on `{device}", dir.value.display());
+            unique(&section, &mut seen, "dir", dir.line, shown);
+            models.push(Model { dir: dir.value, device });
+        }
+        section.finish();
+    }
+    models
+}
+
+fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
+    let mut assignments = Vec::new();
+    let mut seen = BTreeMap::new();
+    for mut section in top.sections("assignment") {
+        let camera = section.parsed("camera", CameraId::new);
+        let model = section.parsed("model", ModelId::new);
+        let (low, high) = limits::MAX_FPS_RANGE;
+        let desired_fps = section.number("desired_fps", low..=high).map(|at| at.value);
+        let priority = section.integer("priority", 0..=100).map_or(PRIORITY_DEFAULT, |at| at.value);
+        let deadline_ms = section.integer("deadline_ms", 1..=DEADLINE_MS_MAX).map(|at| at.value);
+        let parameters = section.json("parameters");
+        let enabled = section.boolean("enabled").is_none_or(|at| at.value);
+        if let Some(at) = &parameters
+            && at.value.to_string().len() > limits::PARAMETERS_BYTES_MAX
+        {
+            let (size, most) = (at.value.to_string().len(), limits::PARAMETERS_BYTES_MAX);
+            let text = format_args!("is {size} bytes of JSON, at most {most} are allowed");
+            section.wrong(at.line, "parameters", text);
+        }
+        section.require("camera");
+        section.require("model");
+        if let (Some(camera), Some(model)) = (camera, model) {
+            let shown = format!("{}` with model `{}", camera.value, model.value);
+            unique(&section, &mut seen, "camera", camera.line, shown);
+            assignments.push(Assignment {
+                camera: camera.value,
+                model: model.value,
+                desired_fps,
+                priority: u8::try_from(priority).unwrap_or(100),
+                deadline_ms,
+                parameters: parameters.map(|at| at.value),
+                enabled,
+            });
+        }
+        section.finish();
+    }
+    assignments
+}
+
+fn unique(
+    section: &Section<'_>,
+    seen: &mut BTreeMap<String, usize>,
+    key: &str,
+    line: usize,
+    value: String,
+) {
+    match seen.get(&value) {
+        Some(first) => {
+            let text = format_args!("`{value}` is already used on line {first}");
+            section.wrong(line, key, text);
+        }
+        None => {
+            seen.insert(value, line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse(text, Path::new("/etc/vas/vas.toml"), &Environment::default())
+}
+
+/// Every problem as `line: text`.
+#[track_caller]
+fn check_problems(text: &str, expected: &[&str]) {
+    let problems = parse(text).expect_err("the text has a problem");
+    let found: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.line, p.text)).collect();
+    assert_eq!(found, expected, "of\n{text}");
+}
+
+const FULL: &str = r#"
+[http]
+bind = "127.0.0.1:9000"
+[dirs]
+shm = "/dev/shm/site"
+runtime = "run"
+state = "/var/lib/vas"
+[frame_export]
+enabled = true
+[events]
+store_empty = true
+retention = "7d"
+[runner]
+onnxruntime = "lib/libonnxruntime.so"
+[[camera]]
+id = "door"
+name = "Front door"
+description = "above the bell"
+location = "north"
+main_url = "clips/door.mp4"
+export = "always"
+loop_offset_ms = 15000
+[[camera]]
+id = "yard"
+main_url = "file:///srv/yard.mp4"
+enabled = false
+[[model]]
+dir = "models/nanodet"
+device = "cpu"
+[[assignment]]
+camera = "door"
+model = "nanodet_g_416"
+desired_fps = 5
+priority = 75
+deadline_ms = 400
+parameters = { classes = ["person"], threshold = 0.5, nested = { a = [1, true] } }
+[[assignment]]
+camera = "yard"
+model = "nanodet_g_416"
+enabled = false
+"#;
+
+#[test]
+fn every_key_has_its_meaning() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.bind, "127.0.0.1:9000".parse().unwrap());
+    assert_eq!(config.directories.shm, Path::new("/dev/shm/site"));
+    assert_eq!(config.directories.runtime, Path::new("/etc/vas/run"));
+    assert_eq!(config.directories.state, Path::new("/var/lib/vas"));
+    assert!(config.frame_export && config.store_empty);
+    assert_eq!(config.retention_days, 7);
+    assert_eq!(config.onnxruntime.as_deref(), Some(Path::new("/etc/vas/lib/libonnxruntime.so")));
+    let [door, yard] = &config.cameras[..] else { panic!("{:?}", config.cameras) };
+    assert_eq!((door.id.as_str(), door.name.as_deref()), ("door", Some("Front door")));
+    assert_eq!(door.description.as_deref(), Some("above the bell"));
+    assert_eq!(door.location.as_deref(), Some("north"));
+    assert_eq!(door.main_url, "file:///etc/vas/clips/door.mp4");
+    assert_eq!((door.loop_offset_ms, door.export, door.enabled), (15_000, Export::Always, true));
+    assert_eq!((yard.main_url.as_str(), yard.enabled), ("file:///srv/yard.mp4", false));
+    assert_eq!(config.models[0].dir, Path::new("/etc/vas/models/nanodet"));
+    let [first, second] = &config.assignments[..] else { panic!("{:?}", config.assignments) };
+    assert_eq!((first.desired_fps, first.priority, first.deadline_ms), (Some(5.0), 75, Some(400)));
+    let parameters = serde_json::json!(
+        {"classes": ["person"], "threshold": 0.5, "nested": {"a": [1, true]}}
+    );
+    assert_eq!(first.parameters, Some(parameters));
+    assert_eq!((second.desired_fps, second.priority, second.enabled), (None, 50, false));
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    let config = parse("").unwrap();
+    assert_eq!(config.bind, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.directories.shm, Path::new("/dev/shm/vas"));
+    assert_eq!(config.directories.runtime, Path::new("/run/vas"));
+    assert_eq!(config.directories.state, Path::new("/etc/vas/vas-data"));
+    assert!(!config.frame_export && !config.store_empty);
+    assert_eq!((config.retention_days, config.onnxruntime), (30, None));
+    assert!(config.cameras.is_empty() && config.models.is_empty());
+}
+
+#[test]
+fn what_show_prints_means_the_same() {
+    for text in ["", FULL] {
+        let config = parse(text).unwrap();
+        let shown = config.to_string();
+        assert_eq!(parse(&shown), Ok(config), "{shown}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
+    check_problems(
+        "[htpp]\nbind = \"127.0.0.1:1\"\n\n[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\ndesired_fsp = 5\n",
+        &[
+            "1: unknown key `htpp`; did you mean `http`?",
+            "7: unknown key `desired_fsp` in [[assignment]]; did you mean `desired_fps`?",
+        ],
+    );
+    check_problems(
+        "[webrtc]\nudp_port = 1\n[events]\nkeep = 3\n",
+        &[
+            "1: unknown key `webrtc`; known are http, dirs, frame_export, events, runner, camera, model, \
+             assignment",
+            "4: unknown key `keep` in [events]; known are store_empty, retention",
+        ],
+    );
+}
+
+#[test]
+fn values_of_the_wrong_type_or_range_say_value_and_rule() {
+    let assignment = "[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\n";
+    let cases: [(&str, &str); 14] = [
+        ("desired_fps = 31", "is 31, must be a number from 0.1 to 30"),
+        ("desired_fps = 0", "is 0, must be a number from 0.1 to 30"),
+        ("desired_fps = nan", "is nan, must be a number from 0.1 to 30"),
+        ("desired_fps = \"5\"", "is \"5\", must be a number from 0.1 to 30"),
+        ("priority = 101", "is 101, must be a whole number from 0 to 100"),
+        ("priority = -1", "is -1, must be a whole number from 0 to 100"),
+        ("priority = 50.5", "is 50.5, must be a whole number from 0 to 100"),
+        ("priority = 99999999999999999999", "is 99999999999999999999, must be a whole number from 0 to 100"),
+        ("deadline_ms = 0", "is 0, must be a whole number from 1 to 8000"),
+        ("deadline_ms = true", "is true, must be a whole number from 1 to 8000"),
+        ("enabled = 1", "is 1, must be true or false"),
+        ("parameters = [1]", "is a list, must be a table"),
+        ("parameters = { at = 2026-01-01 }", "holds the date 2026-01-01: write it as a text"),
+        ("parameters = { at = inf }", "holds inf, which JSON can't express"),
+    ];
+    for (line, rule) in cases {
+        let key = line.split(' ').next().unwrap();
+        check_problems(
+            &format!("{assignment}{line}\n"),
+            &[&format!("4: `{key}` in [[assignment]] {rule}")],
+        );
+    }
+}
+
+#[test]
+fn places_and_addresses_are_checked() {
+    let bad = "`bind` in [http] is \"8080\": must be an address and a port such as 127.0.0.1:8080";
+    check_problems("[http]\nbind = \"8080\"\n", &[&format!("2: {bad}")]);
+    check_problems(
+        "[http]\nbind = \"0.0.0.0:8080\"\n",
+        &["2: `bind` in [http] is 0.0.0.0:8080, must be a loopback address: requests are not authenticated"],
+    );
+    check_problems(
+        "[dirs]\nshm = \"\"\nstate = 3\n",
+        &[
+            "2: `shm` in [dirs] is \"\": a path can't be empty",
+            "3: `state` in [dirs] is 3, must be a text in quotes",
+        ],
+    );
+    check_problems("http = 3\n", &["1: `http` is 3, must be a table: write [http]"]);
+    check_problems(
+        "[camera]\nid = \"a\"\n",
+        &["1: `camera` is a table, must be a list of tables: write [[camera]]"],
+    );
+    check_problems(
+        "[events]\nretention = \"2w\"\n",
+        &["2: `retention` in [events] is \"2w\": must be whole days, \"1d\" to \"3650d\""],
+    );
+}
+
+#[test]
+fn cameras_and_models_are_checked() {
+    check_problems("[[camera]]\n", &["1: [[camera]] needs `id`", "1: [[camera]] needs `main_url`"]);
+    check_problems(
+        "[[camera]]\nid = \"a b\"\nmain_url = \"rtsp://x/1\"\nexport = \"some\"\n",
+        &[
+            "2: `id` in [[camera]] is \"a b\": camera id `a b` is not 1 to 64 characters of A-Z a-z 0-9 _ -",
+            "3: `main_url` in [[camera]] is \"rtsp://x/1\": scheme `rtsp` is not supported; cameras are video \
+             files so far: write a path or file:///path",
+            "4: `export` in [[camera]] is \"some\": must be assigned, keyframes or always",
+        ],
+    );
+    let camera = "[[camera]]\nid = \"a\"\nmain_url = \"a.mp4\"\n";
+    check_problems(
+        &format!("{camera}{camera}"),
+        &["5: `id` in [[camera]] `a` is already used on line 2"],
+    );
+    check_problems(
+        "[[model]]\ndir = \"m\"\ndevice = \"gpu0\"\n[[model]]\ndir = \"m\"\n",
+        &[
+            "3: `device` in [[model]] is \"gpu0\": the only device that this build knows is \"cpu\"",
+            "5: `dir` in [[model]] `/etc/vas/m` on `cpu` is already used on line 2",
+        ],
+    );
+    let assignment = "[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\n";
+    check_problems(
+        &format!("{assignment}{assignment}"),
+        &["5: `camera` in [[assignment]] `a` with model `m` is already used on line 2"],
+    );
+}
+
+#[test]
+fn text_that_is_not_toml_has_its_line() {
+    let problems = parse("[http]\nbind = \n").unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].line, 2, "{problems:?}");
+}
+
+#[test]
+fn the_environment_wins_over_frame_export() {
+    let with = |text: &str, value: Option<&str>| {
+        let environment =
+            Environment { frame_export: value.map(str::to_owned), runtime_dir: None };
+        Config::parse(text, Path::new("/v.toml"), &environment).map(|c| c.frame_export)
+    };
+    let on = "[frame_export]\nenabled = true\n";
+    assert_eq!(with("", None), Ok(false));
+    assert_eq!(with(on, None), Ok(true));
+    assert_eq!(with("", Some("true")), Ok(true));
+    assert_eq!(with(on, Some("0")), Ok(false));
+    let problems = with(on, Some("maybe")).unwrap_err();
+    assert_eq!(
+        problems[0].text,
+        "AI_FRAME_EXPORT_ENABLED is \"maybe\", must be true or false"
+    );
+}
+
+#[test]
+fn the_user_runtime_directory_is_preferred() {
+    let environment =
+        Environment { frame_export: None, runtime_dir: Some(PathBuf::from("/run/user/7")) };
+    let config = Config::parse("", Path::new("/v.toml"), &environment).unwrap();
+    assert_eq!(config.directories.runtime, Path::new("/run/user/7/vas"));
+}
+
+#[test]
+fn warnings_name_what_is_probably_not_meant() {
+    let text = "[[camera]]\nid = \"a\"\nmain_url = \"missing.mp4\"\n[[model]]\ndir = \"gone\"\n\
+                [[assignment]]\ncamera = \"b\"\nmodel = \"m\"\n";
+    let warnings = parse(text).unwrap().warnings();
+    let starts = [
+        "assignment of model `m` names camera `b`, which this file does not have",
+        "frame export is off",
+        "camera `a`: /etc/vas/missing.mp4 is not a file",
+        "model folder /etc/vas/gone has no model.yaml",
+    ];
+    assert_eq!(warnings.len(), starts.len(), "{warnings:?}");
+    for (warning, start) in warnings.iter().zip(starts) {
+        assert!(warning.starts_with(start), "{warning}");
+    }
+}
