@@ -1,1 +1,36 @@
-//! Placeholder.
+//! What VAS keeps on disk besides media: events, and the registry of devices, models and
+//! assignments. Everything lies in redb files beneath the state directory:
+//!
+//! ```text
+//! <state>/events/lock             held while an event store is open
+//! <state>/events/2026-01-31.redb  the events of one UTC day
+//! <state>/control.redb            devices, models, assignments, labels, revision
+//! ```
+//!
+//! - [`EventStore::open`] gives one [`EventWriter`] and any number of [`EventReader`]s.
+//! - [`Control`] is the registry; every call is one transaction.
+//! - `check` is behind `vas check`.
+//!
+//! The store knows no JSON shape of the API, no socket and no policy: what may be assigned to what
+//! is decided by its caller, inside [`Control::write`]. Bytes on disk are written down in
+//! `docs/store.md`; all that is read back is checked before it is used.
+
+pub mod control;
+mod database;
+pub mod day;
+pub mod error;
+pub mod event;
+mod pool;
+pub mod query;
+mod reader;
+pub mod record;
+mod tables;
+mod writer;
+
+pub use control::{Control, ControlWrite};
+pub use day::Day;
+pub use error::StoreError;
+pub use event::{Event, EventId, NewEvent, Rejection};
+pub use query::{Cursor, EventPage, EventQuery, Page};
+pub use reader::EventReader;
+pub use writer::{EventOptions, EventStore, EventWriter};

@@ -1,0 +1,222 @@
+//! The day files of one directory: which exist, which are open, and how long they stay.
+
+use crate::database::{Database, Opener, sync_directory_of};
+use crate::day::Day;
+use crate::error::StoreError;
+use crate::tables::{DAY_FORMAT, make_day};
+use crate::writer::EventOptions;
+use base::UtcNanos;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Suffix of day files.
+const SUFFIX: &str = ".redb";
+
+/// The directory of the events beneath a state directory.
+pub(crate) fn events_directory(state: &Path) -> PathBuf {
+    state.join("events")
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    dir: PathBuf,
+    options: EventOptions,
+    opener: OpenerSlot,
+    inner: Mutex<Inner>,
+    /// Held for life: one store per directory.
+    _lock: File,
+}
+
+struct OpenerSlot(Opener);
+
+impl std::fmt::Debug for OpenerSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Opener")
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Days that have a file.
+    days: BTreeSet<Day>,
+    /// Files in use or lately used.
+    open: BTreeMap<Day, Open>,
+    /// Counts uses, to find the file that was used longest ago.
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: Arc<Database>,
+    used: u64,
+}
+
+/// Takes the lock of an events directory, making both when they are missing.
+pub(crate) fn lock_directory(dir: &Path) -> Result<File, StoreError> {
+    fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, "creating the directory", e))?;
+    let path = dir.join("lock");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = open.map_err(|e| StoreError::io(&path, "opening the lock", e))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+        Err(TryLockError::Error(e)) => Err(StoreError::io(&path, "locking", e)),
+    }
+}
+
+/// The day files of a directory.
+pub(crate) fn days_in(dir: &Path) -> Result<BTreeSet<Day>, StoreError> {
+    let failed = |e| StoreError::io(dir, "listing the directory", e);
+    let mut days = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        if let Some(day) = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).and_then(Day::parse) {
+            days.insert(day);
+        }
+    }
+    Ok(days)
+}
+
+/// The file of a day.
+pub(crate) fn day_path(dir: &Path, day: Day) -> PathBuf {
+    dir.join(format!("{day}{SUFFIX}"))
+}
+
+impl Pool {
+    pub(crate) fn open(
+        dir: PathBuf,
+        options: EventOptions,
+        opener: Opener,
+    ) -> Result<Pool, StoreError> {
+        let lock = lock_directory(&dir)?;
+        let inner = Mutex::new(Inner { days: days_in(&dir)?, ..Inner::default() });
+        Ok(Pool { dir, options, opener: OpenerSlot(opener), inner, _lock: lock })
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn options(&self) -> &EventOptions {
+        &self.options
+    }
+
+    pub(crate) fn now(&self) -> UtcNanos {
+        (self.options.clock)()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The days that have a file, within `first..=last`, newest first.
+    pub(crate) fn days(&self, first: Day, last: Day) -> Vec<Day> {
+        if first > last {
+            return Vec::new();
+        }
+        self.inner().days.range(first..=last).rev().copied().collect()
+    }
+
+    /// The file of a day, `None` when there is none. Not opened before it is used.
+    pub(crate) fn get(&self, day: Day) -> Option<Arc<Database>> {
+        let today = Day::of(self.now());
+        let mut inner = self.inner();
+        if !inner.days.contains(&day) {
+            return None;
+        }
+        Some(self.enter(&mut inner, day, today))
+    }
+
+    /// The file of a day, made when there is none. Only the writer calls it.
+    pub(crate) fn get_or_create(&self, day: Day) -> Result<Arc<Database>, StoreError> {
+        if let Some(file) = self.get(day) {
+            return Ok(file);
+        }
+        // Made outside the lock: readers don't wait for the disk.
+        self.database(day, Day::of(self.now())).create(make_day)?;
+        let today = Day::of(self.now());
+        let mut inner = self.inner();
+        inner.days.insert(day);
+        Ok(self.enter(&mut inner, day, today))
+    }
+
+    fn database(&self, day: Day, today: Day) -> Database {
+        let cache = self.cache_bytes(day, today);
+        Database::new(day_path(&self.dir, day), DAY_FORMAT, cache, self.opener.0.clone())
+    }
+
+    fn cache_bytes(&self, day: Day, today: Day) -> usize {
+        if day == today { self.options.cache_today_bytes } else { self.options.cache_older_bytes }
+    }
+
+    /// Hands out a file and closes others beyond the limit. A file is closed under the lock, so
+    /// that nobody opens it a second time while redb still holds it.
+    fn enter(&self, inner: &mut Inner, day: Day, today: Day) -> Arc<Database> {
+        inner.uses += 1;
+        let used = inner.uses;
+        // Nobody else has it when the map holds the only reference: others get theirs here.
+        let idle = |open: &Open| Arc::strong_count(&open.file) == 1;
+        // Yesterday's file gives back today's large cache.
+        let wrong_cache = |open: &Open| open.file.cache_bytes() != self.cache_bytes(day, today);
+        if inner.open.get(&day).is_some_and(|open| idle(open) && wrong_cache(open)) {
+            inner.open.remove(&day);
+        }
+        let open = inner.open.entry(day).or_insert_with(|| {
+            let file = Arc::new(self.database(day, today));
+            Open { file, used }
+        });
+        open.used = used;
+        let file = open.file.clone();
+        while inner.open.len() > self.options.files_open.max(1) {
+            let oldest = inner.open.iter().filter(|(_, o)| idle(o)).min_by_key(|(_, o)| o.used);
+            let Some((&oldest, _)) = oldest else { break };
+            inner.open.remove(&oldest);
+        }
+        file
+    }
+
+    /// Deletes the files of days that ended before retention began, never that of `today`.
+    pub(crate) fn expire(&self, now: UtcNanos) -> Result<Vec<Day>, StoreError> {
+        let kept = first_kept(now, self.options.retention);
+        let expired: Vec<Day> = {
+            let inner = self.inner();
+            inner.days.range(..kept).copied().filter(|&day| day != Day::of(now)).collect()
+        };
+        for &day in &expired {
+            {
+                let mut inner = self.inner();
+                inner.days.remove(&day);
+                // Readers inside go on with the deleted file.
+                inner.open.remove(&day);
+            }
+            let path = day_path(&self.dir, day);
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(%day, "events of a day past retention deleted"),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    // Still there: known again, so that the next call tries again.
+                    self.inner().days.insert(day);
+                    return Err(StoreError::io(&path, "deleting", e));
+                }
+            }
+        }
+        if let Some(&day) = expired.first() {
+            let path = day_path(&self.dir, day);
+            sync_directory_of(&path).map_err(|e| StoreError::io(&self.dir, "syncing", e))?;
+        }
+        Ok(expired)
+    }
+
+    /// How many files are open; for tests.
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.inner().open.len()
+    }
+}
+
+/// The oldest day that retention keeps: a day is kept while any moment of it is young enough.
+pub(crate) fn first_kept(now: UtcNanos, retention: std::time::Duration) -> Day {
+    Day::of(UtcNanos(now.0.saturating_sub(base::time::nanos(retention))))
+}
