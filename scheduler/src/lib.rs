@@ -1,1 +1,76 @@
-//! Placeholder.
+//! The scheduling core: which frames of which cameras go to which model, when, on which device.
+//!
+//! A state machine without clock, thread, socket, file or random source. Whoever runs it (the
+//! production driver, the simulator, a replay, a test) calls
+//!
+//! 1. [`Scheduler::handle`] with every [`Input`], then
+//! 2. [`Scheduler::poll`] until it answers [`Output::Wait`], doing what each output says,
+//!
+//! and again at the instant that `Wait` names or at the next input, whichever comes first.
+//! [`FrameIndex`] answers which frame of a camera is the newest; the core asks only when a
+//! subscription could use one, and holds ids and stamps, never pixels. Frames are bound to a batch
+//! at launch; nothing is queued.
+//!
+//! ```
+//! use base::{Absent, Instant, Newest};
+//! use scheduler::{CameraKey, Config, FrameIndex, Output, Scheduler};
+//!
+//! struct Empty;
+//! impl FrameIndex for Empty {
+//!     fn newest(&mut self, _: CameraKey) -> Newest {
+//!         Newest::Absent(Absent::NoRing)
+//!     }
+//! }
+//! let mut scheduler = Scheduler::new(Config::default());
+//! let now = Instant::ZERO;
+//! assert!(matches!(scheduler.poll(now, &mut Empty), Output::Wait { until: Instant::FAR, .. }));
+//! ```
+#![forbid(unsafe_code)]
+
+mod batch_size;
+mod camera;
+mod config;
+mod device;
+mod input;
+mod launch;
+mod ledger;
+mod machine;
+mod output;
+mod runner;
+mod status;
+mod subscription;
+pub mod trace;
+
+pub use camera::AgentState;
+pub use config::Config;
+pub use input::{Desired, Input, Outcome, RunnerInfo, SubscriptionSpec};
+pub use ledger::Ledger;
+pub use machine::Scheduler;
+pub use output::{Binding, CloseReason, Output, WaitReason};
+pub use runner::RunnerState;
+pub use status::{CameraReport, DeviceReport, Report, RunnerReport, SubscriptionReport};
+pub use subscription::SubscriptionState;
+
+/// A camera as the core numbers it. Numbers are given in the order in which desired state first
+/// names a camera and never reused; [`Scheduler::camera_id`] gives the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CameraKey(pub u32);
+
+/// A subscription as the core numbers it. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionKey(pub u32);
+
+/// A connection to a runner as the driver numbers it. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunnerKey(pub u64);
+
+/// Id of a batch, rising over all runners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(pub u64);
+
+/// Answers which frame of a camera is the newest.
+pub trait FrameIndex {
+    /// The newest published frame. A frame whose `published` lies after the `now` of the poll does
+    /// not exist yet for the core.
+    fn newest(&mut self, camera: CameraKey) -> base::Newest;
+}

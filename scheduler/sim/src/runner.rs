@@ -1,0 +1,129 @@
+//! A runner in virtual time: L(b) = alpha + beta b, with noise and faults.
+
+use crate::random::Random;
+use base::{DeviceId, InstanceId, Instant, LatencyEntry, LatencyTable, ModelId};
+use scheduler::RunnerInfo;
+use std::time::Duration;
+
+/// What goes wrong, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// From then on it answers nothing.
+    Hang(Instant),
+    /// Between the two it takes this many times as long.
+    Slow(Instant, Instant, u32),
+    /// It dies then, and comes back as a new instance after the given time, if at all.
+    Crash(Instant, Option<Duration>),
+}
+
+/// How a runner behaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunnerModel {
+    /// Its model.
+    pub model: ModelId,
+    /// Its device.
+    pub device: DeviceId,
+    /// A GPU: batches are prepared ahead, leases are short.
+    pub gpu: bool,
+    /// Fixed cost of a batch.
+    pub alpha: Duration,
+    /// Cost of a member.
+    pub beta: Duration,
+    /// Largest batch of the engine.
+    pub batch_max: u32,
+    /// The model's deadline.
+    pub deadline: Duration,
+    /// Copy of a batch before the token.
+    pub copy: Duration,
+    /// Decoding of a batch after the token.
+    pub postprocess: Duration,
+    /// Standard deviation of the execution time, relative.
+    pub noise: f64,
+    /// Share of batches that take twice as long.
+    pub spikes: f64,
+    /// Whether Hello carries the table; otherwise it asks to measure first.
+    pub measured: bool,
+    /// Faults.
+    pub faults: Vec<Fault>,
+}
+
+impl Default for RunnerModel {
+    fn default() -> Self {
+        let id = |text: &str| text.parse().expect("a literal id");
+        RunnerModel {
+            model: ModelId::new("m").expect("a literal id"),
+            device: id("gpu0"),
+            gpu: true,
+            alpha: Duration::from_micros(2300),
+            beta: Duration::from_micros(810),
+            batch_max: 64,
+            deadline: Duration::from_millis(100),
+            copy: Duration::from_micros(300),
+            postprocess: Duration::from_micros(200),
+            noise: 0.0,
+            spikes: 0.0,
+            measured: true,
+            faults: Vec::new(),
+        }
+    }
+}
+
+impl RunnerModel {
+    /// Sizes that a runner measures: powers of two and its largest.
+    pub fn sizes(&self) -> Vec<u32> {
+        let mut sizes: Vec<u32> =
+            (0..).map(|e| 1 << e).take_while(|b| *b < self.batch_max).collect();
+        sizes.push(self.batch_max);
+        sizes
+    }
+
+    /// L(b) without noise.
+    pub fn latency(&self, batch: u32) -> Duration {
+        self.alpha + self.beta * batch
+    }
+
+    /// The table that an undisturbed measurement gives: p99 with the noise's 2.33 deviations.
+    pub fn table(&self) -> LatencyTable {
+        LatencyTable::new(self.sizes().into_iter().map(|batch| {
+            let p50 = self.latency(batch);
+            LatencyEntry { batch, p50, p99: p50.mul_f64(1.0 + 2.33 * self.noise) }
+        }))
+    }
+
+    /// What it says when a scheduler connects.
+    pub fn info(&self, instance: InstanceId) -> RunnerInfo {
+        RunnerInfo {
+            instance,
+            model: self.model.clone(),
+            device: self.device.clone(),
+            gpu: self.gpu,
+            batch_max: self.batch_max,
+            deadline: self.deadline,
+            latency: if self.measured { self.table() } else { LatencyTable::default() },
+        }
+    }
+
+    /// Whether it answers nothing at `now`.
+    pub fn hung(&self, now: Instant) -> bool {
+        self.faults.iter().any(|f| matches!(f, Fault::Hang(at) if *at <= now))
+    }
+
+    /// Execution of one batch that begins at `now`. `None` = never ends.
+    pub fn execution(&self, now: Instant, batch: u32, random: &mut Random) -> Option<Duration> {
+        if self.hung(now) {
+            return None;
+        }
+        let mut length = self.latency(batch).mul_f64((1.0 + self.noise * random.normal()).max(0.2));
+        if random.unit() < self.spikes {
+            length *= 2;
+        }
+        for fault in &self.faults {
+            if let Fault::Slow(from, to, times) = fault
+                && (*from..*to).contains(&now)
+            {
+                length *= *times;
+            }
+        }
+        Some(length)
+    }
+}

@@ -1,0 +1,66 @@
+//! Which batch sizes pay.
+
+use base::LatencyTable;
+
+/// A larger batch must cost at least this much less per frame than the best smaller one, or it
+/// only adds age (chosen: above the noise of a p50 over seven samples).
+const GAIN_MIN: f64 = 0.05;
+
+/// The largest batch worth launching: each step up from 1 must lower `L(b)/b` by [`GAIN_MIN`].
+///
+/// On a CPU `L(b)/b` is flat and the answer is 1; on a GPU it falls until the device is full.
+/// Without a table the answer is 1.
+pub(crate) fn paying_batch(table: &LatencyTable, engine_max: u32) -> u32 {
+    let mut best = 1;
+    let Some(single) = table.p50(1) else { return 1 };
+    let mut best_cost = single.as_secs_f64();
+    for entry in table.entries() {
+        if entry.batch <= 1 || entry.batch > engine_max {
+            continue;
+        }
+        let cost = entry.p50.as_secs_f64() / f64::from(entry.batch);
+        if cost < best_cost * (1.0 - GAIN_MIN) {
+            best = entry.batch;
+            best_cost = cost;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::LatencyEntry;
+    use std::time::Duration;
+
+    fn table(entries: &[(u32, f64)]) -> LatencyTable {
+        LatencyTable::new(entries.iter().map(|&(batch, ms)| {
+            let p50 = Duration::from_secs_f64(ms / 1e3);
+            LatencyEntry { batch, p50, p99: p50 }
+        }))
+    }
+
+    #[test]
+    fn a_cpu_that_gains_nothing_runs_single_frames() {
+        // NanoDet-g on one thread, milliseconds per batch.
+        let cpu = table(&[(1, 20.9), (2, 41.7), (4, 88.6), (8, 175.4), (16, 369.3)]);
+        assert_eq!(paying_batch(&cpu, 16), 1);
+    }
+
+    #[test]
+    fn a_gpu_batches_until_it_is_full() {
+        // ResNet-50 on an A100: 1.63 + 0.30 b.
+        let gpu: Vec<_> = [1, 2, 4, 8, 16, 32, 64]
+            .map(|b: u32| (b, 1.63 + 0.30 * f64::from(b)))
+            .to_vec();
+        assert_eq!(paying_batch(&table(&gpu), 64), 64);
+        assert_eq!(paying_batch(&table(&gpu), 8), 8);
+        // The last step gains under 5 %.
+        assert_eq!(paying_batch(&table(&[(1, 10.0), (2, 12.0), (4, 23.5)]), 4), 2);
+    }
+
+    #[test]
+    fn without_a_table_batches_are_single() {
+        assert_eq!(paying_batch(&LatencyTable::default(), 16), 1);
+    }
+}

@@ -1,0 +1,44 @@
+//! What the core can be told at its start.
+
+use base::{DeviceId, limits};
+use std::time::Duration;
+
+/// Settings of a scheduler. Part of a trace: a replay runs with the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// How many batches a device executes at a time, for devices that are not listed.
+    pub capacity: u32,
+    /// Devices with another capacity: a CPU with several cores and one-thread runners.
+    pub capacities: Vec<(DeviceId, u32)>,
+    /// How often a camera is looked at while its next frame is awaited (design: every millisecond
+    /// from the predicted arrival on).
+    pub poll_interval: Duration,
+    /// How long before the predicted arrival the first look is (design: 2 ms).
+    pub arrival_guard: Duration,
+    /// A runner that owes an answer for longer is hung.
+    pub hang_limit: Duration,
+    /// How long before the token is expected to be free the next batch of a GPU is prepared
+    /// (chosen: covers the copy of a batch of 1080p frames at 10 GB/s).
+    pub prepare_ahead: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            capacity: 1,
+            capacities: Vec::new(),
+            poll_interval: Duration::from_millis(1),
+            arrival_guard: Duration::from_millis(2),
+            hang_limit: limits::HANG_LIMIT,
+            prepare_ahead: Duration::from_millis(3),
+        }
+    }
+}
+
+impl Config {
+    /// The capacity of a device, at least 1.
+    pub fn capacity_of(&self, device: &DeviceId) -> u32 {
+        let listed = self.capacities.iter().find(|(id, _)| id == device);
+        listed.map_or(self.capacity, |(_, capacity)| *capacity).max(1)
+    }
+}

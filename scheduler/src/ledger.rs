@@ -1,0 +1,75 @@
+//! Where every frame went. Docs: the ledger in ARCHITECTURE.md.
+
+use base::MemberError;
+
+/// Counts of one subscription. Every frame id from the first observed one on is in exactly one of
+/// `gated`, `superseded`, `unserved_*`, `expired`, `bound` or pending; every bound frame in exactly
+/// one of `sampled`, `torn`, `errors`, `revoked`, `expired_late`, `lost_with_runner` or in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ledger {
+    /// Published before the gate opened: the FPS ceiling.
+    pub gated: u64,
+    /// A newer frame was bound.
+    pub superseded: u64,
+    /// Its runner hung.
+    pub unserved_parked: u64,
+    /// No runner of the model was connected.
+    pub unserved_no_runner: u64,
+    /// The subscription was disabled.
+    pub unserved_paused: u64,
+    /// Published while the ring could not be read.
+    pub unserved_gap: u64,
+    /// Too old to be answered within its deadline.
+    pub expired: u64,
+    /// Named in a Prepare.
+    pub bound: u64,
+    /// Answered with detections or none.
+    pub sampled: u64,
+    /// Overwritten before the runner had copied it.
+    pub torn: u64,
+    /// Answered with an error other than torn, by [`MemberError`] from `Frame` on.
+    pub errors: [u64; 5],
+    /// Prepared ahead and taken back.
+    pub revoked: u64,
+    /// The lease passed before the answer.
+    pub expired_late: u64,
+    /// The connection ended before the answer.
+    pub lost_with_runner: u64,
+}
+
+impl Ledger {
+    /// Frames that ended before or at binding.
+    pub fn decided(&self) -> u64 {
+        self.gated
+            + self.superseded
+            + self.unserved_parked
+            + self.unserved_no_runner
+            + self.unserved_paused
+            + self.unserved_gap
+            + self.expired
+            + self.bound
+    }
+
+    /// Bound frames that ended.
+    pub fn ended(&self) -> u64 {
+        self.sampled
+            + self.torn
+            + self.errors.iter().sum::<u64>()
+            + self.revoked
+            + self.expired_late
+            + self.lost_with_runner
+    }
+
+    /// Counts the answer for one bound frame.
+    pub(crate) fn answer(&mut self, error: Option<MemberError>) {
+        match error {
+            None => self.sampled += 1,
+            Some(MemberError::Torn) => self.torn += 1,
+            Some(MemberError::Frame) => self.errors[0] += 1,
+            Some(MemberError::Engine) => self.errors[1] += 1,
+            Some(MemberError::Postprocess) => self.errors[2] += 1,
+            Some(MemberError::Parameters) => self.errors[3] += 1,
+            Some(MemberError::Request) => self.errors[4] += 1,
+        }
+    }
+}

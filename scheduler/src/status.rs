@@ -1,0 +1,172 @@
+//! What the core says of itself.
+
+use crate::camera::AgentState;
+use crate::ledger::Ledger;
+use crate::machine::Scheduler;
+use crate::runner::RunnerState;
+use crate::subscription::SubscriptionState;
+use base::{
+    Absent, CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, LatencyTable, ModelId,
+};
+use std::time::Duration;
+
+/// One subscription.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "fields are those of the subscription and of the ledger")]
+pub struct SubscriptionReport {
+    pub id: String,
+    pub camera: CameraId,
+    pub model: ModelId,
+    pub state: SubscriptionState,
+    pub max_fps: Option<f64>,
+    /// Frames bound per second over the last ten seconds.
+    pub granted_fps: f64,
+    /// Why that is below the ceiling; empty = it is not.
+    pub reason: &'static str,
+    pub ledger: Ledger,
+    pub in_flight: u64,
+    /// Observed ids without an end yet.
+    pub pending: u64,
+}
+
+impl SubscriptionReport {
+    /// Frames observed since the first one.
+    pub fn observed(&self) -> u64 {
+        self.ledger.decided() + self.pending
+    }
+
+    /// Whether every observed and every bound frame is in exactly one place.
+    pub fn balanced(&self) -> bool {
+        self.ledger.bound == self.ledger.ended() + self.in_flight
+    }
+}
+
+/// One camera with subscriptions.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "fields are those of the agent")]
+pub struct CameraReport {
+    pub id: CameraId,
+    pub state: AgentState,
+    pub absent: Option<Absent>,
+    pub generation: Generation,
+    pub newest: FrameId,
+    /// Measured frames per second, 0 = unknown.
+    pub fps: f64,
+}
+
+/// One runner, also one that is gone.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "fields are those of the runner")]
+pub struct RunnerReport {
+    pub model: ModelId,
+    pub device: DeviceId,
+    pub instance: InstanceId,
+    pub state: RunnerState,
+    pub batches: u64,
+    pub members: u64,
+    /// Time the device was its own.
+    pub busy: Duration,
+    /// Sums over all answered members, in the order of [`base::Stages::NAMES`].
+    pub stage_sums: [Duration; 9],
+    pub latency: LatencyTable,
+    pub batch_size: u32,
+}
+
+/// One device.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "fields are those of the device")]
+pub struct DeviceReport {
+    pub id: DeviceId,
+    pub suspect: bool,
+    pub busy: Duration,
+}
+
+/// All of the above.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "fields are documented with their types")]
+pub struct Report {
+    pub revision: u64,
+    pub subscriptions: Vec<SubscriptionReport>,
+    pub cameras: Vec<CameraReport>,
+    pub runners: Vec<RunnerReport>,
+    pub devices: Vec<DeviceReport>,
+}
+
+/// Granted below this share of what could be had is called overload (chosen: the FPS rule's 2 %
+/// and the resolution of the ten-second window).
+const SATISFIED_SHARE: f64 = 0.93;
+
+impl Scheduler {
+    /// The state of everything. Changes nothing.
+    pub fn report(&self, now: Instant) -> Report {
+        let mut subscriptions = Vec::with_capacity(self.subscriptions.len());
+        for s in self.subscriptions.values() {
+            let camera = &self.cameras[s.camera.0 as usize];
+            let state = match s.state {
+                SubscriptionState::Active if camera.absent.is_some() => SubscriptionState::NoFrames,
+                state => state,
+            };
+            let granted_fps = s.granted_fps(now);
+            let wanted = s.spec.max_fps.unwrap_or(f64::MAX);
+            let reason = match state {
+                SubscriptionState::NoFrames => "no_frames",
+                SubscriptionState::NoRunner => "no_runner",
+                SubscriptionState::Parked => "parked",
+                SubscriptionState::Paused => "paused",
+                SubscriptionState::Active => {
+                    let source = camera.fps();
+                    if granted_fps >= SATISFIED_SHARE * wanted.min(source) {
+                        if source < SATISFIED_SHARE * wanted { "source_fps" } else { "" }
+                    } else {
+                        "overload"
+                    }
+                }
+            };
+            subscriptions.push(SubscriptionReport {
+                id: s.spec.id.clone(),
+                camera: s.spec.camera.clone(),
+                model: s.spec.model.clone(),
+                state,
+                max_fps: s.spec.max_fps,
+                granted_fps,
+                reason,
+                ledger: s.ledger,
+                in_flight: s.in_flight,
+                pending: s.pending(),
+            });
+        }
+        let cameras = self.cameras.iter().filter(|c| c.state != AgentState::Stopped);
+        let cameras = cameras
+            .map(|c| CameraReport {
+                id: c.id.clone(),
+                state: c.state,
+                absent: c.absent,
+                generation: c.newest.map_or_else(Generation::default, |n| n.generation),
+                newest: c.newest.map_or_else(FrameId::default, |n| n.frame_id),
+                fps: c.fps(),
+            })
+            .collect();
+        let runners = self
+            .runners
+            .values()
+            .map(|r| RunnerReport {
+                model: r.info.model.clone(),
+                device: r.info.device.clone(),
+                instance: r.info.instance,
+                state: r.state,
+                batches: r.batch_count,
+                members: r.member_count,
+                busy: r.busy,
+                stage_sums: r.stage_sums,
+                latency: r.table.clone(),
+                batch_size: r.batch_size,
+            })
+            .collect();
+        let devices = self
+            .devices
+            .iter()
+            .map(|d| DeviceReport { id: d.id.clone(), suspect: d.suspect, busy: d.busy })
+            .collect();
+        Report { revision: self.revision, subscriptions, cameras, runners, devices }
+    }
+}
