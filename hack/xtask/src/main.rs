@@ -1,2 +1,40 @@
-//! Placeholder.
-fn main() {}
+//! Checks and generators of this repository: `cargo xtask tidy | codegen [--check] | ci [--long]`.
+//!
+//! Not part of the product. `hack/test` and so CI call `ci`; people call whichever they need.
+#![forbid(unsafe_code)]
+
+mod ci;
+mod codegen;
+mod layers;
+mod repository;
+mod rust_text;
+mod stages;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+  tidy              dependency table, banned files, names and words
+  codegen [--check] run flatc over ipc/schema; --check compares with what is committed
+  ci [--long]       everything that must hold before a change lands";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let root = repository::root();
+    let result = match arguments[..] {
+        ["tidy"] => tidy::run(&root),
+        ["codegen"] => codegen::run(&root, codegen::Mode::Write),
+        ["codegen", "--check"] => codegen::run(&root, codegen::Mode::Check),
+        ["ci", ref options @ ..] => ci::Options::parse(options).and_then(|o| ci::run(&root, &o)),
+        _ => Err(USAGE.to_owned()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
