@@ -1,0 +1,448 @@
+//! Directories and locks of rings: how one is built, takes the place of another, and goes.
+//!
+//! ```text
+//! <shm>/<camera>/frame.meta, frame.data   the ring that readers open
+//! <shm>/.<camera>.new/                    one that is being built, or that was just replaced
+//! <shm>/.<camera>.lock                    flock of the writer; outside, so that it survives swaps
+//! ```
+//! Camera ids hold no dot, so the names can't meet.
+
+use super::layout::{Geometry, Record, record};
+use super::memory::{Data, Meta};
+use super::{RingError, RingSpec};
+use base::{CameraId, FrameId, Generation, MediaTime};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Header file.
+pub(super) const META: &str = "frame.meta";
+/// Pixel file.
+pub(super) const DATA: &str = "frame.data";
+
+const FILE_MODE: u32 = 0o640;
+const DIRECTORY_MODE: u32 = 0o750;
+
+/// How often and how far apart a lock is tried: a writer that was just killed, or somebody who
+/// looks whether it lives, holds it for a moment.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// The names of one camera in the shared-memory root.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    /// The ring.
+    pub ring: PathBuf,
+    /// The ring that is built, or was replaced.
+    pub new: PathBuf,
+    /// The lock.
+    pub lock: PathBuf,
+}
+
+impl Names {
+    /// The names of a camera.
+    pub fn of(shm: &Path, camera: &str) -> Names {
+        Names {
+            ring: shm.join(camera),
+            new: shm.join(format!(".{camera}.new")),
+            lock: shm.join(format!(".{camera}.lock")),
+        }
+    }
+}
+
+/// The camera a name in the root belongs to, `None` for what is not ours.
+pub(super) fn camera_of(name: &str) -> Option<CameraId> {
+    let plain = match name.strip_prefix('.') {
+        Some(hidden) => hidden.strip_suffix(".new").or_else(|| hidden.strip_suffix(".lock"))?,
+        None => name,
+    };
+    CameraId::new(plain).ok()
+}
+
+/// The right to write a camera's ring. Dropping it, or the end of the process, frees it.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock; `None` when somebody else holds it.
+    pub fn take(path: &Path, tries: u32) -> io::Result<Option<Lock>> {
+        for attempt in 0..tries {
+            if attempt > 0 {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?);
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // A holder unlinks the file before it lets go: a lock on a file without a name is worth
+            // nothing.
+            let named = std::fs::symlink_metadata(path).map(|named| named.ino()).ok();
+            if named == Some(file.metadata()?.ino()) {
+                return Ok(Some(Lock { _file: file, path: path.to_owned() }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether somebody holds the lock.
+    pub fn held(path: &Path) -> bool {
+        match File::open(path) {
+            Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
+            Err(_) => false,
+        }
+    }
+
+    /// Removes the lock file, then frees the lock.
+    pub fn remove(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
+
+/// What a new generation takes over from the directory it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Before {
+    /// Generation, 0 when there was none.
+    pub generation: Generation,
+    /// Last frame id and its media time.
+    pub last: Option<(FrameId, MediaTime)>,
+}
+
+impl Before {
+    /// Reads it from a ring without a writer. The newest complete record counts, announced in the
+    /// header or not, so that no id is given twice whatever step the writer died at.
+    pub fn read(meta: &Meta) -> Result<Before, String> {
+        let words = meta.words();
+        let geometry = Geometry::read(words)?;
+        let newest = (0..geometry.slots)
+            .filter_map(|slot| {
+                let (_, values) = record(words, slot).read()?;
+                let record = Record::decode(&values).ok()?;
+                // Half of the range, as for the header: ids that go on can't overflow.
+                let sane = record.id.0 <= u64::MAX / 2 && record.info.media.0 <= u64::MAX / 2;
+                (sane && geometry.slot_of(record.id) == Some(slot))
+                    .then_some((record.id, record.info.media))
+            })
+            .max();
+        Ok(Before { generation: geometry.generation, last: newest.or(geometry.last_before()) })
+    }
+}
+
+/// The ring a camera has now, if any.
+pub(super) struct Current {
+    meta: Option<Meta>,
+    exists: bool,
+    /// What the next generation goes on from.
+    pub before: Before,
+}
+
+impl Current {
+    /// Looks at `<shm>/<camera>`. Something that is no ring is refused, since it would be deleted;
+    /// a ring that can't be read is replaced, and nothing goes on from it.
+    pub fn look(names: &Names) -> Result<Current, RingError> {
+        let none = Current { meta: None, exists: false, before: Before::default() };
+        match holds_ring(&names.ring) {
+            Ok(Some(true)) => {}
+            Ok(None) => return Ok(none),
+            Ok(Some(false)) => return Err(RingError::Foreign { path: names.ring.clone() }),
+            Err(source) => {
+                return Err(RingError::Io { action: "list", path: names.ring.clone(), source });
+            }
+        }
+        let meta = open(&names.ring.join(META), true).and_then(|file| Meta::map(&file, true)).ok();
+        let before = meta.as_ref().and_then(|meta| Before::read(meta).ok()).unwrap_or_default();
+        Ok(Current { meta, exists: true, before })
+    }
+
+    /// Puts the ring built under `.new` in its place and deletes this one.
+    pub fn swap(self, names: &Names) -> Result<(), RingError> {
+        let flags = if self.exists { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+        rustix::fs::renameat_with(CWD, &names.new, CWD, &names.ring, flags).map_err(|error| {
+            RingError::Io {
+                action: "put a new generation at",
+                path: names.ring.clone(),
+                source: error.into(),
+            }
+        })?;
+        step(Step::Swapped);
+        if let Some(meta) = &self.meta {
+            meta.retire();
+        }
+        step(Step::Retired);
+        if self.exists {
+            // The new ring is published: a leftover is no reason to fail, the next one clears it.
+            let _ = delete(&names.new);
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file without following a link and without waiting for a writer of a pipe.
+pub(super) fn open(path: &Path, writable: bool) -> io::Result<File> {
+    let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// Whether a path is a directory with nothing but files of a ring in it; `None` when it is missing.
+fn holds_ring(path: &Path) -> io::Result<Option<bool>> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.is_dir() => return Ok(Some(false)),
+        Ok(_) => {}
+    }
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if name != META && name != DATA {
+            return Ok(Some(false));
+        }
+    }
+    Ok(Some(true))
+}
+
+/// Deletes a ring directory: its two files and itself, nothing else.
+fn delete(path: &Path) -> io::Result<()> {
+    for name in [META, DATA] {
+        match std::fs::remove_file(path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => step(Step::Deleting),
+        }
+    }
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Marks a ring that nobody writes as retired, if it can be read at all.
+fn retire(path: &Path) {
+    if let Ok(meta) = open(&path.join(META), true).and_then(|file| Meta::map(&file, true))
+        && Geometry::read(meta.words()).is_ok()
+    {
+        meta.retire();
+    }
+}
+
+/// Deletes a leftover `.new`: a ring that was never published, or a replaced one whose writer died
+/// before it was marked.
+pub(super) fn clear_leftover(names: &Names) -> io::Result<bool> {
+    if holds_ring(&names.new)? != Some(true) {
+        return Ok(false);
+    }
+    retire(&names.new);
+    delete(&names.new)?;
+    Ok(true)
+}
+
+/// Takes a ring away at once and deletes it. For the holder of the lock.
+pub(super) fn remove(names: &Names) -> io::Result<bool> {
+    let leftover = clear_leftover(names)?;
+    if holds_ring(&names.ring)? != Some(true) {
+        return Ok(leftover);
+    }
+    retire(&names.ring);
+    step(Step::Retired);
+    std::fs::rename(&names.ring, &names.new)?;
+    step(Step::Swapped);
+    delete(&names.new)?;
+    Ok(true)
+}
+
+/// The two files of a fresh ring, mapped.
+pub(super) struct Built {
+    /// Header.
+    pub meta: Meta,
+    /// Pixels.
+    pub data: Data,
+    /// What the header says.
+    pub geometry: Geometry,
+}
+
+/// Builds a ring under `.new`, complete and with all its memory. On failure nothing is left.
+pub(super) fn build(names: &Names, spec: &RingSpec, before: Before) -> Result<Built, RingError> {
+    let built = build_files(names, spec, before);
+    if built.is_err() {
+        // The first error is the one to report.
+        let _ = delete(&names.new);
+    }
+    built
+}
+
+fn build_files(names: &Names, spec: &RingSpec, before: Before) -> Result<Built, RingError> {
+    let io = |action: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| RingError::Io { action, path, source }
+    };
+    let directory = names.new.as_path();
+    DirBuilder::new()
+        .mode(DIRECTORY_MODE)
+        .create(directory)
+        .and_then(|()| std::fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE)))
+        .map_err(io("make directory", directory))?;
+    step(Step::DirectoryMade);
+
+    let size = spec.picture.size;
+    let slot_stride = super::layout::slot_stride(size);
+    let file_bytes = slot_stride * u64::from(spec.slots);
+    let meta_bytes = super::layout::meta_bytes(spec.slots) as u64;
+    let data_path = directory.join(DATA);
+    let meta_path = directory.join(META);
+    let data_file = create_file(&data_path, file_bytes)?;
+    step(Step::DataMade);
+    let meta_file = create_file(&meta_path, meta_bytes)?;
+    step(Step::MetaMade);
+    let inode = data_file.metadata().map_err(io("stat", &data_path))?.ino();
+    let data = Data::map_writable(&data_file, file_bytes).map_err(io("map", &data_path))?;
+    let meta = Meta::map(&meta_file, true).map_err(io("map", &meta_path))?;
+    let (first, media_before) = match before.last {
+        Some((id, media)) => (FrameId(id.0 + 1), media),
+        None => (FrameId(1), MediaTime(0)),
+    };
+    let geometry = Geometry {
+        size,
+        slots: spec.slots,
+        slot_stride,
+        generation: Generation(crate::clock::utc().0.max(before.generation.0.saturating_add(1))),
+        inode,
+        file_bytes,
+        first,
+        media_before,
+    };
+    geometry.write(meta.words(), crate::clock::monotonic());
+    step(Step::HeaderMade);
+    Ok(Built { meta, data, geometry })
+}
+
+/// Makes a file of `bytes` bytes, all of them allocated: a full tmpfs must be an error here, not a
+/// bus error later.
+fn create_file(path: &Path, bytes: u64) -> Result<File, RingError> {
+    let io = |action: &'static str| {
+        move |source: io::Error| RingError::Io { action, path: path.to_owned(), source }
+    };
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))
+        .map(File::from)
+        .map_err(|error| io("create")(error.into()))?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(io("set the mode of"))?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(file),
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::NOMEM) => {
+            let free = rustix::fs::statvfs(path.parent().unwrap_or(path))
+                .map_or(0, |root| root.f_bavail.saturating_mul(root.f_frsize));
+            Err(RingError::Full { path: path.to_owned(), bytes, free })
+        }
+        Err(error) => Err(io("allocate")(error.into())),
+    }
+}
+
+/// Makes the shared-memory root when it is missing.
+pub(super) fn make_root(shm: &Path) -> Result<(), RingError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(shm)
+        .map_err(|source| RingError::Io { action: "make directory", path: shm.to_owned(), source })
+}
+
+/// Takes the writer's lock of a camera.
+pub(super) fn lock(names: &Names, camera: &CameraId) -> Result<Lock, RingError> {
+    match Lock::take(&names.lock, LOCK_TRIES) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(RingError::InUse { camera: camera.clone(), path: names.lock.clone() }),
+        Err(source) => Err(RingError::Io { action: "lock", path: names.lock.clone(), source }),
+    }
+}
+
+/// The entries of the root that belong to cameras: name and camera. A missing root has none.
+pub(super) fn entries(shm: &Path) -> io::Result<Vec<(String, CameraId)>> {
+    let directory = match std::fs::read_dir(shm) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in directory {
+        if let Ok(name) = entry?.file_name().into_string()
+            && let Some(camera) = camera_of(&name)
+        {
+            found.push((name, camera));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// See [`super::sweep`].
+pub(super) fn sweep(shm: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+    let mut cameras: Vec<CameraId> = Vec::new();
+    for (name, camera) in entries(shm)? {
+        // An empty directory with the name of a camera is not known to be ours.
+        let ours = name.starts_with('.')
+            || shm.join(&name).join(META).exists()
+            || shm.join(&name).join(DATA).exists();
+        if ours && !keep(camera.as_str()) {
+            cameras.push(camera);
+        }
+    }
+    cameras.sort();
+    cameras.dedup();
+    let mut removed = Vec::new();
+    for camera in cameras {
+        let names = Names::of(shm, camera.as_str());
+        if let Some(lock) = Lock::take(&names.lock, 1)? {
+            let gone = remove(&names);
+            lock.remove()?;
+            if gone? {
+                removed.push(camera.as_str().to_owned());
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// The points at which tests kill a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// `.new` exists, empty.
+    DirectoryMade,
+    /// frame.data is allocated.
+    DataMade,
+    /// frame.meta is allocated, all zero.
+    MetaMade,
+    /// The header is written.
+    HeaderMade,
+    /// The directories changed places.
+    Swapped,
+    /// The old generation is marked.
+    Retired,
+    /// One file of the old generation is gone.
+    Deleting,
+    /// The slot's sequence is odd.
+    SlotOpened,
+    /// Half of the pixels are written; reported by the tests themselves.
+    #[cfg(test)]
+    HalfWritten,
+    /// The record is stored and the slot's sequence even.
+    SlotClosed,
+    /// The header's sequence is odd.
+    HeaderOpened,
+    /// The frame is announced.
+    Announced,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(super) fn step(_: Step) {}
+
+#[cfg(test)]
+pub(super) use super::kill_tests::step;
