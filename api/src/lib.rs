@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The services behind `vas serve`, and HTTP over them.
+//!
+//! Serve takes results and status from the scheduler, stores events,
+//! publishes the desired state that ingest and scheduler follow, and answers HTTP. It decodes no
+//! video and never talks to a runner. Handlers are plain functions over services; only
+//! `http::routes` knows tide, only `http::listener` knows hyper.
+#![forbid(unsafe_code)]
+
+mod age_histogram;
+mod canonical;
+mod commit;
+pub mod config_rows;
+mod http;
+mod intake;
+mod jpeg;
+mod live;
+mod moment;
+mod options;
+mod plan;
+mod registry;
+pub mod schema;
+mod serve;
+mod services;
+mod stills;
+#[cfg(test)]
+mod testing;
+mod url_text;
+
+pub use commit::CommitLimits;
+pub use http::listener::HttpLimits;
+pub use options::{ModelEntry, Options, ServeError, Unavailable, UnavailableKind};
+pub use serve::{Limits, Server, serve};

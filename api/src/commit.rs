@@ -1,0 +1,210 @@
+//! The way of events into the store: a bounded channel and one thread that commits groups.
+//!
+//! Whoever offers an event never waits. What does not fit is dropped and counted; what the store
+//! refuses is counted and told, and nothing is tried twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+use store::NewEvent;
+use tracing::{error, info, warn};
+
+/// How events are grouped.
+#[derive(Debug, Clone, Copy)]
+pub struct CommitLimits {
+    /// Events that wait at most; further ones are dropped.
+    pub waiting_max: usize,
+    /// A group is committed when it has so many events,
+    pub group_max: usize,
+    /// or when its first event has waited so long.
+    pub group_wait: Duration,
+}
+
+impl Default for CommitLimits {
+    /// 2048 events are some seconds of a large node and, with a usual ten detections each, under
+    /// 2 MB; 256 and 100 ms keep commits at ten per second or fewer (chosen).
+    fn default() -> Self {
+        CommitLimits { waiting_max: 2048, group_max: 256, group_wait: Duration::from_millis(100) }
+    }
+}
+
+/// What became of results since serve started.
+#[derive(Debug, Default)]
+pub struct EventCounters {
+    /// In the store.
+    pub stored: AtomicU64,
+    /// Dropped because the channel was full.
+    pub dropped: AtomicU64,
+    /// Lost because the store failed.
+    pub failed: AtomicU64,
+    /// Refused by the store one by one: clock far ahead, past retention, too large.
+    pub rejected: AtomicU64,
+    /// Results without detections, counted instead of stored.
+    pub empty: AtomicU64,
+    /// Results that are errors, never stored.
+    pub errors: AtomicU64,
+    /// Results of cameras that are not configured, dropped.
+    pub unknown_camera: AtomicU64,
+    /// Commits.
+    pub commits: AtomicU64,
+    /// The last commit failed.
+    pub failing: AtomicBool,
+}
+
+/// What one commit did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Committed {
+    /// Events stored.
+    pub stored: usize,
+    /// Why each other one was refused.
+    pub rejected: Vec<String>,
+}
+
+/// The end that offers events.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    send: SyncSender<NewEvent>,
+    counters: Arc<EventCounters>,
+}
+
+impl Commit {
+    /// The two ends.
+    pub fn channel(limits: CommitLimits, counters: Arc<EventCounters>) -> (Commit, Committer) {
+        let (send, receive) = sync_channel(limits.waiting_max);
+        let committer = Committer { receive, limits, counters: counters.clone() };
+        (Commit { send, counters }, committer)
+    }
+
+    /// Hands an event over or drops it; never waits.
+    pub fn offer(&self, event: NewEvent) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.send.try_send(event)
+        {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The end that commits.
+#[derive(Debug)]
+pub struct Committer {
+    receive: Receiver<NewEvent>,
+    limits: CommitLimits,
+    counters: Arc<EventCounters>,
+}
+
+impl Committer {
+    /// Commits groups with `append` until every [`Commit`] is gone and the channel is empty.
+    pub fn run(self, mut append: impl FnMut(Vec<NewEvent>) -> Result<Committed, String>) {
+        while let Some(group) = self.group() {
+            let size = group.len() as u64;
+            let counters = &self.counters;
+            counters.commits.fetch_add(1, Ordering::Relaxed);
+            match append(group) {
+                Ok(committed) => {
+                    counters.stored.fetch_add(committed.stored as u64, Ordering::Relaxed);
+                    let rejected = committed.rejected.len() as u64;
+                    let before = counters.rejected.fetch_add(rejected, Ordering::Relaxed);
+                    if let (0, Some(first)) = (before, committed.rejected.first()) {
+                        warn!("event refused, further ones are only counted: {first}");
+                    }
+                    if counters.failing.swap(false, Ordering::Relaxed) {
+                        info!("storing events works again");
+                    }
+                }
+                Err(reason) => {
+                    counters.failed.fetch_add(size, Ordering::Relaxed);
+                    if !counters.failing.swap(true, Ordering::Relaxed) {
+                        error!("events are lost until the store works again: {reason}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next group; `None` = no more will come.
+    fn group(&self) -> Option<Vec<NewEvent>> {
+        let mut group = vec![self.receive.recv().ok()?];
+        let due = Instant::now() + self.limits.group_wait;
+        while group.len() < self.limits.group_max {
+            match self.receive.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(event) => group.push(event),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Some(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use std::sync::mpsc;
+
+    fn limits(waiting_max: usize, group_max: usize) -> CommitLimits {
+        CommitLimits { waiting_max, group_max, group_wait: Duration::from_secs(3600) }
+    }
+
+    fn count(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_burst_beyond_the_channel_is_dropped_and_counted() {
+        let counters = Arc::new(EventCounters::default());
+        let (commit, committer) = Commit::channel(limits(8, 4), counters.clone());
+        let (began, begin) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            committer.run(|group| {
+                began.send(()).unwrap();
+                wait.recv().unwrap_or(());
+                Ok(Committed { stored: group.len(), rejected: vec![] })
+            });
+        });
+        // One full group makes the store busy, then 100 meet a channel of 8.
+        (0..4).for_each(|n| commit.offer(testing::event(n)));
+        begin.recv().unwrap();
+        (0..100).for_each(|n| commit.offer(testing::event(n)));
+        assert_eq!(count(&counters.dropped), 92);
+        drop((go, commit));
+        thread.join().unwrap();
+        assert_eq!((count(&counters.stored), count(&counters.failed)), (12, 0));
+        assert_eq!(count(&counters.commits), 3, "groups of four");
+    }
+
+    #[test]
+    fn events_that_wait_are_committed_when_nobody_offers_more() {
+        let counters = Arc::new(EventCounters::default());
+        let (commit, committer) = Commit::channel(limits(100, 1000), counters.clone());
+        (0..7).for_each(|n| commit.offer(testing::event(n)));
+        drop(commit);
+        let mut sizes = Vec::new();
+        committer.run(|group| {
+            sizes.push(group.len());
+            Ok(Committed { stored: group.len(), rejected: vec![] })
+        });
+        assert_eq!(sizes, [7]);
+    }
+
+    #[test]
+    fn a_failing_store_loses_its_group_and_the_next_one_is_tried() {
+        let counters = Arc::new(EventCounters::default());
+        let (commit, committer) = Commit::channel(limits(100, 2), counters.clone());
+        (0..6).for_each(|n| commit.offer(testing::event(n)));
+        drop(commit);
+        let mut calls = 0;
+        committer.run(|group| {
+            calls += 1;
+            match calls {
+                1 => Err("disk full".into()),
+                2 => Ok(Committed { stored: 1, rejected: vec!["too large".into()] }),
+                _ => Ok(Committed { stored: group.len(), rejected: vec![] }),
+            }
+        });
+        let counted = [&counters.failed, &counters.stored, &counters.rejected].map(count);
+        assert_eq!((calls, counted), (3, [2, 3, 1]));
+    }
+}

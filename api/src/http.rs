@@ -1,0 +1,20 @@
+//! HTTP over the services.
+//!
+//! [`table`] names every route, its handler and its documentation; handlers are plain functions of
+//! services and a [`message::Request`]. [`routes`] alone knows tide, [`listener`] alone knows hyper.
+
+pub mod assignments;
+pub mod devices;
+pub mod events;
+mod guarded_stream;
+pub mod health;
+pub mod listener;
+pub mod message;
+pub mod models;
+pub mod observability;
+pub mod openapi;
+pub mod page;
+pub mod query;
+pub mod routes;
+pub mod schemas;
+pub mod table;

@@ -1,0 +1,18 @@
+//! The page at /.
+
+use super::message::{Answer, Body, Failure, Request};
+use super::query::Query;
+use crate::services::Services;
+
+/// GET /
+pub fn page(_: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                  img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; \
+                  form-action 'none'; frame-ancestors 'none'";
+    Ok(Answer {
+        content_type: "text/html; charset=utf-8",
+        headers: vec![("content-security-policy", policy.into())],
+        body: Body::Static(include_bytes!("page.html")),
+    })
+}

@@ -1,0 +1,213 @@
+//! `events.sock`: takes the scheduler's messages, one scheduler at a time, the newest wins.
+//!
+//! One thread polls the stop, the listener and the connection. Nothing it does can wait: the live
+//! view is a short lock, the commit channel drops what does not fit. A connection that sends what
+//! is not a message is closed.
+
+use crate::commit::{Commit, EventCounters};
+use crate::live::Live;
+use base::CameraId;
+use ipc::clock;
+use ipc::events_message::{EventsMessage, ResultItem, Results};
+use ipc::framing::Reassembly;
+use ipc::stop::Stop;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use store::NewEvent;
+use tracing::{info, warn};
+
+/// Bytes per read: several batches of a usual size.
+const READ_BYTES: usize = 256 * 1024;
+/// Reads of one connection before the listener is looked at again, so that a flood can't keep a
+/// newer scheduler out.
+const READS_IN_A_ROW: u32 = 16;
+
+/// Binds the socket, mode 0600. The caller holds the instance lock: what lies there is left over.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Where messages go.
+#[derive(Debug)]
+pub struct Intake {
+    /// The live view.
+    pub live: Arc<Live>,
+    /// The way into the store.
+    pub commit: Commit,
+    /// What became of results.
+    pub counters: Arc<EventCounters>,
+    /// Configured cameras; results of others are dropped.
+    pub cameras: BTreeSet<CameraId>,
+    /// Whether results without detections are stored.
+    pub store_empty: bool,
+}
+
+struct Connection {
+    stream: UnixStream,
+    reassembly: Reassembly,
+}
+
+impl Intake {
+    /// Takes messages until `stop`.
+    ///
+    /// # Errors
+    /// When the listener or poll itself fails.
+    pub fn run(self, listener: &UnixListener, stop: &Stop) -> io::Result<()> {
+        let mut connection: Option<Connection> = None;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let mut fds =
+                vec![PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+            fds.extend(connection.as_ref().map(|c| PollFd::new(&c.stream, PollFlags::IN)));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if ready[0] {
+                return Ok(());
+            }
+            if ready[1]
+                && let Some(stream) = accept(listener, stop)?
+            {
+                if connection.is_some() {
+                    info!("another scheduler connected, the older connection is closed");
+                } else {
+                    info!("scheduler connected");
+                }
+                connection = Some(Connection { stream, reassembly: Reassembly::default() });
+                self.live.connected(true);
+                continue;
+            }
+            if ready.get(2) == Some(&true)
+                && let Some(open) = &mut connection
+                && let Err(reason) = self.read(open, &mut buffer)
+            {
+                match reason {
+                    Closed::End => info!("scheduler disconnected"),
+                    Closed::Error(error) => warn!("connection to the scheduler failed: {error}"),
+                    Closed::Malformed(error) => {
+                        warn!("closing the connection to the scheduler: {error}");
+                        self.live.refused_message();
+                    }
+                }
+                connection = None;
+                self.live.connected(false);
+            }
+        }
+    }
+
+    fn read(&self, connection: &mut Connection, buffer: &mut [u8]) -> Result<(), Closed> {
+        for _ in 0..READS_IN_A_ROW {
+            let got = match connection.stream.read(buffer) {
+                Ok(0) => return Err(Closed::End),
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Closed::Error(error)),
+            };
+            connection.reassembly.extend(&buffer[..got]);
+            loop {
+                let message = connection.reassembly.next(EventsMessage::decode);
+                match message.map_err(|e| Closed::Malformed(e.to_string()))? {
+                    None => break,
+                    Some(Ok(message)) => self.take(message),
+                    Some(Err(error)) => return Err(Closed::Malformed(error.to_string())),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, message: EventsMessage) {
+        let now = clock::monotonic();
+        match message {
+            EventsMessage::Results(results) => {
+                self.live.results(now, &results);
+                self.store(results);
+            }
+            EventsMessage::Status(status) => self.live.status(now, status),
+            EventsMessage::Models { models, .. } => self.live.models(now, models),
+        }
+    }
+
+    fn store(&self, results: Results) {
+        let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        let Results { model_id, model_version, device, batch, results, .. } = results;
+        for item in results {
+            let ResultItem { camera, outcome, .. } = item;
+            let detections = match outcome {
+                Err(_) => {
+                    add(&self.counters.errors);
+                    continue;
+                }
+                Ok(found) if found.detections.is_empty() && !self.store_empty => {
+                    add(&self.counters.empty);
+                    continue;
+                }
+                Ok(found) => found,
+            };
+            if !self.cameras.contains(&camera) {
+                add(&self.counters.unknown_camera);
+                continue;
+            }
+            let metadata = serde_json::json!({
+                "subscription": item.subscription,
+                "batch": batch.to_string(),
+                "sequence": item.sequence.to_string(),
+                "parent": (item.parent != 0).then(|| item.parent.to_string()),
+            });
+            self.commit.offer(NewEvent {
+                camera,
+                model: model_id.clone(),
+                model_version: model_version.clone(),
+                device: device.clone(),
+                capture_utc: item.capture_utc,
+                generation: item.generation,
+                frame_id: item.frame_id,
+                media: item.media,
+                frame: item.size,
+                detections,
+                stages: item.stages,
+                metadata: Some(metadata),
+            });
+        }
+    }
+}
+
+enum Closed {
+    End,
+    Error(io::Error),
+    Malformed(String),
+}
+
+fn accept(listener: &UnixListener, stop: &Stop) -> io::Result<Option<UnixStream>> {
+    match listener.accept() {
+        Ok((stream, _)) => {
+            stream.set_nonblocking(true)?;
+            Ok(Some(stream))
+        }
+        // The peer went away, or descriptors ran out: a pause keeps this from spinning.
+        Err(error) => {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                warn!("can't accept a scheduler: {error}");
+                stop.wait(Duration::from_millis(100));
+            }
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! What is happening now: the last status of the scheduler and, per subscription, what its results
+//! say. In memory only, filled by the intake thread, read by HTTP.
+
+use crate::age_histogram::{AgeHistogram, percentile};
+use base::{CameraId, DeviceId, FrameDetections, Instant, MemberError, ModelId, Stages};
+use ipc::events_message::{DeviceStatus, ModelInfo, ResultItem, Results, Status};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A status older than this is shown as stale: five of the scheduler's beats (chosen).
+pub const STALE: Duration = Duration::from_secs(5);
+/// Percentiles and means cover the current and the previous half of a minute.
+pub const HALF_WINDOW: Duration = Duration::from_secs(30);
+/// A subscription that the scheduler no longer names is forgotten when its last result is older.
+const FORGOTTEN: Duration = Duration::from_secs(300);
+
+/// The live view. One lock, held for the time of counting one batch or of copying the figures out.
+#[derive(Debug, Default)]
+pub struct Live(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    connected: bool,
+    connections: u64,
+    refused_messages: u64,
+    status: Option<(Instant, Arc<Status>)>,
+    models: Option<(Instant, Arc<Vec<ModelInfo>>)>,
+    device_use: DeviceUse,
+    subscriptions: BTreeMap<String, Subscription>,
+}
+
+/// Share of time that each device was busy, between the last two statuses.
+pub type DeviceUse = BTreeMap<DeviceId, f64>;
+
+/// The scheduler as serve sees it.
+#[derive(Debug, Clone, Default)]
+pub struct SchedulerView {
+    /// A scheduler is connected.
+    pub connected: bool,
+    /// Connections since serve started.
+    pub connections: u64,
+    /// Connections closed because of a message that could not be read.
+    pub refused_messages: u64,
+    /// Arrival and content of the last status.
+    pub status: Option<(Instant, Arc<Status>)>,
+    /// Arrival and content of the last list of runners.
+    pub models: Option<(Instant, Arc<Vec<ModelInfo>>)>,
+}
+
+impl SchedulerView {
+    /// The last status, unless it is older than [`STALE`].
+    pub fn fresh_status(&self, now: Instant) -> Option<&Status> {
+        self.status.as_ref().filter(|(at, _)| now.since(*at) <= STALE).map(|(_, status)| &**status)
+    }
+}
+
+/// The newest answered frame of a subscription.
+#[derive(Debug, Clone)]
+pub struct Latest {
+    /// The result.
+    pub item: ResultItem,
+    /// Version of the model that found it.
+    pub model_version: String,
+}
+
+/// What the results of one subscription say, counted since serve started.
+#[derive(Debug, Clone)]
+pub struct SubscriptionView {
+    /// Id, as desired state names it.
+    pub id: String,
+    /// Camera.
+    pub camera: CameraId,
+    /// Model.
+    pub model: ModelId,
+    /// Device of the newest result.
+    pub device: DeviceId,
+    /// Frames looked at: with and without detections.
+    pub results: u64,
+    /// Of these, frames without a detection.
+    pub empties: u64,
+    /// Frames that ended in an error, in the order of [`MemberError::ALL`].
+    pub errors: [u64; 6],
+    /// Detections per class id.
+    pub classes: BTreeMap<u16, u64>,
+    /// Results in the window that the next fields cover: the last 30 to 60 s.
+    pub window_results: u64,
+    /// Median age.
+    pub age_p50: Option<Duration>,
+    /// 99th percentile of the age.
+    pub age_p99: Option<Duration>,
+    /// Mean per stage.
+    pub stage_means: Option<Stages>,
+    /// Newest answered frame.
+    pub latest: Option<Latest>,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    camera: CameraId,
+    model: ModelId,
+    device: DeviceId,
+    results: u64,
+    empties: u64,
+    errors: [u64; 6],
+    classes: BTreeMap<u16, u64>,
+    window: Window,
+    latest: Option<Latest>,
+    touched: Instant,
+}
+
+/// Ages and stage sums of the current and the previous half of a minute.
+#[derive(Debug, Default)]
+struct Window {
+    began: Instant,
+    halves: [Half; 2],
+}
+
+#[derive(Debug, Default)]
+struct Half {
+    ages: AgeHistogram,
+    stages: [Duration; 9],
+}
+
+impl Window {
+    fn advance(&mut self, now: Instant) {
+        let halves = now.since(self.began).as_nanos() / HALF_WINDOW.as_nanos();
+        if halves == 0 {
+            return;
+        }
+        self.halves.swap(0, 1);
+        self.halves[0].clear();
+        if halves > 1 {
+            self.halves[1].clear();
+        }
+        self.began = now;
+    }
+
+    fn add(&mut self, now: Instant, stages: &Stages) {
+        self.advance(now);
+        let half = &mut self.halves[0];
+        half.ages.add(stages.age());
+        for (sum, stage) in half.stages.iter_mut().zip(stages.as_array()) {
+            *sum += stage;
+        }
+    }
+}
+
+impl Half {
+    fn clear(&mut self) {
+        self.ages.clear();
+        self.stages = Default::default();
+    }
+}
+
+impl Subscription {
+    fn new(results: &Results, item: &ResultItem, now: Instant) -> Self {
+        Subscription {
+            camera: item.camera.clone(),
+            model: results.model_id.clone(),
+            device: results.device.clone(),
+            results: 0,
+            empties: 0,
+            errors: [0; 6],
+            classes: BTreeMap::new(),
+            window: Window { began: now, ..Window::default() },
+            latest: None,
+            touched: now,
+        }
+    }
+
+    fn count(&mut self, found: &FrameDetections) {
+        self.results += 1;
+        self.empties += u64::from(found.detections.is_empty());
+        for detection in &found.detections {
+            *self.classes.entry(detection.class_id).or_default() += 1;
+        }
+    }
+
+    fn view(&mut self, id: &str, now: Instant) -> SubscriptionView {
+        self.window.advance(now);
+        let [current, previous] = &self.window.halves;
+        let ages = [&current.ages, &previous.ages];
+        let window_results = current.ages.total() + previous.ages.total();
+        let stage_means = u32::try_from(window_results).ok().filter(|n| *n > 0).map(|n| {
+            let mut means = current.stages;
+            for (mean, more) in means.iter_mut().zip(previous.stages) {
+                *mean = (*mean + more) / n;
+            }
+            Stages::from_array(means)
+        });
+        SubscriptionView {
+            id: id.to_owned(),
+            camera: self.camera.clone(),
+            model: self.model.clone(),
+            device: self.device.clone(),
+            results: self.results,
+            empties: self.empties,
+            errors: self.errors,
+            classes: self.classes.clone(),
+            window_results,
+            age_p50: percentile(&ages, 0.5),
+            age_p99: percentile(&ages, 0.99),
+            stage_means,
+            latest: self.latest.clone(),
+        }
+    }
+}
+
+impl Live {
+    /// A scheduler connected or went away.
+    pub fn connected(&self, connected: bool) {
+        let mut inner = self.lock();
+        inner.connected = connected;
+        inner.connections += u64::from(connected);
+    }
+
+    /// A message could not be read; its connection was closed.
+    pub fn refused_message(&self) {
+        self.lock().refused_messages += 1;
+    }
+
+    /// Counts the results of one batch.
+    pub fn results(&self, now: Instant, results: &Results) {
+        let mut inner = self.lock();
+        for item in &results.results {
+            let full = inner.subscriptions.len() >= base::limits::SUBSCRIPTIONS_MAX;
+            if full && !inner.subscriptions.contains_key(&item.subscription) {
+                continue;
+            }
+            let subscription = inner
+                .subscriptions
+                .entry(item.subscription.clone())
+                .or_insert_with(|| Subscription::new(results, item, now));
+            subscription.touched = now;
+            subscription.device = results.device.clone();
+            match &item.outcome {
+                Ok(found) => {
+                    subscription.count(found);
+                    subscription.window.add(now, &item.stages);
+                    let key = (item.generation, item.frame_id);
+                    let newer = |l: &Latest| key > (l.item.generation, l.item.frame_id);
+                    if subscription.latest.as_ref().is_none_or(newer) {
+                        let model_version = results.model_version.clone();
+                        subscription.latest = Some(Latest { item: item.clone(), model_version });
+                    }
+                }
+                Err(error) => {
+                    let at = MemberError::ALL.iter().position(|e| e == error).unwrap_or(0);
+                    subscription.errors[at] += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes the scheduler's status.
+    pub fn status(&self, now: Instant, status: Status) {
+        let named: BTreeSet<&str> = status.subscriptions.iter().map(|s| s.id.as_str()).collect();
+        let mut inner = self.lock();
+        inner.subscriptions.retain(|id, subscription| {
+            now.since(subscription.touched) < FORGOTTEN || named.contains(id.as_str())
+        });
+        let before = inner.status.take().filter(|(_, old)| old.instance == status.instance);
+        inner.device_use = before.map_or_else(DeviceUse::new, |(_, old)| device_use(&old, &status));
+        inner.status = Some((now, Arc::new(status)));
+    }
+
+    /// Takes the scheduler's list of runners.
+    pub fn models(&self, now: Instant, models: Vec<ModelInfo>) {
+        self.lock().models = Some((now, Arc::new(models)));
+    }
+
+    /// The scheduler's side.
+    pub fn scheduler(&self) -> SchedulerView {
+        let inner = self.lock();
+        SchedulerView {
+            connected: inner.connected,
+            connections: inner.connections,
+            refused_messages: inner.refused_messages,
+            status: inner.status.clone(),
+            models: inner.models.clone(),
+        }
+    }
+
+    /// How busy each device is.
+    pub fn device_use(&self) -> DeviceUse {
+        self.lock().device_use.clone()
+    }
+
+    /// Every subscription that had a result.
+    pub fn subscriptions(&self, now: Instant) -> Vec<SubscriptionView> {
+        self.lock().subscriptions.iter_mut().map(|(id, s)| s.view(id, now)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Counters stay usable when a thread panicked between two of them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn device_use(old: &Status, new: &Status) -> DeviceUse {
+    let passed = new.now.since(old.now).as_secs_f64();
+    let share = |new: &DeviceStatus| {
+        let old = old.devices.iter().find(|old| old.id == new.id)?;
+        let busy = new.busy.saturating_sub(old.busy).as_secs_f64();
+        (passed > 0.0).then(|| (new.id.clone(), (busy / passed).min(1.0)))
+    };
+    new.devices.iter().filter_map(share).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn results_empties_errors_and_classes_are_counted() {
+        let live = Live::default();
+        let at = Instant(1_000_000_000);
+        live.results(at, &testing::results(&[testing::item(1, &[0, 0, 2]), testing::item(2, &[])]));
+        let torn = ResultItem { outcome: Err(MemberError::Torn), ..testing::item(3, &[]) };
+        live.results(at, &testing::results(&[torn]));
+        let view = live.subscriptions(at).pop().unwrap();
+        assert_eq!((view.results, view.empties, view.errors), (2, 1, [1, 0, 0, 0, 0, 0]));
+        assert_eq!(view.classes, BTreeMap::from([(0, 2), (2, 1)]));
+        let latest = view.latest.unwrap().item;
+        assert_eq!(latest.frame_id.0, 2, "an error is not the latest answer");
+        assert_eq!(view.stage_means.unwrap().age(), latest.stages.age());
+    }
+
+    #[test]
+    fn the_window_forgets_and_the_counters_do_not() {
+        let live = Live::default();
+        let start = Instant(0);
+        live.results(start, &testing::results(&[testing::item(1, &[0])]));
+        let windowed = |at: Duration| live.subscriptions(start + at).pop().unwrap().window_results;
+        assert_eq!(windowed(Duration::from_secs(29)), 1);
+        assert_eq!(windowed(Duration::from_secs(31)), 1, "the previous half still counts");
+        assert_eq!(windowed(Duration::from_secs(62)), 0);
+        let view = live.subscriptions(start + Duration::from_secs(62)).pop().unwrap();
+        assert_eq!((view.results, view.age_p99, view.stage_means), (1, None, None));
+        live.results(start, &testing::results(&[testing::item(2, &[0])]));
+        assert_eq!(windowed(Duration::from_secs(200)), 0, "two halves passed at once");
+    }
+
+    #[test]
+    fn a_subscription_that_nobody_names_is_forgotten_after_five_minutes() {
+        let live = Live::default();
+        live.results(Instant(0), &testing::results(&[testing::item(1, &[0])]));
+        let named = testing::status();
+        let mut unnamed = named.clone();
+        unnamed.subscriptions.clear();
+        let later = Instant::ZERO + FORGOTTEN;
+        live.status(later, named);
+        assert_eq!(live.subscriptions(later).len(), 1);
+        live.status(later.back(Duration::from_secs(1)), unnamed.clone());
+        assert_eq!(live.subscriptions(later).len(), 1);
+        live.status(later, unnamed);
+        assert_eq!(live.subscriptions(later).len(), 0);
+    }
+
+    #[test]
+    fn an_old_status_is_not_fresh() {
+        let live = Live::default();
+        assert!(live.scheduler().fresh_status(Instant(0)).is_none());
+        live.status(Instant(0), testing::status());
+        let view = live.scheduler();
+        assert!(view.fresh_status(Instant::ZERO + STALE).is_some());
+        assert!(view.fresh_status(Instant::ZERO + STALE + Duration::from_millis(1)).is_none());
+    }
+}

@@ -1,0 +1,384 @@
+//! Starts the threads of serve and stops them.
+//!
+//! | thread | waits on | never waits on |
+//! |---|---|---|
+//! | intake | `events.sock` | disk, HTTP |
+//! | commit | its channel, the disk | |
+//! | stills | its channel | the ring's writer |
+//! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
+
+use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
+use crate::config_rows::{AssignmentRow, CameraRow};
+use crate::http::listener::{self, HttpLimits};
+use crate::http::routes::Router;
+use crate::intake::{self, Intake};
+use crate::live::Live;
+use crate::moment;
+use crate::options::{Options, ServeError};
+use crate::plan::Plan;
+use crate::registry::Registry;
+use crate::services::{Published, Services};
+use crate::stills::Stills;
+use base::CameraId;
+use ipc::clock;
+use ipc::desired::{DesiredState, LoadError};
+use ipc::directories::Directories;
+use ipc::stop::Stop;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, Stream};
+use store::{Control, EventOptions, EventStore, EventWriter};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+/// Threads that handlers run on at most.
+const HANDLERS_MAX: usize = 16;
+
+/// Bounds that an operator does not set.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Clients.
+    pub http: HttpLimits,
+    /// Groups of events.
+    pub commit: CommitLimits,
+}
+
+/// A running serve. Dropping it stops it.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop_http: watch::Sender<bool>,
+    stop_wait: Duration,
+    runtime: Option<tokio::runtime::Runtime>,
+    http: Option<tokio::task::JoinHandle<()>>,
+    /// Ends the intake when it is dropped.
+    stop_intake: Option<std::os::unix::net::UnixStream>,
+    threads: Vec<(&'static str, JoinHandle<()>)>,
+    events_socket: std::path::PathBuf,
+    /// Held as long as this serve lives.
+    _lock: File,
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// [`ServeError`] says why it could not start or why it ended.
+pub fn serve(options: Options, stop: Stop) -> Result<(), ServeError> {
+    let server = Server::start(options, Limits::default())?;
+    info!("serving on http://{}", server.address());
+    while !stop.wait(Duration::from_secs(1)) {
+        if let Some(part) = server.ended() {
+            return Err(ServeError::PartEnded(part));
+        }
+    }
+    server.stop();
+    Ok(())
+}
+
+impl Server {
+    /// Starts everything, or nothing: on an error all that was begun has ended.
+    ///
+    /// # Errors
+    /// [`ServeError`] names the thing and the remedy.
+    pub fn start(options: Options, limits: Limits) -> Result<Server, ServeError> {
+        if !options.bind.ip().is_loopback() {
+            return Err(ServeError::NotLoopback(options.bind));
+        }
+        let directories = options.directories.clone();
+        directory("runtime", &directories.runtime)?;
+        directory("state", &directories.state)?;
+        let lock = lock(&directories)?;
+        let listen = |source| ServeError::Listen { address: options.bind, source };
+        let http = listener::bind(options.bind).map_err(listen)?;
+        let address = http.local_addr().map_err(listen)?;
+
+        let retention = options.retention;
+        let event_options = EventOptions { retention, ..EventOptions::default() };
+        let (writer, events) = EventStore::open(&directories.state, event_options)?;
+        let control = Control::open(&directories.state)?;
+        let mut registry = Registry::new(options.models);
+        upsert(&control, &mut registry, &options.cameras, &options.assignments)?;
+        let (devices, assignments) = (control.devices()?, control.assignments()?);
+        let plan = Plan::new(&devices, &assignments, &registry, options.export_enabled);
+        for (id, reason) in &plan.rejected {
+            error!("assignment {id} is rejected: {reason}");
+        }
+        let revision = publish(&plan, &control, &directories)?;
+
+        let counters = Arc::new(EventCounters::default());
+        let (commit, committer) = Commit::channel(limits.commit, counters.clone());
+        let (stills, stills_worker) = Stills::channel(directories.shm.clone());
+        let live = Arc::new(Live::default());
+        let intake = Intake {
+            live: live.clone(),
+            commit,
+            counters: counters.clone(),
+            cameras: devices.iter().map(|d| d.id.clone()).collect::<BTreeSet<CameraId>>(),
+            store_empty: options.store_empty,
+        };
+        let events_socket = directories.events_socket();
+        let socket_error =
+            |source| ServeError::EventsSocket { path: events_socket.clone(), source };
+        let socket = intake::bind(&events_socket).map_err(socket_error)?;
+        let (stop_intake, intake_stop) = Stop::pair().map_err(socket_error)?;
+        let services = Arc::new(Services {
+            version: options.version,
+            started: clock::monotonic(),
+            export_enabled: options.export_enabled,
+            registry,
+            control,
+            events,
+            live,
+            counters,
+            stills,
+            published: Published::new(revision, plan),
+        });
+
+        let start = |source| ServeError::Start { what: "the http runtime", source };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(HANDLERS_MAX)
+            .thread_name("http")
+            .enable_all()
+            .build()
+            .map_err(start)?;
+        let (stop_http, http_stop) = watch::channel(false);
+        let mut server = Server {
+            address,
+            stop_http,
+            stop_wait: limits.http.stop_wait,
+            runtime: None,
+            http: None,
+            stop_intake: Some(stop_intake),
+            threads: vec![],
+            events_socket,
+            _lock: lock,
+        };
+        server.thread("commit", move || commit_thread(committer, writer))?;
+        server.thread("stills", move || stills_worker.run())?;
+        server.thread("intake", move || {
+            if let Err(error) = intake.run(&socket, &intake_stop) {
+                error!("results of the scheduler can't be taken any more: {error}");
+            }
+        })?;
+        let router = Arc::new(Router::new(services));
+        let entered = runtime.enter();
+        let http = tokio::net::TcpListener::from_std(http).map_err(start)?;
+        drop(entered);
+        server.http = Some(runtime.spawn(listener::run(http, router, limits.http, http_stop)));
+        server.runtime = Some(runtime);
+        Ok(server)
+    }
+
+    /// Where HTTP listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A part that ended although nobody stopped it.
+    pub fn ended(&self) -> Option<&'static str> {
+        let thread = self.threads.iter().find(|(_, thread)| thread.is_finished());
+        let http = self.http.as_ref().is_some_and(tokio::task::JoinHandle::is_finished);
+        thread.map(|(name, _)| *name).or(http.then_some("http"))
+    }
+
+    /// Stops: answers under way are finished, events that wait are committed.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn thread(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), ServeError> {
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(run)
+            .map_err(|source| ServeError::Start { what: name, source })?;
+        self.threads.push((name, thread));
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // No more results; then no more clients, whose handlers hold the stills thread's channel;
+        // then the threads find their channels closed.
+        drop(self.stop_intake.take());
+        self.stop_http.send_replace(true);
+        if let Some(runtime) = self.runtime.take() {
+            if let Some(http) = self.http.take() {
+                let _ = runtime.block_on(http);
+            }
+            runtime.shutdown_timeout(self.stop_wait);
+        }
+        for (name, thread) in self.threads.drain(..) {
+            if thread.join().is_err() {
+                error!("the {name} thread panicked");
+            }
+        }
+        if let Err(error) = fs::remove_file(&self.events_socket) {
+            warn!("can't remove {}: {error}", self.events_socket.display());
+        }
+    }
+}
+
+fn directory(purpose: &'static str, path: &Path) -> Result<(), ServeError> {
+    let fault = |source| ServeError::Directory { purpose, path: path.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
+    // Only writing tells whether one can: modes, read-only mounts, quotas.
+    let probe = path.join(format!(".serve.{}.probe", std::process::id()));
+    File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(fault)
+}
+
+fn lock(directories: &Directories) -> Result<File, ServeError> {
+    let path = directories.instance_lock("serve");
+    let fault = |source: io::Error| ServeError::Directory {
+        purpose: "runtime",
+        path: directories.runtime.clone(),
+        source,
+    };
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(fault)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::SecondInstance { lock: path }),
+        Err(error) => Err(fault(error.into())),
+    }
+}
+
+/// Brings the store in line with the configuration, and the registry with the store.
+fn upsert(
+    control: &Control,
+    registry: &mut Registry,
+    cameras: &[CameraRow],
+    assignments: &[AssignmentRow],
+) -> Result<(), ServeError> {
+    let rows = ConfigRows {
+        devices: cameras.iter().map(device_row).collect(),
+        models: registry.iter().filter_map(model_row).collect(),
+        assignments: assignments.iter().map(assignment_row).collect(),
+    };
+    let changes = control.upsert_config(&rows)?;
+    for (what, ids) in
+        [("added", &changes.added), ("updated", &changes.updated), ("disabled", &changes.disabled)]
+    {
+        if !ids.is_empty() {
+            info!("from the configuration, {what}: {}", ids.join(", "));
+        }
+    }
+    for spec in registry.iter().filter_map(|model| model.spec.as_ref().ok()) {
+        control.set_labels(&spec.model_id, &spec.version, &spec.labels)?;
+    }
+    let stored = control.models()?;
+    registry.set_enabled(stored.iter().map(|row| (row.id.as_str(), row.enabled)));
+    Ok(())
+}
+
+fn device_row(row: &CameraRow) -> ConfigDevice {
+    let rtsp = !row.main_url.starts_with("file:");
+    let transport = row.transport.clone().unwrap_or_else(|| "tcp".into());
+    let stream = |name: &str, url: &str, roles: &[&str]| Stream {
+        name: name.into(),
+        url: url.into(),
+        transport: if rtsp { transport.clone() } else { String::new() },
+        roles: roles.iter().map(|role| (*role).into()).collect(),
+    };
+    let streams = match &row.sub_url {
+        // Models and wall tiles prefer the smaller stream.
+        Some(sub) => vec![
+            stream("main", &row.main_url, &["record", "live"]),
+            stream("sub", sub, &["detect"]),
+        ],
+        None => vec![stream("main", &row.main_url, &["record", "live", "detect"])],
+    };
+    ConfigDevice {
+        name: row.name.clone(),
+        description: row.description.clone(),
+        location: row.location.clone(),
+        streams: Some(streams),
+        loop_offset_ms: row.loop_offset_ms,
+        record: row.record,
+        live: row.live,
+        export: row.export,
+        enabled: row.enabled,
+        ..ConfigDevice::new(row.id.clone())
+    }
+}
+
+fn model_row(model: &crate::registry::Model) -> Option<ConfigModel> {
+    let Ok(spec) = &model.spec else {
+        // Kept as it was while its folder is broken, when the name is its id.
+        return Some(ConfigModel::new(model.id.parse().ok()?));
+    };
+    Some(ConfigModel {
+        name: Some(spec.name.clone()),
+        description: spec.description.clone(),
+        version: Some(spec.version.clone()),
+        supported_tasks: Some(spec.supported_tasks.clone()),
+        config_schema: model.config_schema.as_ref().and_then(|schema| schema.as_object().cloned()),
+        deadline_ms: Some(spec.deadline.as_millis() as u64),
+        enabled: model.named_enabled,
+        ..ConfigModel::new(spec.model_id.clone())
+    })
+}
+
+fn assignment_row(row: &AssignmentRow) -> ConfigAssignment {
+    ConfigAssignment {
+        parent_model: row.parent_model.clone(),
+        desired_fps: row.desired_fps,
+        priority: row.priority,
+        deadline_ms: row.deadline_ms,
+        parameters: row.parameters.clone(),
+        enabled: row.enabled,
+        ..ConfigAssignment::new(row.camera.clone(), row.model.clone())
+    }
+}
+
+/// Writes the desired state when it says something new. Returns the revision in force.
+fn publish(plan: &Plan, control: &Control, directories: &Directories) -> Result<u64, ServeError> {
+    let path = directories.desired();
+    let last = match DesiredState::load(&path) {
+        Ok(state) if plan.matches(&state) => return Ok(state.revision),
+        Ok(state) => state.revision,
+        Err(LoadError::Missing(_)) => 0,
+        Err(error) => {
+            warn!("{error}; writing it anew");
+            0
+        }
+    };
+    // Above the file's too: the store may be younger than the file.
+    let revision = control.next_revision()?.max(last.saturating_add(1));
+    let state = DesiredState {
+        format: ipc::desired::FORMAT,
+        revision,
+        written_utc: moment::text(clock::utc()),
+        cameras: plan.cameras.clone(),
+        subscriptions: plan.subscriptions.clone(),
+    };
+    state.store(&path).map_err(|source| ServeError::DesiredState { path, source })?;
+    Ok(revision)
+}
+
+fn commit_thread(committer: Committer, mut writer: EventWriter) {
+    committer.run(|group| {
+        let each = writer.append(&group).map_err(|error| error.to_string())?;
+        let stored = each.iter().filter(|one| one.is_ok()).count();
+        let rejected = each.iter().filter_map(|one| one.as_ref().err().map(ToString::to_string));
+        Ok(Committed { stored, rejected: rejected.collect() })
+    });
+}

@@ -1,0 +1,145 @@
+//! Values for tests.
+
+#![allow(dead_code, missing_docs, reason = "each test binary uses its own part")]
+
+use base::{Detection, FrameDetections, FrameFlags, FrameId, Generation, InstanceId, Instant};
+use base::{LatencyTable, MediaTime, Rect, Size, Stages, TrackId, UtcNanos};
+use ipc::events_message::{
+    CameraStatus, DeviceStatus, Ledger, ModelInfo, ResultItem, Results, RunnerState, RunnerStatus,
+    Status, SubscriptionState, SubscriptionStatus,
+};
+use std::time::Duration;
+
+pub const CAMERA: &str = "front";
+pub const MODEL: &str = "nano";
+pub const SUBSCRIPTION: &str = "front.nano";
+
+/// So many seconds after a moment two hours ago: neither in the future nor past retention.
+pub fn utc(seconds: u64) -> UtcNanos {
+    static START: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    let second = base::time::NANOS_PER_SEC;
+    let start = START.get_or_init(|| ipc::clock::utc().0 / second * second - 7200 * second);
+    UtcNanos(start + seconds * second)
+}
+
+pub fn detection(class_id: u16) -> Detection {
+    let bbox = Rect { x1: 0.25, y1: 0.125, x2: 0.5, y2: 0.875 };
+    Detection { bbox, score: 0.75, class_id, track: TrackId(0) }
+}
+
+pub fn found(classes: &[u16]) -> FrameDetections {
+    FrameDetections {
+        detections: classes.iter().map(|c| detection(*c)).collect(),
+        ..FrameDetections::default()
+    }
+}
+
+/// Frame `n` of [`CAMERA`], captured `n` seconds after the moment of [`utc`].
+pub fn item(n: u64, classes: &[u16]) -> ResultItem {
+    let stages = Stages::from_array([1, 2, 3, 4, 5, 6, 7, 8, 9].map(Duration::from_millis));
+    let capture = Instant(n * 1_000_000_000);
+    ResultItem {
+        camera: CAMERA.parse().unwrap(),
+        subscription: SUBSCRIPTION.into(),
+        sequence: n,
+        parent: 0,
+        generation: Generation(7),
+        frame_id: FrameId(n),
+        slot: 3,
+        size: Size { width: 768, height: 576 },
+        media: MediaTime(u64::MAX - n),
+        flags: FrameFlags::default(),
+        capture,
+        capture_utc: utc(n),
+        received: capture + stages.age(),
+        stages,
+        outcome: Ok(found(classes)),
+    }
+}
+
+pub fn results(items: &[ResultItem]) -> Results {
+    Results {
+        instance: InstanceId(1),
+        model_id: MODEL.parse().unwrap(),
+        model_version: "1".into(),
+        device: "cpu".parse().unwrap(),
+        batch: 1,
+        results: items.to_vec(),
+    }
+}
+
+pub fn event(n: u64) -> store::NewEvent {
+    let item = item(n, &[0]);
+    store::NewEvent {
+        camera: item.camera,
+        model: MODEL.parse().unwrap(),
+        model_version: "1".into(),
+        device: "cpu".parse().unwrap(),
+        capture_utc: item.capture_utc,
+        generation: item.generation,
+        frame_id: item.frame_id,
+        media: item.media,
+        frame: item.size,
+        detections: found(&[0]),
+        stages: item.stages,
+        metadata: None,
+    }
+}
+
+pub fn status() -> Status {
+    let ledger = Ledger { observed: 10, gated: 4, bound: 6, sampled: 6, ..Ledger::default() };
+    Status {
+        instance: InstanceId(1),
+        now: Instant(5),
+        desired_revision: 1,
+        subscriptions: vec![SubscriptionStatus {
+            id: SUBSCRIPTION.into(),
+            camera: CAMERA.parse().unwrap(),
+            model_id: MODEL.parse().unwrap(),
+            state: SubscriptionState::Active,
+            max_fps: Some(5.0),
+            granted_fps: 4.5,
+            reason: "overload".into(),
+            ledger,
+        }],
+        cameras: vec![CameraStatus {
+            id: CAMERA.parse().unwrap(),
+            absent: String::new(),
+            generation: Generation(7),
+            newest: FrameId(100),
+            fps: 25.0,
+        }],
+        runners: vec![RunnerStatus {
+            model_id: MODEL.parse().unwrap(),
+            device: "cpu".parse().unwrap(),
+            instance: InstanceId(3),
+            state: RunnerState::Ready,
+            batches: 4,
+            members: 6,
+            busy: Duration::from_secs(2),
+            stage_sums: [Duration::from_millis(60); 9],
+            latency: LatencyTable::default(),
+            batch_size: 1,
+        }],
+        devices: vec![DeviceStatus {
+            id: "cpu".parse().unwrap(),
+            suspect: false,
+            busy: Duration::from_secs(2),
+        }],
+        results_dropped: 0,
+    }
+}
+
+pub fn model_info() -> ModelInfo {
+    ModelInfo {
+        model_id: MODEL.parse().unwrap(),
+        model_version: "1".into(),
+        device: "cpu".parse().unwrap(),
+        labels: vec!["person".into(), "bicycle".into(), "car".into()],
+        input: Size { width: 416, height: 416 },
+        batch_max: 1,
+        deadline: Duration::from_millis(500),
+        state: RunnerState::Ready,
+        runtime: "test runtime".into(),
+    }
+}
