@@ -5,7 +5,7 @@
 //! known, is the URL taken) hold when the row is written.
 
 mod config;
-mod row;
+pub(crate) mod row;
 mod transaction;
 
 pub use config::{Changes, ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows};

@@ -8,6 +8,7 @@ use crate::error::{Fault, StoreError};
 use crate::tables::META;
 use redb::{DatabaseError, ReadableDatabase};
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,6 +94,10 @@ impl Database {
             _ => {}
         }
         let make = || -> Result<(), Fault> {
+            // Rows hold camera URLs with passwords: nobody else reads them.
+            let mut empty = fs::File::options();
+            empty.write(true).create_new(true).mode(0o600);
+            empty.open(temporary).map_err(|e| StoreError::io(temporary, ACTION, e))?;
             let mut builder = redb::Builder::new();
             builder.set_cache_size(1 << 20);
             let db = (self.opener.0)(&builder, temporary, true)

@@ -9,12 +9,13 @@
 //!
 //! - [`EventStore::open`] gives one [`EventWriter`] and any number of [`EventReader`]s.
 //! - [`Control`] is the registry; every call is one transaction.
-//! - `check` is behind `vas check`.
+//! - [`check()`] is behind `vas check`.
 //!
 //! The store knows no JSON shape of the API, no socket and no policy: what may be assigned to what
 //! is decided by its caller, inside [`Control::write`]. Bytes on disk are written down in
 //! `docs/store.md`; all that is read back is checked before it is used.
 
+pub mod check;
 pub mod control;
 mod database;
 pub mod day;
@@ -25,8 +26,11 @@ pub mod query;
 mod reader;
 pub mod record;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod writer;
 
+pub use check::{Report, check};
 pub use control::{Control, ControlWrite};
 pub use day::Day;
 pub use error::StoreError;

@@ -23,6 +23,12 @@ pub struct EventReader {
 }
 
 impl EventReader {
+    /// What is behind it; for tests.
+    #[cfg(test)]
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     pub(crate) fn new(pool: Arc<Pool>) -> EventReader {
         EventReader { pool }
     }

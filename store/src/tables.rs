@@ -35,6 +35,8 @@ pub(crate) const ASSIGNMENTS: TableDefinition<&str, &[u8]> = TableDefinition::ne
 pub(crate) const PAIRS: TableDefinition<(&str, &str), &str> = TableDefinition::new("pairs");
 /// (model id, version) -> class names.
 pub(crate) const LABELS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("labels");
+/// Rows that `vas check` found unreadable, by what they are: `device cam1`.
+pub(crate) const DAMAGED_ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("damaged");
 
 /// Makes the tables of a day file.
 pub(crate) fn make_day(write: &redb::WriteTransaction) -> Result<(), redb::TableError> {
@@ -55,5 +57,6 @@ pub(crate) fn make_control(write: &redb::WriteTransaction) -> Result<(), redb::T
     write.open_table(ASSIGNMENTS)?;
     write.open_table(PAIRS)?;
     write.open_table(LABELS)?;
+    write.open_table(DAMAGED_ROWS)?;
     Ok(())
 }

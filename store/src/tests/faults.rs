@@ -1,0 +1,264 @@
+//! A disk that fails at the n-th operation: errors have a name, nothing acknowledged is lost, and
+//! writing goes on when the disk does.
+
+use super::{Clock, NOON, event};
+use crate::control::Control;
+use crate::database::Opener;
+use crate::writer::open_with;
+use crate::{EventId, EventQuery, EventStore, NewEvent, StoreError};
+use base::UtcNanos;
+use fastrand::Rng;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// When and how the disk fails, shared by all files of a store.
+#[derive(Debug, Default)]
+struct Plan {
+    /// Writing operations until the disk fails; below zero it fails them all.
+    left: AtomicI64,
+    /// The error number it fails with.
+    errno: AtomicI64,
+    failures: AtomicU64,
+}
+
+impl Plan {
+    fn fail_after(&self, operations: i64, errno: i32) {
+        self.errno.store(errno.into(), Ordering::SeqCst);
+        self.left.store(operations, Ordering::SeqCst);
+    }
+
+    fn heal(&self) {
+        self.left.store(i64::MAX / 2, Ordering::SeqCst);
+    }
+
+    fn operation(&self) -> io::Result<()> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        self.failures.fetch_add(1, Ordering::SeqCst);
+        let errno = self.errno.load(Ordering::SeqCst);
+        Err(io::Error::from_raw_os_error(i32::try_from(errno).unwrap()))
+    }
+}
+
+#[derive(Debug)]
+struct Disk {
+    file: FileBackend,
+    plan: Arc<Plan>,
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.plan.operation()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.plan.operation()?;
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.plan.operation() {
+            // Half of it may be there.
+            self.file.write(offset, &data[..data.len() / 2])?;
+            return Err(error);
+        }
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<bool, redb::BackendError> {
+        self.file.try_lock_range(a, b)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        a: Bound<u64>,
+        b: Bound<u64>,
+    ) -> Result<bool, redb::BackendError> {
+        self.file.try_lock_shared_range(a, b)
+    }
+
+    fn lock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<(), redb::BackendError> {
+        self.file.lock_range(a, b)
+    }
+
+    fn lock_shared_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<(), redb::BackendError> {
+        self.file.lock_shared_range(a, b)
+    }
+
+    fn unlock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<(), redb::BackendError> {
+        self.file.unlock_range(a, b)
+    }
+
+    fn query_lock_range(&self, a: Bound<u64>, b: Bound<u64>) -> Result<bool, redb::BackendError> {
+        self.file.query_lock_range(a, b)
+    }
+}
+
+fn opener(plan: &Arc<Plan>) -> Opener {
+    let plan = plan.clone();
+    Arc::new(move |builder, path, create| {
+        let file = std::fs::File::options().read(true).write(true).create(create).open(path)?;
+        builder.create_with_backend(Disk { file: FileBackend::new(file)?, plan: plan.clone() })
+    })
+}
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+fn events(rng: &mut Rng, count: usize) -> Vec<NewEvent> {
+    let times: Vec<_> = (0..count).map(|_| UtcNanos(NOON.0 - rng.u64(0..1000))).collect();
+    times.into_iter().map(|utc| event(rng, utc)).collect()
+}
+
+#[test]
+fn a_disk_that_fails_at_any_operation_loses_nothing_acknowledged() {
+    let mut operations = 0;
+    let mut failed = 0;
+    // Every operation of the first commits, then every seventh.
+    while operations < 120 {
+        let plan = Arc::new(Plan::default());
+        plan.heal();
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::at(NOON);
+        let mut rng = Rng::with_seed(operations as u64);
+        let mut stored: BTreeMap<EventId, NewEvent> = BTreeMap::new();
+        {
+            let (mut writer, reader) =
+                open_with(directory.path(), clock.options(), opener(&plan)).unwrap();
+            let errno = if operations % 2 == 0 { ENOSPC } else { EIO };
+            plan.fail_after(operations, errno);
+            let mut healed_after = 3;
+            for _ in 0..8 {
+                let batch = events(&mut rng, 5);
+                match writer.append(&batch) {
+                    Ok(ids) => {
+                        stored.extend(ids.into_iter().map(Result::unwrap).zip(batch));
+                    }
+                    Err(error) => {
+                        let told = match &error {
+                            StoreError::DiskFull { path, .. } => errno == ENOSPC && path.exists(),
+                            StoreError::Io { .. } => errno == EIO,
+                            _ => false,
+                        };
+                        // Creating the file fails under the name it has until it is whole.
+                        let text = error.to_string();
+                        assert!(told || text.contains("redb"), "{error:?}");
+                        assert!(text.contains("2026-03-01"), "{text}");
+                        failed += 1;
+                        healed_after -= 1;
+                        if healed_after == 0 {
+                            plan.heal();
+                        }
+                    }
+                }
+            }
+            assert!(!stored.is_empty(), "writing did not go on");
+            for (id, content) in &stored {
+                assert_eq!(&reader.get(*id).unwrap().unwrap().content, content);
+            }
+        }
+        // And from a plain disk, as after a restart.
+        let (_writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
+        for (id, content) in &stored {
+            assert_eq!(&reader.get(*id).unwrap().unwrap().content, content);
+        }
+        let total = reader.list(&EventQuery::default()).unwrap().total.unwrap();
+        assert_eq!(total % 5, 0, "half a commit");
+        drop((_writer, reader));
+        let report = crate::check(directory.path()).unwrap();
+        assert!(!report.lossy(), "{report}");
+        operations += if operations < 60 { 1 } else { 7 };
+    }
+    assert!(failed > 60, "only {failed} failures: the test proves little");
+}
+
+#[test]
+fn the_registry_goes_on_after_the_disk_failed() {
+    for operations in 0..25 {
+        let plan = Arc::new(Plan::default());
+        plan.heal();
+        let directory = tempfile::tempdir().unwrap();
+        let control = Control::open_with(directory.path(), opener(&plan)).unwrap();
+        let before = control.next_revision().unwrap();
+        plan.fail_after(operations, ENOSPC);
+        let mut last = before;
+        for _ in 0..5 {
+            match control.next_revision() {
+                Ok(revision) => last = revision,
+                Err(error) => {
+                    assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");
+                    assert!(error.to_string().contains("control.redb"), "{error}");
+                    plan.heal();
+                }
+            }
+        }
+        assert!(last > before);
+        drop(control);
+        let control = Control::open(directory.path()).unwrap();
+        assert!(control.next_revision().unwrap() > last);
+    }
+}
+
+#[test]
+fn places_that_can_not_be_written_are_named() {
+    // A directory where nobody may make anything, root included.
+    let forbidden = std::path::Path::new("/sys/kernel/vas-store-test");
+    let clock = Clock::at(NOON);
+    for error in [
+        EventStore::open(forbidden, clock.options()).map(|_| ()).unwrap_err(),
+        Control::open(forbidden).map(|_| ()).unwrap_err(),
+    ] {
+        assert!(matches!(error, StoreError::Unwritable { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("/sys/kernel/vas-store-test") && text.contains("owner"), "{text}");
+    }
+    // A file where the directory should be.
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    std::fs::write(&state, "").unwrap();
+    let error = EventStore::open(&state, clock.options()).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("state"), "{error}");
+    let error = crate::check(&directory.path().join("nothing")).unwrap_err();
+    assert!(error.to_string().contains("nothing"), "{error}");
+}
+
+#[test]
+fn a_second_store_and_a_check_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::at(NOON);
+    let (writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
+    let error = EventStore::open(directory.path(), clock.options()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
+    assert!(matches!(crate::check(directory.path()), Err(StoreError::Locked { .. })));
+    // A reader alone holds it too.
+    drop(writer);
+    assert!(matches!(crate::check(directory.path()), Err(StoreError::Locked { .. })));
+    drop(reader);
+    assert!(crate::check(directory.path()).unwrap().clean());
+    let control = Control::open(directory.path()).unwrap();
+    let error = Control::open(directory.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error:?}");
+    let error = crate::check(directory.path()).unwrap_err();
+    assert!(error.to_string().contains("control.redb"), "{error}");
+    drop(control);
+    assert_eq!(crate::check(directory.path()).unwrap().files.len(), 1);
+}
