@@ -7,17 +7,23 @@
 //!
 //! docs/ingest.md describes threads, bounds and the format between ingest and worker.
 
+mod annexb;
+mod backoff;
+mod camera;
 pub mod clip;
+mod container;
+mod counters;
+mod decode;
+mod decoder;
+mod link;
+mod nv12;
+mod pacing;
+mod queue;
 mod run;
+mod timeline;
+mod unit;
+mod watchdog;
+mod worker_message;
 
+pub use decode::decode_main;
 pub use run::{IngestError, Options, run};
-
-use std::process::ExitCode;
-
-/// A decode worker: everything `vas decode` does.
-///
-/// Takes no arguments: its configuration and the access units come on standard input, a stream
-/// socket whose other end is ingest. Started by hand it says so and fails.
-pub fn decode_main() -> ExitCode {
-    ExitCode::FAILURE
-}

@@ -1,10 +1,28 @@
-//! The ingest process.
+//! The ingest process: one per node, follows the desired state, keeps the cameras.
 
+use crate::camera::{Camera, Common, Settings, Source};
+use crate::counters::Counted;
+use base::{CameraId, Instant};
+use crossbeam_channel::{Receiver, unbounded};
+use ipc::clock;
+use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState};
 use ipc::directories::Directories;
 use ipc::stop::Stop;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How often a camera's counters are logged at most (spec P1.7).
+const COUNTERS: Duration = Duration::from_secs(10);
+/// How long cameras may take to stop (chosen: more than a worker gets).
+const STOP: Duration = Duration::from_secs(8);
 
 /// What ingest needs to know beside the desired state.
 #[derive(Debug, Clone)]
@@ -47,6 +65,9 @@ pub enum IngestError {
     /// The command that starts decode workers is empty.
     #[error("the decode command is empty; give the program and arguments of a decode worker")]
     DecodeCommand,
+    /// The process has no descriptors or threads left.
+    #[error("can't start a thread: {0}; raise the limits of the process")]
+    Thread(io::Error),
 }
 
 /// Runs ingest until `stop`.
@@ -55,6 +76,303 @@ pub enum IngestError {
 /// [`IngestError`] when it can't start. Afterwards nothing ends it but `stop`: what is wrong with
 /// one camera is logged and retried for that camera.
 pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
-    let _ = (options, stop);
+    if options.decode_command.is_empty() {
+        return Err(IngestError::DecodeCommand);
+    }
+    let lock = InstanceLock::take(&options.directories)?;
+    let shm = options.directories.shm.clone();
+    let (running, all_ended) = unbounded();
+    let common = Common { shm: shm.clone(), decode_command: options.decode_command, running };
+    let fleet = Arc::new(Mutex::new(Some(Fleet {
+        common,
+        export_enabled: options.export_enabled,
+        cameras: BTreeMap::new(),
+        leaving: BTreeMap::new(),
+        swept: false,
+    })));
+    if !options.export_enabled {
+        // Whatever an ingest before this one left: with export off there is no shared memory.
+        sweep(&shm, &|_| false);
+        remove_root(&shm);
+    }
+    tracing::info!(
+        export = options.export_enabled,
+        desired = %options.directories.desired().display(),
+        "ingest runs"
+    );
+    follow(Arc::clone(&fleet), options.directories.desired()).map_err(IngestError::Thread)?;
+    let mut logged = BTreeMap::new();
+    while !stop.wait(COUNTERS) {
+        if let Some(fleet) = &*guard(&fleet) {
+            fleet.log_counters(&mut logged);
+        }
+    }
+    let last = guard(&fleet).take();
+    if let Some(fleet) = last {
+        fleet.stop(&all_ended);
+    }
+    remove_root(&shm);
+    lock.release();
     Ok(())
+}
+
+fn guard(fleet: &Mutex<Option<Fleet>>) -> MutexGuard<'_, Option<Fleet>> {
+    fleet.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Follows the desired state on a thread of its own, which ends with the process, or at the first
+/// new state after the stop.
+fn follow(fleet: Arc<Mutex<Option<Fleet>>>, file: PathBuf) -> io::Result<()> {
+    let body = move || {
+        let apply = |state: DesiredState| match &mut *guard(&fleet) {
+            Some(fleet) => {
+                fleet.reconcile(&state, clock::monotonic());
+                true
+            }
+            None => false,
+        };
+        let problem = |error: &desired::LoadError| match error {
+            desired::LoadError::Missing(_) => tracing::info!("{error}; waiting for it"),
+            _ => tracing::error!("{error}; the cameras stay as they are"),
+        };
+        if let Err(e) = desired::follow(&file, apply, problem) {
+            let file = file.display();
+            tracing::error!("can't follow {file}: {e}; the cameras stay as they are");
+        }
+    };
+    thread::Builder::new().name("desired".into()).spawn(body).map(|_| ())
+}
+
+/// All cameras of the node.
+struct Fleet {
+    common: Common,
+    export_enabled: bool,
+    cameras: BTreeMap<CameraId, Camera>,
+    /// Stopped cameras, which may still be stopping.
+    leaving: BTreeMap<CameraId, JoinHandle<()>>,
+    swept: bool,
+}
+
+impl Fleet {
+    /// Makes the cameras what the desired state says. Each on its own: what is wrong with one does
+    /// not concern the others, and a camera whose row did not change is not touched.
+    fn reconcile(&mut self, state: &DesiredState, now: Instant) {
+        let mut wanted = wanted(&state.cameras, self.export_enabled);
+        if !std::mem::replace(&mut self.swept, true) {
+            let exported = |name: &str| {
+                let camera = CameraId::new(name).ok().and_then(|id| wanted.get(&id));
+                camera.is_some_and(|settings| settings.decode != DecodeMode::Off)
+            };
+            sweep(&self.common.shm, &exported);
+        }
+        self.leaving.retain(|_, thread| !thread.is_finished());
+        let gone: Vec<_> =
+            self.cameras.keys().filter(|id| !wanted.contains_key(id)).cloned().collect();
+        for id in gone {
+            if let Some(camera) = self.cameras.remove(&id) {
+                tracing::info!(camera = %id, "camera stops");
+                self.leaving.insert(id, camera.stop());
+            }
+        }
+        for (id, camera) in &mut self.cameras {
+            if let Some(settings) = wanted.remove(id) {
+                camera.change(settings, now);
+            }
+        }
+        for (id, settings) in wanted {
+            let after = self.leaving.remove(&id);
+            tracing::info!(camera = %id, decode = ?settings.decode, "camera starts");
+            match Camera::start(id.clone(), settings, now, self.common.clone(), after) {
+                Ok(camera) => drop(self.cameras.insert(id, camera)),
+                Err(e) => tracing::error!(camera = %id, "can't start a thread: {e}; raise the \
+                    limits of the process"),
+            }
+        }
+    }
+
+    fn log_counters(&self, logged: &mut BTreeMap<CameraId, Counted>) {
+        logged.retain(|id, _| self.cameras.contains_key(id));
+        for (id, camera) in &self.cameras {
+            let counted = camera.counters.read();
+            if logged.insert(id.clone(), counted) != Some(counted) {
+                tracing::info!(camera = %id, "since start: {counted}");
+            }
+        }
+    }
+
+    /// Stops every camera and waits until they are gone, but not for ever: a source on a dead disk
+    /// must not hold up the end.
+    fn stop(self, all_ended: &Receiver<()>) {
+        let Fleet { common, cameras, leaving, .. } = self;
+        for (_, camera) in cameras {
+            drop(camera.stop());
+        }
+        drop((common, leaving));
+        if all_ended.recv_timeout(STOP) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            tracing::warn!("some cameras did not stop within {} s", STOP.as_secs());
+        }
+    }
+}
+
+/// The settings of every camera that should run.
+fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, Settings> {
+    let mut wanted = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.enabled) {
+        let id = match CameraId::new(&row.id) {
+            Ok(id) => id,
+            Err(e) => {
+                tracing::error!("desired state: {e}; the camera is left out");
+                continue;
+            }
+        };
+        let settings = Settings {
+            source: Source::parse(row.streams.first().map_or("", |stream| &stream.url)),
+            offset: Duration::from_millis(row.loop_offset_ms),
+            decode: if export_enabled { row.decode } else { DecodeMode::Off },
+            deadline_ms: row.deadline_ms,
+        };
+        if wanted.insert(id.clone(), settings).is_some() {
+            tracing::error!(camera = %id, "desired state has this camera twice; the last row counts");
+        }
+    }
+    wanted
+}
+
+fn sweep(shm: &Path, keep: &dyn Fn(&str) -> bool) {
+    match ipc::ring::sweep(shm, keep) {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => tracing::info!("removed left-over rings of {}", gone.join(", ")),
+        Err(e) => tracing::warn!("can't remove left-over rings in {}: {e}", shm.display()),
+    }
+}
+
+/// The root of the rings goes with the last of them.
+fn remove_root(shm: &Path) {
+    // Not empty, not there, or a mount: then it stays.
+    let _ = fs::remove_dir(shm);
+}
+
+/// `<runtime>/ingest.lock`, held for life.
+struct InstanceLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl InstanceLock {
+    fn take(directories: &Directories) -> Result<InstanceLock, IngestError> {
+        let runtime = &directories.runtime;
+        let error = |action, path: &Path, source, remedy| IngestError::Io {
+            action,
+            path: path.to_owned(),
+            source,
+            remedy,
+        };
+        let remedy = "make it writable for this user or set another runtime directory";
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(runtime)
+            .map_err(|e| error("make the runtime directory", runtime, e, remedy))?;
+        let path = directories.instance_lock("ingest");
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|e| error("open", &path, e, remedy))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    let mut holder = String::new();
+                    // Only for the message.
+                    let _ = (&mut file).take(16).read_to_string(&mut holder);
+                    let holder = match holder.trim() {
+                        "" => String::new(),
+                        process => format!(" (process {process})"),
+                    };
+                    return Err(IngestError::Locked { lock: path, holder });
+                }
+                Err(e) => return Err(error("lock", &path, e.into(), remedy)),
+            }
+            // The one before may have removed the file between our open and our lock: a lock on a
+            // file without a name is worth nothing.
+            let ours = file.metadata().map_err(|e| error("look at", &path, e, remedy))?;
+            if !fs::metadata(&path).is_ok_and(|named| named.ino() == ours.ino()) {
+                continue;
+            }
+            let process = format!("{}\n", std::process::id());
+            file.set_len(0)
+                .and_then(|()| file.write_all(process.as_bytes()))
+                .map_err(|e| error("write", &path, e, remedy))?;
+            return Ok(InstanceLock { path, _file: file });
+        }
+    }
+
+    /// Removes the file, then frees the lock.
+    fn release(self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: &str, url: &str) -> DesiredCamera {
+        DesiredCamera {
+            id: id.into(),
+            enabled: true,
+            streams: vec![desired::DesiredStream {
+                name: "main".into(),
+                url: url.into(),
+                transport: String::new(),
+                roles: vec![],
+            }],
+            loop_offset_ms: 7,
+            record: false,
+            live: false,
+            decode: DecodeMode::Full,
+            deadline_ms: 500,
+        }
+    }
+
+    #[test]
+    fn rows_become_settings_and_a_bad_one_concerns_only_itself() {
+        let rows = [
+            row("a", "/clip.mp4"),
+            row("b/../c", "/clip.mp4"),
+            DesiredCamera { enabled: false, ..row("off", "/clip.mp4") },
+            DesiredCamera { streams: vec![], ..row("none", "") },
+            row("a", "/other.mp4"),
+        ];
+        let on = wanted(&rows, true);
+        assert_eq!(on.keys().map(CameraId::as_str).collect::<Vec<_>>(), ["a", "none"]);
+        let a = &on[&CameraId::new("a").unwrap()];
+        assert_eq!(a.source, Source::File("/other.mp4".into()));
+        assert_eq!((a.offset, a.decode), (Duration::from_millis(7), DecodeMode::Full));
+        let off = wanted(&rows, false);
+        assert!(off.values().all(|settings| settings.decode == DecodeMode::Off));
+    }
+
+    #[test]
+    fn a_second_instance_is_told_who_holds_what_and_the_lock_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let directories = Directories {
+            shm: root.path().join("shm"),
+            runtime: root.path().join("run/vas"),
+            state: root.path().join("state"),
+        };
+        let lock = InstanceLock::take(&directories).unwrap();
+        let error = InstanceLock::take(&directories).err().unwrap().to_string();
+        let process = std::process::id().to_string();
+        for part in ["ingest.lock", "stop it", process.as_str()] {
+            assert!(error.contains(part), "{error}");
+        }
+        lock.release();
+        assert!(!directories.instance_lock("ingest").exists());
+        InstanceLock::take(&directories).unwrap().release();
+    }
 }

@@ -1,0 +1,285 @@
+//! libavcodec: access units in, pictures out, one thread, no delay of its own.
+
+use crate::nv12::{self, Plane};
+use crate::unit::{Codec, UnitFlags};
+use crate::worker_message::Hints;
+use base::{ColourMatrix, ColourRange, FrameFlags, Picture, Size};
+use ff::format::Pixel;
+use ffmpeg_next as ff;
+use std::collections::VecDeque;
+use std::sync::Once;
+
+/// Pictures that may be inside the decoder (16 is the most that both standards allow).
+const PENDING_MAX: usize = 32;
+
+/// libavcodec and libavformat print nothing: what matters is counted and told by us.
+pub fn silence() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| ff::log::set_level(ff::log::Level::Quiet));
+}
+
+/// Why a picture can't be exported. It will not get better by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecoderError {
+    /// The library was built without the codec.
+    #[error("libavcodec can't decode {0:?}: {1}; install a libavcodec with that decoder")]
+    Codec(Codec, String),
+    /// Samples that are not 4:2:0 of 8 or 10 bits.
+    #[error("pictures are {0}; set the camera to 4:2:0 with 8 bits")]
+    Format(String),
+    /// A size that NV12 can't hold.
+    #[error(
+        "pictures are {}x{}; width and height must be even and at most {}",
+        .0.width, .0.height, base::limits::FRAME_SIDE_MAX
+    )]
+    Size(Size),
+}
+
+/// A picture as it comes out, with what went in.
+pub struct Decoded<'a, T> {
+    frame: &'a ff::frame::Video,
+    layout: Layout,
+    /// Size and colour.
+    pub picture: Picture,
+    /// Key, corrupt, discontinuity.
+    pub flags: FrameFlags,
+    /// Decoded only to get to the next one.
+    pub preroll: bool,
+    /// What was given with its access unit.
+    pub tag: T,
+}
+
+#[derive(Clone, Copy)]
+enum Layout {
+    Planar,
+    Planar10,
+    Nv12,
+    Grey,
+}
+
+struct Pending<T> {
+    number: i64,
+    flags: UnitFlags,
+    corrupt: bool,
+    tag: T,
+}
+
+/// A decoder of one stream. `T` goes in with each access unit and comes out with its picture.
+pub struct Decoder<T> {
+    video: ff::decoder::Video,
+    frame: ff::frame::Video,
+    codec: Codec,
+    hints: Hints,
+    number: i64,
+    pending: VecDeque<Pending<T>>,
+    /// Something was lost or broken since the last key frame.
+    corrupt: bool,
+    errors: u64,
+}
+
+impl<T> Decoder<T> {
+    /// A decoder that waits for a key frame.
+    ///
+    /// # Errors
+    /// [`DecoderError::Codec`].
+    pub fn new(codec: Codec, hints: Hints) -> Result<Decoder<T>, DecoderError> {
+        silence();
+        let error = |e: String| DecoderError::Codec(codec, e);
+        let id = match codec {
+            Codec::H264 => ff::codec::Id::H264,
+            Codec::H265 => ff::codec::Id::HEVC,
+        };
+        let found = ff::decoder::find(id).ok_or_else(|| error("no such decoder".into()))?;
+        let mut context = ff::codec::context::Context::new_with_codec(found);
+        context.set_flags(ff::codec::flag::Flags::LOW_DELAY);
+        context.set_threading(ff::threading::Config {
+            kind: ff::threading::Type::Slice,
+            count: 1,
+            ..Default::default()
+        });
+        // SAFETY: the context was allocated just now and is not open; nobody else has the pointer.
+        let raw = unsafe { context.as_mut_ptr() };
+        // SAFETY: as above; a plain field that avcodec_open2 and the decoder read.
+        unsafe { (*raw).has_b_frames = i32::from(hints.reorder.min(16)) };
+        let video = context
+            .decoder()
+            .open_as(found)
+            .and_then(|opened| opened.video())
+            .map_err(|e| error(e.to_string()))?;
+        Ok(Decoder {
+            video,
+            frame: ff::frame::Video::empty(),
+            codec,
+            hints,
+            number: 0,
+            pending: VecDeque::new(),
+            corrupt: true,
+            errors: 0,
+        })
+    }
+
+    /// The codec it decodes.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// The hints it was made with.
+    pub fn hints(&self) -> Hints {
+        self.hints
+    }
+
+    /// Errors since it was made.
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// Decodes one access unit. Take all pictures with [`Decoder::next`] before the next one.
+    pub fn submit(&mut self, packet: &mut ff::Packet, flags: UnitFlags, tag: T) {
+        if flags.has(UnitFlags::KEY) {
+            self.corrupt = false;
+            packet.set_flags(ff::packet::Flags::KEY);
+        }
+        self.corrupt |= flags.has(UnitFlags::LOSS);
+        // The decoder sorts by the stream's own order; the number only finds the tag again.
+        self.number += 1;
+        packet.set_pts(Some(self.number));
+        packet.set_dts(Some(self.number));
+        if self.pending.len() == PENDING_MAX {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(Pending { number: self.number, flags, corrupt: self.corrupt, tag });
+        if self.video.send_packet(packet).is_err() {
+            self.broken();
+        }
+    }
+
+    /// No access unit will follow: the pictures held back come out.
+    pub fn finish(&mut self) {
+        // Fails only when it was told before.
+        let _ = self.video.send_eof();
+    }
+
+    fn broken(&mut self) {
+        self.errors += 1;
+        self.corrupt = true;
+    }
+
+    /// The next picture, in presentation order.
+    ///
+    /// # Errors
+    /// [`DecoderError`] when it has a size or samples that can't be exported.
+    #[allow(clippy::should_implement_trait)] // It lends.
+    pub fn next(&mut self) -> Result<Option<Decoded<'_, T>>, DecoderError> {
+        let pending = loop {
+            match self.video.receive_frame(&mut self.frame) {
+                Ok(()) => {}
+                Err(ff::Error::Eof | ff::Error::Other { errno: ff::error::EAGAIN }) => {
+                    return Ok(None);
+                }
+                Err(_) => {
+                    self.broken();
+                    return Ok(None);
+                }
+            }
+            let number = self.frame.pts();
+            let at = self.pending.iter().position(|p| Some(p.number) == number);
+            // Without its unit a picture has no time: it can't be shown.
+            if let Some(pending) = at.and_then(|at| self.pending.remove(at)) {
+                break pending;
+            }
+        };
+        if self.frame.is_corrupt() || self.frame.has_decode_errors() {
+            self.broken();
+        }
+        let key = pending.flags.has(UnitFlags::KEY);
+        let flag = |on, flag| if on { flag } else { FrameFlags::default() };
+        let (layout, picture) = describe(&self.frame, self.hints)?;
+        Ok(Some(Decoded {
+            layout,
+            picture,
+            flags: flag(key, FrameFlags::KEY)
+                .with(flag(pending.corrupt || self.corrupt, FrameFlags::CORRUPT))
+                .with(flag(pending.flags.has(UnitFlags::DISCONTINUITY), FrameFlags::DISCONTINUITY)),
+            preroll: pending.flags.has(UnitFlags::PREROLL),
+            tag: pending.tag,
+            frame: &self.frame,
+        }))
+    }
+}
+
+impl<T> Decoded<'_, T> {
+    /// Writes the picture: `luma` takes `w * h` bytes, `chroma` half as many, CbCr interleaved.
+    pub fn write_nv12(&self, luma: &mut [u8], chroma: &mut [u8]) {
+        let Size { width, height } = self.picture.size;
+        let (width, height) = (width as usize, height as usize);
+        assert!(luma.len() == width * height && chroma.len() == width * height / 2);
+        let plane = |n: usize| Plane { data: self.frame.data(n), stride: self.frame.stride(n) };
+        let y = plane(0);
+        match self.layout {
+            Layout::Planar => {
+                nv12::copy_plane(y.data, y.stride, width, luma);
+                nv12::interleave(plane(1), plane(2), width / 2, chroma);
+            }
+            Layout::Planar10 => {
+                nv12::copy_plane_10(y, width, luma);
+                nv12::interleave_10(plane(1), plane(2), width / 2, chroma);
+            }
+            Layout::Nv12 => {
+                nv12::copy_plane(y.data, y.stride, width, luma);
+                nv12::copy_plane(plane(1).data, plane(1).stride, width, chroma);
+            }
+            Layout::Grey => {
+                nv12::copy_plane(y.data, y.stride, width, luma);
+                chroma.fill(128);
+            }
+        }
+    }
+}
+
+fn describe(frame: &ff::frame::Video, hints: Hints) -> Result<(Layout, Picture), DecoderError> {
+    let format = frame.format();
+    let layout = match format {
+        Pixel::YUV420P | Pixel::YUVJ420P => Layout::Planar,
+        Pixel::YUV420P10LE => Layout::Planar10,
+        Pixel::NV12 => Layout::Nv12,
+        Pixel::GRAY8 => Layout::Grey,
+        other => {
+            let name = other.descriptor().map_or("of an unknown format", |d| d.name());
+            return Err(DecoderError::Format(name.to_owned()));
+        }
+    };
+    let size = Size { width: frame.width(), height: frame.height() };
+    if !size.valid_nv12() {
+        return Err(DecoderError::Size(size));
+    }
+    let range = match range(frame.color_range()) {
+        _ if format == Pixel::YUVJ420P => ColourRange::Full,
+        ColourRange::Unspecified => hints.range(),
+        range => range,
+    };
+    let matrix = match matrix(frame.color_space()) {
+        ColourMatrix::Unspecified => hints.matrix(),
+        matrix => matrix,
+    };
+    Ok((layout, Picture { size, matrix, range }))
+}
+
+/// Our name for libav's matrix.
+pub fn matrix(space: ff::color::Space) -> ColourMatrix {
+    use ff::color::Space;
+    match space {
+        Space::BT470BG | Space::SMPTE170M | Space::FCC => ColourMatrix::Bt601,
+        Space::BT709 => ColourMatrix::Bt709,
+        Space::BT2020NCL | Space::BT2020CL => ColourMatrix::Bt2020,
+        _ => ColourMatrix::Unspecified,
+    }
+}
+
+/// Our name for libav's range.
+pub fn range(range: ff::color::Range) -> ColourRange {
+    match range {
+        ff::color::Range::MPEG => ColourRange::Limited,
+        ff::color::Range::JPEG => ColourRange::Full,
+        ff::color::Range::Unspecified => ColourRange::Unspecified,
+    }
+}
