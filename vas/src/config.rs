@@ -12,7 +12,7 @@ pub use section::Problem;
 use base::limits;
 use base::{CameraId, DeviceId, ModelId};
 use ipc::directories::Directories;
-use section::{Section, Source};
+use section::{At, Section, Source};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -26,12 +26,14 @@ pub const EXPORT_VARIABLE: &str = "AI_FRAME_EXPORT_ENABLED";
 
 /// Longest name of a camera, in bytes (spec V1).
 const NAME_BYTES_MAX: usize = 255;
-/// Priority where an assignment names none (interfaces).
-const PRIORITY_DEFAULT: u64 = 50;
 /// Days that events are kept where the file does not say it (chosen).
 const RETENTION_DAYS_DEFAULT: u64 = 30;
 /// Most days that events may be kept: ten years.
 const RETENTION_DAYS_MAX: u64 = 3_650;
+/// Most threads of one inference (chosen).
+const THREADS_MAX: u64 = 256;
+/// Most batches at a time on the CPU (chosen).
+const CPU_CAPACITY_MAX: u64 = 256;
 /// Longest deadline that may be asked for: a ring holds at most 10 s of 25 fps.
 const DEADLINE_MS_MAX: u64 = 8_000;
 /// Longest way into its clip that a file camera starts: a day.
@@ -54,6 +56,12 @@ pub struct Config {
     pub retention_days: u64,
     /// ONNX Runtime's shared library. Default: `ORT_DYLIB_PATH`, then the cache folder.
     pub onnxruntime: Option<PathBuf>,
+    /// Threads of one inference on a CPU, 1..256. Default: half the cores, at least 1; the other
+    /// half decodes.
+    pub threads: usize,
+    /// Batches that the CPU executes at a time, 1..256. Default: as many as half the cores have
+    /// threads for, at least 1.
+    pub cpu_capacity: u32,
     /// Cameras, in the order of the file.
     pub cameras: Vec<Camera>,
     /// Model folders, in the order of the file.
@@ -62,7 +70,7 @@ pub struct Config {
     pub assignments: Vec<Assignment>,
 }
 
-/// One `[[camera]]`.
+/// One `[[camera]]`. What is `None` is not named: what the API set stays, else the default holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Camera {
     /// Unique.
@@ -75,37 +83,12 @@ pub struct Camera {
     pub location: Option<String>,
     /// `file:///...`; the file need not exist yet.
     pub main_url: String,
-    /// When its frames are decoded. Default `assigned`.
-    pub export: Export,
+    /// Whether its frames may be decoded for models, while frame export is on. Default true.
+    pub export: Option<bool>,
     /// Where in the clip a file camera starts, milliseconds. Default 0.
-    pub loop_offset_ms: u64,
-    /// Default true.
-    pub enabled: bool,
-}
-
-/// When the frames of a camera are decoded, while frame export is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Export {
-    /// While an enabled assignment watches the camera.
-    Assigned,
-    /// Key frames also without an assignment.
-    Keyframes,
-    /// Every frame, always.
-    Always,
-}
-
-impl Export {
-    /// Every variant.
-    pub const ALL: [Export; 3] = [Export::Assigned, Export::Keyframes, Export::Always];
-
-    /// The word of the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Export::Assigned => "assigned",
-            Export::Keyframes => "keyframes",
-            Export::Always => "always",
-        }
-    }
+    pub loop_offset_ms: Option<u64>,
+    /// Whether it should run at all. Default true.
+    pub enabled: Option<bool>,
 }
 
 /// One `[[model]]`.
@@ -117,23 +100,23 @@ pub struct Model {
     pub device: DeviceId,
 }
 
-/// One `[[assignment]]`.
+/// One `[[assignment]]`. `None` is not named, as for cameras.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
     /// Id of a camera, of this file or made by the API.
     pub camera: CameraId,
     /// Id of a model as its `model.yaml` says it.
     pub model: ModelId,
-    /// Ceiling in frames per second, 0.1..30. `None` = every frame.
+    /// Ceiling in frames per second, 0.1..30. Default: every frame.
     pub desired_fps: Option<f64>,
     /// 0..100. Default 50.
-    pub priority: u8,
+    pub priority: Option<u8>,
     /// Overrides the model's deadline, milliseconds.
     pub deadline_ms: Option<u64>,
     /// Parameters of the model, a JSON object. Default: the model's.
-    pub parameters: Option<serde_json::Value>,
-    /// Default true.
-    pub enabled: bool,
+    pub parameters: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whether it should run. Default true.
+    pub enabled: Option<bool>,
 }
 
 /// Why there is no configuration.
@@ -186,6 +169,8 @@ pub struct Environment {
     pub frame_export: Option<String>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
+    /// Cores this process may use.
+    pub cores: usize,
 }
 
 impl Environment {
@@ -194,6 +179,7 @@ impl Environment {
         Environment {
             frame_export: std::env::var(EXPORT_VARIABLE).ok(),
             runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }
@@ -345,7 +331,16 @@ fn read(
 
     let mut runner = top.section("runner");
     let onnxruntime = runner.path("onnxruntime").map(|at| at.value);
+    let threads = runner.integer("threads", 1..=THREADS_MAX).map(|at| at.value);
+    let threads = threads.and_then(|n| usize::try_from(n).ok());
     runner.finish();
+    let half = (environment.cores / 2).max(1);
+    let threads = threads.unwrap_or(half);
+
+    let mut scheduler = top.section("scheduler");
+    let capacity = scheduler.integer("cpu_capacity", 1..=CPU_CAPACITY_MAX).map(|at| at.value);
+    scheduler.finish();
+    let capacity = capacity.unwrap_or_else(|| (half / threads).max(1) as u64);
 
     let config = Config {
         file: Some(file.to_owned()),
@@ -355,6 +350,8 @@ fn read(
         store_empty,
         retention_days: retention_days.map_or(RETENTION_DAYS_DEFAULT, |at| at.value),
         onnxruntime,
+        threads,
+        cpu_capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
         cameras: cameras(&mut top, directory),
         models: models(&mut top),
         assignments: assignments(&mut top),
@@ -372,12 +369,9 @@ fn cameras(top: &mut Section<'_>, directory: &Path) -> Vec<Camera> {
         let description = section.parsed("description", |text| short(text, 0));
         let location = section.parsed("location", |text| short(text, 0));
         let url = section.parsed("main_url", |text| source_url::parse(text, directory));
-        let export = section.parsed("export", |text| {
-            let named = Export::ALL.into_iter().find(|export| export.as_str() == text);
-            named.ok_or("must be assigned, keyframes or always")
-        });
+        let export = section.boolean("export").map(|at| at.value);
         let offset = section.integer("loop_offset_ms", 0..=LOOP_OFFSET_MS_MAX);
-        let enabled = section.boolean("enabled").is_none_or(|at| at.value);
+        let enabled = section.boolean("enabled").map(|at| at.value);
         if let Some(at) = &id {
             unique(&section, &mut seen, "id", at.line, at.value.to_string());
         }
@@ -390,8 +384,8 @@ fn cameras(top: &mut Section<'_>, directory: &Path) -> Vec<Camera> {
                 description: description.map(|at| at.value),
                 location: location.map(|at| at.value),
                 main_url: url.value,
-                export: export.map_or(Export::Assigned, |at| at.value),
-                loop_offset_ms: offset.map_or(0, |at| at.value),
+                export,
+                loop_offset_ms: offset.map(|at| at.value),
                 enabled,
             });
         }
@@ -438,14 +432,17 @@ fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
         let model = section.parsed("model", ModelId::new);
         let (low, high) = limits::MAX_FPS_RANGE;
         let desired_fps = section.number("desired_fps", low..=high).map(|at| at.value);
-        let priority = section.integer("priority", 0..=100).map_or(PRIORITY_DEFAULT, |at| at.value);
+        let priority = section.integer("priority", 0..=100);
+        let priority = priority.and_then(|at| u8::try_from(at.value).ok());
         let deadline_ms = section.integer("deadline_ms", 1..=DEADLINE_MS_MAX).map(|at| at.value);
         let parameters = section.json("parameters");
-        let enabled = section.boolean("enabled").is_none_or(|at| at.value);
+        let enabled = section.boolean("enabled").map(|at| at.value);
+        let most = limits::PARAMETERS_BYTES_MAX;
+        let size = |at: &At<_>| serde_json::to_string(&at.value).map_or(usize::MAX, |t| t.len());
         if let Some(at) = &parameters
-            && at.value.to_string().len() > limits::PARAMETERS_BYTES_MAX
+            && size(at) > most
         {
-            let (size, most) = (at.value.to_string().len(), limits::PARAMETERS_BYTES_MAX);
+            let size = size(at);
             let text = format_args!("is {size} bytes of JSON, at most {most} are allowed");
             section.wrong(at.line, "parameters", text);
         }
@@ -458,7 +455,7 @@ fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
                 camera: camera.value,
                 model: model.value,
                 desired_fps,
-                priority: u8::try_from(priority).unwrap_or(100),
+                priority,
                 deadline_ms,
                 parameters: parameters.map(|at| at.value),
                 enabled,

@@ -3,6 +3,7 @@
 //!
 //! Problems are collected, so that one run tells all of them. Knows TOML, not what the keys mean.
 
+use serde_json::Map;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -201,13 +202,13 @@ impl<'t> Section<'t> {
     }
 
     /// A table of any shape, as JSON.
-    pub fn json(&mut self, key: &'static str) -> Option<At<serde_json::Value>> {
+    pub fn json(&mut self, key: &'static str) -> Option<At<Map<String, serde_json::Value>>> {
         let at = self.take(key)?;
-        if !matches!(at.value, DeValue::Table(_)) {
+        let DeValue::Table(table) = &at.value else {
             self.mismatch(key, &at, "a table");
             return None;
-        }
-        match json(&at.value) {
+        };
+        match json_object(table) {
             Ok(value) => Some(At { line: at.line, value }),
             Err(text) => {
                 self.wrong(at.line, key, text);
@@ -303,13 +304,12 @@ fn json(value: &DeValue<'_>) -> Result<serde_json::Value, String> {
         DeValue::Array(items) => {
             Value::Array(items.iter().map(|v| json(v.get_ref())).collect::<Result<_, _>>()?)
         }
-        DeValue::Table(table) => Value::Object(
-            table
-                .iter()
-                .map(|(k, v)| Ok((k.get_ref().to_string(), json(v.get_ref())?)))
-                .collect::<Result<_, String>>()?,
-        ),
+        DeValue::Table(table) => Value::Object(json_object(table)?),
     })
+}
+
+fn json_object(table: &DeTable<'_>) -> Result<Map<String, serde_json::Value>, String> {
+    table.iter().map(|(k, v)| Ok((k.get_ref().to_string(), json(v.get_ref())?))).collect()
 }
 
 /// A value as an error message shows it.

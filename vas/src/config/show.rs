@@ -30,24 +30,19 @@ impl Display for Config {
             Some(library) => writeln!(f, "onnxruntime = {}", path(library))?,
             None => writeln!(f, "# onnxruntime: ORT_DYLIB_PATH, then the cache folder")?,
         }
+        writeln!(f, "threads = {}  # of one inference", self.threads)?;
+        writeln!(f, "\n[scheduler]")?;
+        writeln!(f, "cpu_capacity = {}  # batches at a time", self.cpu_capacity)?;
         for camera in &self.cameras {
             writeln!(f, "\n[[camera]]")?;
             writeln!(f, "id = {}", quoted(&camera.id))?;
-            let texts = [
-                ("name", &camera.name),
-                ("description", &camera.description),
-                ("location", &camera.location),
-            ];
-            for (key, text) in texts {
-                if let Some(text) = text {
-                    writeln!(f, "{key} = {}", quoted(text))?;
-                }
-            }
             writeln!(f, "main_url = {}", quoted(&camera.main_url))?;
-            let export = quoted(camera.export.as_str());
-            writeln!(f, "export = {export}  # decode: assigned, keyframes or always")?;
-            writeln!(f, "loop_offset_ms = {}  # where the clip starts", camera.loop_offset_ms)?;
-            writeln!(f, "enabled = {}", camera.enabled)?;
+            named(f, "name", camera.name.as_ref().map(quoted), "the id")?;
+            named(f, "description", camera.description.as_ref().map(quoted), "none")?;
+            named(f, "location", camera.location.as_ref().map(quoted), "none")?;
+            named(f, "export", camera.export, "true")?;
+            named(f, "loop_offset_ms", camera.loop_offset_ms, "0, where the clip starts")?;
+            named(f, "enabled", camera.enabled, "true")?;
         }
         for model in &self.models {
             writeln!(f, "\n[[model]]")?;
@@ -58,21 +53,27 @@ impl Display for Config {
             writeln!(f, "\n[[assignment]]")?;
             writeln!(f, "camera = {}", quoted(&assignment.camera))?;
             writeln!(f, "model = {}", quoted(&assignment.model))?;
-            match assignment.desired_fps {
-                Some(fps) => writeln!(f, "desired_fps = {fps}  # at most, frames per second")?,
-                None => writeln!(f, "# desired_fps: every frame")?,
-            }
-            writeln!(f, "priority = {}  # 0 to 100, 25 more doubles the share", assignment.priority)?;
-            match assignment.deadline_ms {
-                Some(deadline) => writeln!(f, "deadline_ms = {deadline}")?,
-                None => writeln!(f, "# deadline_ms: the model's")?,
-            }
-            if let Some(parameters) = &assignment.parameters {
-                writeln!(f, "parameters = {}", inline(parameters))?;
-            }
-            writeln!(f, "enabled = {}", assignment.enabled)?;
+            named(f, "desired_fps", assignment.desired_fps, "every frame")?;
+            named(f, "priority", assignment.priority, "50; 25 more doubles the share")?;
+            named(f, "deadline_ms", assignment.deadline_ms, "the model's")?;
+            named(f, "parameters", assignment.parameters.as_ref().map(object), "the model's")?;
+            named(f, "enabled", assignment.enabled, "true")?;
         }
         Ok(())
+    }
+}
+
+/// A key that the file named, or as a comment what holds because it did not. The API may have
+/// changed what the file does not name.
+fn named(
+    f: &mut fmt::Formatter<'_>,
+    key: &str,
+    value: Option<impl Display>,
+    default: &str,
+) -> fmt::Result {
+    match value {
+        Some(value) => writeln!(f, "{key} = {value}"),
+        None => writeln!(f, "# {key}: not named, default {default}"),
     }
 }
 
@@ -96,9 +97,11 @@ fn inline(value: &serde_json::Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", "))
         }
-        Value::Object(table) => {
-            let entries = table.iter().map(|(k, v)| format!("{} = {}", quoted(k), inline(v)));
-            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
-        }
+        Value::Object(table) => object(table),
     }
+}
+
+fn object(table: &serde_json::Map<String, serde_json::Value>) -> String {
+    let entries = table.iter().map(|(k, v)| format!("{} = {}", quoted(k), inline(v)));
+    format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
 }

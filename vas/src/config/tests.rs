@@ -26,13 +26,16 @@ store_empty = true
 retention = "7d"
 [runner]
 onnxruntime = "lib/libonnxruntime.so"
+threads = 3
+[scheduler]
+cpu_capacity = 2
 [[camera]]
 id = "door"
 name = "Front door"
 description = "above the bell"
 location = "north"
 main_url = "clips/door.mp4"
-export = "always"
+export = false
 loop_offset_ms = 15000
 [[camera]]
 id = "yard"
@@ -64,21 +67,22 @@ fn every_key_has_its_meaning() {
     assert!(config.frame_export && config.store_empty);
     assert_eq!(config.retention_days, 7);
     assert_eq!(config.onnxruntime.as_deref(), Some(Path::new("/etc/vas/lib/libonnxruntime.so")));
+    assert_eq!((config.threads, config.cpu_capacity), (3, 2));
     let [door, yard] = &config.cameras[..] else { panic!("{:?}", config.cameras) };
     assert_eq!((door.id.as_str(), door.name.as_deref()), ("door", Some("Front door")));
     assert_eq!(door.description.as_deref(), Some("above the bell"));
     assert_eq!(door.location.as_deref(), Some("north"));
     assert_eq!(door.main_url, "file:///etc/vas/clips/door.mp4");
-    assert_eq!((door.loop_offset_ms, door.export, door.enabled), (15_000, Export::Always, true));
-    assert_eq!((yard.main_url.as_str(), yard.enabled), ("file:///srv/yard.mp4", false));
+    assert_eq!((door.loop_offset_ms, door.export, door.enabled), (Some(15_000), Some(false), None));
+    assert_eq!((yard.main_url.as_str(), yard.enabled), ("file:///srv/yard.mp4", Some(false)));
     assert_eq!(config.models[0].dir, Path::new("/etc/vas/models/nanodet"));
     let [first, second] = &config.assignments[..] else { panic!("{:?}", config.assignments) };
-    assert_eq!((first.desired_fps, first.priority, first.deadline_ms), (Some(5.0), 75, Some(400)));
+    assert_eq!((first.desired_fps, first.priority, first.deadline_ms), (Some(5.0), Some(75), Some(400)));
     let parameters = serde_json::json!(
         {"classes": ["person"], "threshold": 0.5, "nested": {"a": [1, true]}}
     );
-    assert_eq!(first.parameters, Some(parameters));
-    assert_eq!((second.desired_fps, second.priority, second.enabled), (None, 50, false));
+    assert_eq!(first.parameters.as_ref(), parameters.as_object());
+    assert_eq!((second.desired_fps, second.priority, second.enabled), (None, None, Some(false)));
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(config.directories.runtime, Path::new("/run/vas"));
     assert_eq!(config.directories.state, Path::new("/etc/vas/vas-data"));
     assert!(!config.frame_export && !config.store_empty);
-    assert_eq!((config.retention_days, config.onnxruntime), (30, None));
+    assert_eq!((config.retention_days, config.onnxruntime, config.threads), (30, None, 1));
     assert!(config.cameras.is_empty() && config.models.is_empty());
 }
 
@@ -114,8 +118,8 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
     check_problems(
         "[webrtc]\nudp_port = 1\n[events]\nkeep = 3\n",
         &[
-            "1: unknown key `webrtc`; known are http, dirs, frame_export, events, runner, camera, model, \
-             assignment",
+            "1: unknown key `webrtc`; known are http, dirs, frame_export, events, runner, scheduler, camera, \
+             model, assignment",
             "4: unknown key `keep` in [events]; known are store_empty, retention",
         ],
     );
@@ -179,12 +183,12 @@ fn places_and_addresses_are_checked() {
 fn cameras_and_models_are_checked() {
     check_problems("[[camera]]\n", &["1: [[camera]] needs `id`", "1: [[camera]] needs `main_url`"]);
     check_problems(
-        "[[camera]]\nid = \"a b\"\nmain_url = \"rtsp://x/1\"\nexport = \"some\"\n",
+        "[[camera]]\nid = \"a b\"\nmain_url = \"rtsp://x/1\"\nexport = \"no\"\n",
         &[
             "2: `id` in [[camera]] is \"a b\": camera id `a b` is not 1 to 64 characters of A-Z a-z 0-9 _ -",
             "3: `main_url` in [[camera]] is \"rtsp://x/1\": scheme `rtsp` is not supported; cameras are video \
              files so far: write a path or file:///path",
-            "4: `export` in [[camera]] is \"some\": must be assigned, keyframes or always",
+            "4: `export` in [[camera]] is \"no\", must be true or false",
         ],
     );
     let camera = "[[camera]]\nid = \"a\"\nmain_url = \"a.mp4\"\n";
@@ -217,7 +221,7 @@ fn text_that_is_not_toml_has_its_line() {
 fn the_environment_wins_over_frame_export() {
     let with = |text: &str, value: Option<&str>| {
         let environment =
-            Environment { frame_export: value.map(str::to_owned), runtime_dir: None };
+            Environment { frame_export: value.map(str::to_owned), ..Environment::default() };
         Config::parse(text, Path::new("/v.toml"), &environment).map(|c| c.frame_export)
     };
     let on = "[frame_export]\nenabled = true\n";
@@ -233,11 +237,15 @@ fn the_environment_wins_over_frame_export() {
 }
 
 #[test]
-fn the_user_runtime_directory_is_preferred() {
+fn the_runtime_directory_and_the_cores_of_the_user_count() {
     let environment =
-        Environment { frame_export: None, runtime_dir: Some(PathBuf::from("/run/user/7")) };
+        Environment { runtime_dir: Some("/run/user/7".into()), cores: 6, frame_export: None };
     let config = Config::parse("", Path::new("/v.toml"), &environment).unwrap();
     assert_eq!(config.directories.runtime, Path::new("/run/user/7/vas"));
+    assert_eq!((config.threads, config.cpu_capacity), (3, 1));
+    let few = "[runner]\nthreads = 1\n";
+    let config = Config::parse(few, Path::new("/v.toml"), &environment).unwrap();
+    assert_eq!((config.threads, config.cpu_capacity), (1, 3));
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! `vas model check DIR | run DIR CLIP --jsonl`.
+
+use super::{Outcome, runner::engine};
+use crate::config::Config;
+use base::Picture;
+use clap::Subcommand;
+use ingest::clip::{ClipError, ClipFrame, ClipFrames};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `vas model`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Load a model folder and run it once at every batch size
+    Check {
+        /// The model's folder, with model.yaml
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Run a model over every frame of a clip, without cameras or a scheduler
+    Run {
+        /// The model's folder, with model.yaml
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// H.264 or H.265 video file
+        #[arg(value_name = "CLIP")]
+        clip: PathBuf,
+        /// One line of JSON per frame: class id, score and box of every detection
+        #[arg(long)]
+        jsonl: bool,
+    },
+}
+
+/// Runs it.
+///
+/// # Errors
+/// What is wrong with the folder, the clip or the engine.
+pub fn run(args: Args, config: &Config) -> Outcome {
+    match args.action {
+        Action::Check { dir } => check(&dir, config),
+        Action::Run { dir, clip, jsonl } => over_clip(&dir, &clip, jsonl, config),
+    }
+}
+
+fn check(dir: &Path, config: &Config) -> Outcome {
+    let report = runner::model_check(dir, &engine(config)?);
+    for fact in &report.facts {
+        println!("{fact}");
+    }
+    for problem in &report.problems {
+        eprintln!("{problem}");
+    }
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn over_clip(dir: &Path, clip: &Path, jsonl: bool, config: &Config) -> Outcome {
+    let spec = runner::model_yaml::load(dir)?;
+    let frames = ClipFrames::open(clip)?.map(convert);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    let mut found = 0;
+    let count = runner::model_run(&spec, &engine(config)?, frames, |index, detections| {
+        found += detections.detections.len();
+        if jsonl && written.is_ok() {
+            written = writeln!(out, "{}", runner::jsonl_line(index, detections));
+        }
+    })?;
+    written?;
+    if !jsonl {
+        writeln!(out, "{count} frames, {found} detections")?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn convert(frame: Result<ClipFrame, ClipError>) -> Result<runner::ClipFrame, ClipError> {
+    let ClipFrame { index, size, matrix, range, pixels } = frame?;
+    let picture = Picture { size, matrix, range };
+    let index = usize::try_from(index).expect("frames of a clip are counted in memory");
+    Ok(runner::ClipFrame { index, picture, pixels })
+}

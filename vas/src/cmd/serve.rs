@@ -1,0 +1,87 @@
+//! `vas serve`.
+
+use super::Outcome;
+use crate::config::{Assignment, Camera, Config, Model};
+use crate::signals;
+use api::config_rows::{AssignmentRow, CameraRow};
+use api::{ModelEntry, Unavailable, UnavailableKind};
+use runner::ModelError;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Runs serve until a signal.
+///
+/// # Errors
+/// Why it did not start, or ended.
+pub fn run(config: &Config) -> Outcome {
+    let stop = signals::stop()?;
+    api::serve(options(config), stop)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(config: &Config) -> api::Options {
+    api::Options {
+        directories: config.directories.clone(),
+        bind: config.bind,
+        models: config.models.iter().map(model).collect(),
+        cameras: config.cameras.iter().map(camera).collect(),
+        assignments: config.assignments.iter().map(assignment).collect(),
+        export_enabled: config.frame_export,
+        store_empty: config.store_empty,
+        retention: DAY * u32::try_from(config.retention_days).unwrap_or(u32::MAX),
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}
+
+fn model(model: &Model) -> ModelEntry {
+    match runner::model_yaml::load(&model.dir) {
+        Ok(spec) => {
+            let name = spec.model_id.to_string();
+            let spec = if spec.resources.gpu_required {
+                let reason =
+                    format!("model {name} requires a GPU, and this build runs models on CPUs only");
+                Err(Unavailable { kind: UnavailableKind::Unsupported, reason })
+            } else {
+                Ok(spec)
+            };
+            ModelEntry { name, enabled: None, spec }
+        }
+        Err(error) => {
+            let name = model.dir.file_name().unwrap_or(model.dir.as_os_str());
+            let kind = match error {
+                ModelError::MissingModelYaml { .. } => UnavailableKind::Missing,
+                _ => UnavailableKind::Invalid,
+            };
+            ModelEntry {
+                name: name.to_string_lossy().into_owned(),
+                enabled: None,
+                spec: Err(Unavailable { kind, reason: error.to_string() }),
+            }
+        }
+    }
+}
+
+fn camera(camera: &Camera) -> CameraRow {
+    CameraRow {
+        name: camera.name.clone(),
+        description: camera.description.clone(),
+        location: camera.location.clone(),
+        enabled: camera.enabled,
+        export: camera.export,
+        loop_offset_ms: camera.loop_offset_ms,
+        ..CameraRow::new(camera.id.clone(), camera.main_url.clone())
+    }
+}
+
+fn assignment(assignment: &Assignment) -> AssignmentRow {
+    AssignmentRow {
+        desired_fps: assignment.desired_fps,
+        priority: assignment.priority,
+        deadline_ms: assignment.deadline_ms,
+        parameters: assignment.parameters.clone(),
+        enabled: assignment.enabled,
+        ..AssignmentRow::new(assignment.camera.clone(), assignment.model.clone())
+    }
+}
