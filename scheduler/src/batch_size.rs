@@ -50,9 +50,8 @@ mod tests {
     #[test]
     fn a_gpu_batches_until_it_is_full() {
         // ResNet-50 on an A100: 1.63 + 0.30 b.
-        let gpu: Vec<_> = [1, 2, 4, 8, 16, 32, 64]
-            .map(|b: u32| (b, 1.63 + 0.30 * f64::from(b)))
-            .to_vec();
+        let gpu: Vec<_> =
+            [1, 2, 4, 8, 16, 32, 64].map(|b: u32| (b, 1.63 + 0.30 * f64::from(b))).to_vec();
         assert_eq!(paying_batch(&table(&gpu), 64), 64);
         assert_eq!(paying_batch(&table(&gpu), 8), 8);
         // The last step gains under 5 %.

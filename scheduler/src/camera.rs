@@ -100,8 +100,11 @@ impl Camera {
         let sample = base::time::nanos(span) as f64 / frames as f64;
         // Several frames at once average their jitter out: they count for more.
         let gain = 1.0 - (1.0 - PERIOD_GAIN).powi(frames.min(64) as i32);
-        self.period_ns =
-            if self.period_ns == 0.0 { sample } else { self.period_ns + (sample - self.period_ns) * gain };
+        self.period_ns = if self.period_ns == 0.0 {
+            sample
+        } else {
+            self.period_ns + (sample - self.period_ns) * gain
+        };
     }
 
     /// Estimated period, `None` = unknown.
@@ -169,7 +172,7 @@ pub(crate) enum Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{FrameId, FrameInfo, FrameFlags, Generation, MediaTime, Size, UtcNanos};
+    use base::{FrameFlags, FrameId, FrameInfo, Generation, MediaTime, Size, UtcNanos};
 
     fn stamp(id: u64, published: Instant) -> Stamp {
         Stamp {

@@ -44,7 +44,7 @@ pub(crate) struct Model {
     pub subscriptions: Vec<SubscriptionKey>,
     /// Subscriptions with a frame to bind, by tag.
     pub ready: BTreeSet<(u64, SubscriptionKey)>,
-    /// How many subscriptions began one by one: places the next one between the others.
+    /// How many groups of subscriptions began so far: places the next one between the others.
     pub begun: u64,
 }
 

@@ -83,7 +83,9 @@ impl Scheduler {
             self.give_back_members(batch.members);
             return Some(Action::Revoke(key, id));
         }
-        if !self.devices[device.0].free() || runner.batches.iter().any(|b| b.phase == Phase::Executing) {
+        if !self.devices[device.0].free()
+            || runner.batches.iter().any(|b| b.phase == Phase::Executing)
+        {
             return None;
         }
         self.devices[device.0].lent += 1;
@@ -116,7 +118,9 @@ impl Scheduler {
         let wants = |k: &&RunnerKey| {
             let r = self.runners.get(k);
             r.is_some_and(|r| {
-                !r.profile_queue.is_empty() && r.profiling.is_none() && r.batches.is_empty()
+                !r.profile_queue.is_empty()
+                    && r.profiling.is_none()
+                    && r.batches.is_empty()
                     && matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
             })
         };
@@ -133,7 +137,8 @@ impl Scheduler {
 
     /// On a GPU whose token is about to be free, the next batch is copied in the meantime.
     fn step_ahead(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
-        if self.devices[device.0].free() || self.free_at(device)? > self.now + self.config.prepare_ahead
+        if self.devices[device.0].free()
+            || self.free_at(device)? > self.now + self.config.prepare_ahead
         {
             return None;
         }

@@ -199,15 +199,19 @@ impl Scheduler {
         for key in obsolete {
             self.remove_subscription(key);
         }
-        // Evenly over one interval, model by model: those that begin together never meet.
+        // Evenly over one interval, model by model: those that begin together never meet. Where
+        // the first of them stands is spread too, for those that begin one by one.
         for model in 0..self.models.len() {
             let here = |k: &&SubscriptionKey| self.subscriptions[k].model == ModelIx(model);
             let keys: Vec<_> = begun.iter().filter(here).copied().collect();
-            let count = keys.len() as f64;
-            for (rank, key) in keys.into_iter().enumerate() {
-                let now = self.now;
-                if let Some(s) = self.subscriptions.get_mut(&key) {
-                    s.stagger(now, rank as f64 / count);
+            if !keys.is_empty() {
+                let offset = golden_share(self.models[model].begun);
+                self.models[model].begun += 1;
+                let count = keys.len() as f64;
+                for (rank, key) in keys.into_iter().enumerate() {
+                    if let Some(s) = self.subscriptions.get_mut(&key) {
+                        s.stagger(self.now, (offset + rank as f64 / count).fract());
+                    }
                 }
             }
             self.refresh_states(ModelIx(model));
@@ -238,7 +242,8 @@ impl Scheduler {
         }
         // A gate far ahead belongs to the old, lower ceiling.
         if s.spec.max_fps != spec.max_fps {
-            let interval = spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
+            let interval =
+                spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
             s.gate = s.gate.min(now + interval);
         }
         s.spec = spec;
@@ -380,9 +385,7 @@ impl Scheduler {
             let Some(s) = self.subscriptions.get_mut(&subscription) else { continue };
             s.observe(stamp.frame_id.0, first, returned && !first);
             if returned {
-                let model = &mut self.models[s.model.0];
-                model.begun += 1;
-                s.stagger(self.now, golden_share(model.begun));
+                s.reopen(self.now);
             }
             s.settle(&stamp);
             self.refresh_ready(subscription);
@@ -508,9 +511,8 @@ impl Scheduler {
     }
 
     fn refresh_suspect(&mut self, device: DeviceIx) {
-        let hung = |k: &RunnerKey| {
-            self.runners.get(k).is_some_and(|r| r.state == RunnerState::Hung)
-        };
+        let hung =
+            |k: &RunnerKey| self.runners.get(k).is_some_and(|r| r.state == RunnerState::Hung);
         let suspect = self.devices[device.0].runners.iter().any(hung);
         self.devices[device.0].suspect = suspect;
     }
@@ -606,7 +608,13 @@ impl Scheduler {
         self.devices[device.0].lent -= 1;
     }
 
-    fn reply(&mut self, key: RunnerKey, batch: BatchId, times: &StageTimes, outcomes: Vec<Outcome>) {
+    fn reply(
+        &mut self,
+        key: RunnerKey,
+        batch: BatchId,
+        times: &StageTimes,
+        outcomes: Vec<Outcome>,
+    ) {
         let now = self.now;
         let Some(runner) = self.runners.get_mut(&key).filter(|r| r.connected()) else { return };
         let Some(at) = runner.batches.iter().position(|b| b.id == batch) else {

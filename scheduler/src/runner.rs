@@ -1,10 +1,10 @@
 //! A connected runner: what it holds and what it owes.
 
+use crate::BatchId;
 use crate::batch_size::paying_batch;
 use crate::device::{DeviceIx, ModelIx};
 use crate::input::RunnerInfo;
 use crate::output::Binding;
-use crate::BatchId;
 use base::{Instant, LatencyTable, Stages, limits};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,7 +30,8 @@ pub enum RunnerState {
 const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
 /// Bounds of the lease of one profiled size (chosen: below the hang limit, and enough samples of a
 /// fast model to tell p50 from p99).
-const PROFILE_LEASE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(1500));
+const PROFILE_LEASE: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_millis(1500));
 /// Runs that fit a profile lease (chosen: two to warm up and seven samples fill 60 % of it).
 const PROFILE_RUNS: u32 = 15;
 /// In-time batches after which a demoted runner is as good as any (chosen).
@@ -124,8 +125,7 @@ impl Runner {
 
     /// How long the token is lent for a batch of `size`.
     pub fn lease(&self, size: u32) -> Duration {
-        let floor =
-            if self.info.gpu { limits::LEASE_FLOOR_GPU } else { limits::LEASE_FLOOR_CPU };
+        let floor = if self.info.gpu { limits::LEASE_FLOOR_GPU } else { limits::LEASE_FLOOR_CPU };
         match self.table.p99(size) {
             Some(p99) => (p99 * limits::LEASE_FACTOR).max(floor),
             None => LEASE_UNMEASURED,

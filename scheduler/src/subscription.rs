@@ -1,10 +1,10 @@
 //! One model on one camera: its gate, its tag, its place in the ledger.
 
+use crate::CameraKey;
 use crate::camera::Camera;
 use crate::device::ModelIx;
 use crate::input::SubscriptionSpec;
 use crate::ledger::Ledger;
-use crate::CameraKey;
 use base::{Instant, Stamp};
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl Subscription {
             camera,
             model,
             state: SubscriptionState::NoRunner,
-            gate: now,
+            gate: Instant::ZERO,
             tag: 0,
             ready: false,
             undecided: None,
@@ -80,8 +80,18 @@ impl Subscription {
     /// Opens the gate `share` (0..1) of an interval from now: subscriptions that begin together
     /// are spread evenly.
     pub fn stagger(&mut self, now: Instant, share: f64) {
-        let wait = self.interval().map_or(Duration::ZERO, |i| i.mul_f64(share));
-        self.gate = self.gate.max(now + wait);
+        if let Some(interval) = self.interval() {
+            self.gate = now + interval.mul_f64(share);
+        }
+    }
+
+    /// Moves a gate that has passed to its next opening, whole intervals on: cameras that return
+    /// together stay spread as they were.
+    pub fn reopen(&mut self, now: Instant) {
+        let Some(interval) = self.interval() else { return };
+        let late = now - self.gate;
+        let missed = late.as_nanos().div_ceil(interval.as_nanos().max(1));
+        self.gate += interval * u32::try_from(missed).unwrap_or(u32::MAX);
     }
 
     /// Observed ids without an end.

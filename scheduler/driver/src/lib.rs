@@ -1,1 +1,63 @@
-//! Placeholder.
+//! The production loop around the scheduling core: clock, rings and sockets in, messages out.
+//!
+//! No decision is made here. Three threads, joined by channels: the core's own ([`run`]), one that
+//! follows the desired state, and one for all sockets ([`sockets`]): it finds runners, reads and
+//! checks their messages and notices who is gone. The core's thread writes to the sockets without
+//! ever waiting for them.
+
+mod convert;
+mod core_loop;
+mod links;
+mod recorder;
+mod rings;
+mod sockets;
+
+use ipc::directories::Directories;
+use ipc::stop::Stop;
+use std::io;
+use std::path::PathBuf;
+
+/// What a scheduler process is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the node lives.
+    pub directories: Directories,
+    /// Batches that a CPU executes at a time: its cores less what decoding needs.
+    pub cpu_capacity: u32,
+    /// Records every input and answer to this file, for `vas replay`.
+    pub trace: Option<PathBuf>,
+}
+
+/// Why a scheduler can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Another one runs, or the lock can't be made.
+    #[error(transparent)]
+    Instance(#[from] ipc::instance::InstanceError),
+    /// The kernel refused something basic.
+    #[error("scheduler can't {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The trace file can't be written.
+    #[error("trace file {path} can't be written: {source}")]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Runs the scheduler until `stop`.
+///
+/// # Errors
+/// Only at the start: another instance, no descriptors, an unwritable trace file.
+pub fn run(options: Options, stop: Stop) -> Result<(), DriverError> {
+    let lock = options.directories.instance_lock("scheduler");
+    let _lock = ipc::instance::InstanceLock::take(&lock, "vas scheduler")?;
+    core_loop::run(&options, &stop)
+}

@@ -120,9 +120,8 @@ impl SimCamera {
     pub fn newest(&mut self, now: Instant) -> Newest {
         self.advance(now);
         let Some(stamp) = self.newest else { return Newest::Absent(Absent::NoRing) };
-        let silent = |(from, to): &(Instant, Instant)| {
-            *from + limits::RING_STALE <= now && now < *to
-        };
+        let silent =
+            |(from, to): &(Instant, Instant)| *from + limits::RING_STALE <= now && now < *to;
         if self.model.outages.iter().any(silent) {
             return Newest::Absent(Absent::Stale);
         }

@@ -63,7 +63,8 @@ impl Checker {
         }
         let track = self.tracks.entry(binding.subscription).or_default();
         if id <= track.last_frame && track.count > 0 {
-            let detail = format!("frame {id} after {} for {:?}", track.last_frame, binding.subscription);
+            let detail =
+                format!("frame {id} after {} for {:?}", track.last_frame, binding.subscription);
             return self.broken("no frame twice, ids rise", now, detail);
         }
         track.last_frame = id;
@@ -95,7 +96,11 @@ impl Checker {
     pub fn report(&mut self, now: Instant, report: &Report) {
         for s in &report.subscriptions {
             if !s.balanced() {
-                self.broken("ledger", now, format!("{}: {:?}, in flight {}", s.id, s.ledger, s.in_flight));
+                self.broken(
+                    "ledger",
+                    now,
+                    format!("{}: {:?}, in flight {}", s.id, s.ledger, s.in_flight),
+                );
             }
         }
     }

@@ -60,7 +60,9 @@ fn ms(ns: f64) -> f64 {
 }
 
 fn quantile(sorted: &[u64], q: f64) -> f64 {
-    sorted.get(((sorted.len() as f64 - 1.0).max(0.0) * q).round() as usize).map_or(0.0, |v| *v as f64)
+    sorted
+        .get(((sorted.len() as f64 - 1.0).max(0.0) * q).round() as usize)
+        .map_or(0.0, |v| *v as f64)
 }
 
 fn mean(values: &[u64]) -> f64 {
@@ -110,8 +112,7 @@ pub fn run(name: &str, workload: &Workload, seed: u64) -> RunReport {
             (share / s.weight, share)
         })
         .collect();
-    let (sum, squares) =
-        shares.iter().fold((0.0, 0.0), |(s, q), (x, _)| (s + x, q + x * x));
+    let (sum, squares) = shares.iter().fold((0.0, 0.0), |(s, q), (x, _)| (s + x, q + x * x));
     let devices: std::collections::BTreeSet<_> = workload.model.iter().map(|m| &m.device).collect();
     let busy = world.busy.iter().sum::<Duration>() - busy_before;
     let batches = world.batches.iter().sum::<u64>() - batches_before;

@@ -166,7 +166,8 @@ impl Workload {
         let workload: Workload = toml::from_str(text).map_err(|e| WorkloadError(e.to_string()))?;
         for watch in workload.camera.iter().flat_map(|c| &c.watch) {
             if !workload.model.iter().any(|m| m.name == watch.model) {
-                let text = format!("a camera watches model `{}`, which the file lacks", watch.model);
+                let text =
+                    format!("a camera watches model `{}`, which the file lacks", watch.model);
                 return Err(WorkloadError(text));
             }
         }
@@ -188,7 +189,10 @@ impl Workload {
         for model in &workload.model {
             positive("batch cost", model.alpha_ms + model.beta_ms)?;
             if !(1..=base::limits::BATCH_MAX).contains(&model.batch_max) {
-                return Err(WorkloadError(format!("batch_max is {}, must be 1 to 256", model.batch_max)));
+                return Err(WorkloadError(format!(
+                    "batch_max is {}, must be 1 to 256",
+                    model.batch_max
+                )));
             }
             for (what, id) in [("model", &model.name), ("device", &model.device)] {
                 if base::ModelId::new(id).is_err() {

@@ -5,6 +5,7 @@ use crate::checker::Checker;
 use crate::random::Random;
 use crate::runner::{Fault, RunnerModel};
 use base::{CameraId, DeviceId, FrameDetections, InstanceId, Instant, Newest, StageTimes};
+use scheduler::trace::Encoder;
 use scheduler::{
     BatchId, Binding, CameraKey, Config, Desired, FrameIndex, Input, Output, RunnerKey, Scheduler,
     SubscriptionSpec,
@@ -73,6 +74,29 @@ pub struct World {
     /// Tokens out: who, on which device, until when at most.
     tokens: Vec<(RunnerKey, DeviceId, Instant)>,
     capacity: Config,
+    trace: Option<Trace>,
+}
+
+#[derive(Default)]
+struct Trace {
+    encoder: Encoder,
+    bytes: Vec<u8>,
+}
+
+/// The cameras as the core sees them, with every answer recorded when a trace is wanted.
+struct Index<'a> {
+    cameras: &'a mut Cameras,
+    trace: &'a mut Option<Trace>,
+}
+
+impl FrameIndex for Index<'_> {
+    fn newest(&mut self, camera: CameraKey) -> Newest {
+        let newest = self.cameras.newest(camera);
+        if let Some(trace) = self.trace {
+            trace.bytes.extend_from_slice(trace.encoder.answer(camera, &newest));
+        }
+        newest
+    }
 }
 
 struct Cameras {
@@ -82,7 +106,7 @@ struct Cameras {
     now: Instant,
 }
 
-impl FrameIndex for Cameras {
+impl Cameras {
     fn newest(&mut self, camera: CameraKey) -> Newest {
         let id = &self.by_key[camera.0 as usize];
         match self.models.get_mut(id) {
@@ -121,7 +145,28 @@ impl World {
             next_event: 0,
             tokens: Vec::new(),
             capacity: config,
+            trace: None,
         }
+    }
+
+    /// Records everything from now on; call before the first input.
+    pub fn record(&mut self) {
+        let mut trace = Trace::default();
+        let header = trace.encoder.header(&self.capacity).to_vec();
+        trace.bytes = header;
+        self.trace = Some(trace);
+    }
+
+    /// The trace so far; empty when nothing is recorded.
+    pub fn trace(&self) -> &[u8] {
+        self.trace.as_ref().map_or(&[], |t| &t.bytes)
+    }
+
+    fn handle(&mut self, input: Input) {
+        if let Some(trace) = &mut self.trace {
+            trace.bytes.extend_from_slice(trace.encoder.handle(self.now, &input));
+        }
+        self.scheduler.handle(self.now, input);
     }
 
     /// Virtual time.
@@ -168,7 +213,7 @@ impl World {
         self.revision += 1;
         self.desired = subscriptions.clone();
         let desired = Desired { revision: self.revision, subscriptions };
-        self.scheduler.handle(self.now, Input::Desired(desired));
+        self.handle(Input::Desired(desired));
         self.drain();
     }
 
@@ -250,7 +295,7 @@ impl World {
                     if frees && !matches!(input, Input::Reply { .. } if self.two_step(key)) {
                         self.tokens.retain(|(holder, ..)| *holder != key);
                     }
-                    self.scheduler.handle(now, input);
+                    self.handle(input);
                 }
             }
             Event::Connect(runner) => {
@@ -260,7 +305,7 @@ impl World {
                 self.next_instance += 1;
                 let connection = Connection { runner, up: true, prepared: BTreeMap::new() };
                 self.connections.insert(key, connection);
-                self.scheduler.handle(now, Input::RunnerUp { runner: key, info });
+                self.handle(Input::RunnerUp { runner: key, info });
                 if !self.runners[runner].measured {
                     let sizes = self.runners[runner].sizes();
                     self.message(now + WIRE, key, Input::ProfileRequest { runner: key, sizes });
@@ -272,10 +317,10 @@ impl World {
                 connection.up = false;
                 let key = *key;
                 self.tokens.retain(|(holder, ..)| *holder != key);
-                self.scheduler.handle(now, Input::RunnerDown { runner: key });
+                self.handle(Input::RunnerDown { runner: key });
             }
             Event::Closed(key) => {
-                self.scheduler.handle(now, Input::RunnerDown { runner: key });
+                self.handle(Input::RunnerDown { runner: key });
             }
         }
     }
@@ -286,7 +331,15 @@ impl World {
         self.cameras.now = now;
         loop {
             self.refresh_keys();
-            match self.scheduler.poll(now, &mut self.cameras) {
+            if let Some(trace) = &mut self.trace {
+                trace.bytes.extend_from_slice(trace.encoder.poll(now));
+            }
+            let mut index = Index { cameras: &mut self.cameras, trace: &mut self.trace };
+            let output = self.scheduler.poll(now, &mut index);
+            if let Some(trace) = &mut self.trace {
+                trace.bytes.extend_from_slice(trace.encoder.output(&output));
+            }
+            match output {
                 Output::Prepare { runner, batch, lease, members } => {
                     let members: Vec<Binding> = members.to_vec();
                     for binding in &members {

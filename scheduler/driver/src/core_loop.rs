@@ -1,0 +1,342 @@
+//! The core's thread: inputs in, outputs out, sleep until told otherwise.
+
+use crate::convert::{self, Parameters};
+use crate::links::{Link, RUNNER_OUT_BYTES_MAX, SERVE_OUT_BYTES_MAX};
+use crate::recorder::{Recorded, Recorder};
+use crate::rings::Rings;
+use crate::sockets::{FromSockets, Sockets, ToSockets};
+use crate::{DriverError, Options};
+use base::{CameraId, InstanceId, Instant};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use ipc::clock;
+use ipc::desired::DesiredState;
+use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results};
+use ipc::runner_message::{Encoder, Hello, RunnerMessage};
+use ipc::stop::Stop;
+use scheduler::{CameraKey, CloseReason, Config, Input, Output, RunnerKey, RunnerState, Scheduler};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Status goes to serve this often.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// While bytes wait for a slow peer, it is offered them this often.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
+/// Socket events between the threads; at the bound the sockets thread waits, not the core.
+const EVENTS_MAX: usize = 4096;
+
+struct RunnerLink {
+    link: Link,
+    hello: Hello,
+    told: Option<RunnerState>,
+}
+
+struct Loop {
+    scheduler: Scheduler,
+    rings: Rings,
+    recorder: Recorder,
+    parameters: Parameters,
+    instance: InstanceId,
+    encoder: Encoder,
+    runners: BTreeMap<RunnerKey, RunnerLink>,
+    serve: Option<Link>,
+    results: Vec<ResultItem>,
+    results_dropped: u64,
+    orders: Sender<ToSockets>,
+    next_status: Instant,
+    models_changed: bool,
+}
+
+/// Runs until `stop`.
+pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
+    let failed = |what| move |source| DriverError::Io { what, source };
+    let cpu = "cpu".parse().expect("`cpu` is a device id");
+    let config = Config { capacities: vec![(cpu, options.cpu_capacity)], ..Config::default() };
+    let recorder = Recorder::new(options.trace.as_deref(), &config)?;
+    let instance = random_instance().map_err(failed("draw a random number"))?;
+    let (events_in, events) = bounded(EVENTS_MAX);
+    let (orders, orders_out) = unbounded();
+    let (desired_in, desired) = bounded(1);
+
+    let sockets = Sockets::new(options.directories.clone(), instance, events_in, orders_out);
+    let until = stop.clone();
+    let sockets = std::thread::Builder::new()
+        .name("sockets".into())
+        .spawn(move || sockets.run(&until))
+        .map_err(failed("start its sockets thread"))?;
+    let path = options.directories.desired();
+    // Ends with the process: it waits for the file system and holds nothing.
+    std::thread::Builder::new()
+        .name("desired".into())
+        .spawn(move || {
+            let problem = |error: &ipc::desired::LoadError| tracing::warn!("{error}");
+            let apply = |state: DesiredState| desired_in.send(state).is_ok();
+            if let Err(error) = ipc::desired::follow(&path, apply, problem) {
+                tracing::error!("desired state {} can't be followed: {error}", path.display());
+            }
+        })
+        .map_err(failed("start its desired-state thread"))?;
+
+    tracing::info!("scheduler {instance} runs");
+    let now = clock::monotonic();
+    let mut this = Loop {
+        scheduler: Scheduler::new(config),
+        rings: Rings::new(options.directories.shm.clone()),
+        recorder,
+        parameters: Parameters::default(),
+        instance,
+        encoder: Encoder::default(),
+        runners: BTreeMap::new(),
+        serve: None,
+        results: Vec::new(),
+        results_dropped: 0,
+        orders,
+        next_status: now,
+        models_changed: false,
+    };
+    this.run(&events, &desired, stop);
+    // `stop` is set: the thread ends at its next poll.
+    let _ = sockets.join();
+    Ok(())
+}
+
+impl Loop {
+    fn run(
+        &mut self,
+        events: &Receiver<FromSockets>,
+        desired: &Receiver<DesiredState>,
+        stop: &Stop,
+    ) {
+        let mut desired = desired.clone();
+        while !stop.is_set() {
+            let wake = self.drain();
+            let now = clock::monotonic();
+            let wait = (wake - now).min(STATUS_INTERVAL);
+            let timer = crossbeam_channel::after(wait);
+            crossbeam_channel::select_biased! {
+                recv(events) -> event => match event {
+                    Ok(event) => self.event(event),
+                    Err(_) => return,
+                },
+                recv(desired) -> state => match state {
+                    Ok(state) => self.desired(&state),
+                    // The follower ended; what was applied stays in force.
+                    Err(_) => desired = crossbeam_channel::never(),
+                },
+                recv(timer) -> _ => {}
+            }
+            while let Ok(event) = events.try_recv() {
+                self.event(event);
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = clock::monotonic();
+        self.recorder.handle(now, &input);
+        self.scheduler.handle(now, input);
+    }
+
+    fn desired(&mut self, state: &DesiredState) {
+        let mut refused = Vec::new();
+        let desired = convert::desired(state, &mut self.parameters, &mut refused);
+        for problem in refused {
+            tracing::warn!("desired state revision {}: {problem}", state.revision);
+        }
+        let (revision, count) = (desired.revision, desired.subscriptions.len());
+        self.handle(Input::Desired(desired));
+        self.rings.keep(self.scheduler.cameras());
+        tracing::info!("desired state revision {revision}: {count} subscriptions");
+    }
+
+    fn event(&mut self, event: FromSockets) {
+        match event {
+            FromSockets::RunnerUp { runner, hello, stream } => {
+                let info = convert::runner_info(&hello);
+                let link = Link::new(stream, RUNNER_OUT_BYTES_MAX);
+                tracing::info!(
+                    "runner {} {} on {} is here: {}",
+                    hello.model_id,
+                    hello.model_version,
+                    hello.device,
+                    hello.runtime
+                );
+                self.runners.insert(runner, RunnerLink { link, hello: *hello, told: None });
+                self.models_changed = true;
+                self.handle(Input::RunnerUp { runner, info });
+            }
+            FromSockets::Runner { runner, message } => match convert::input(runner, *message) {
+                Some(input) => self.handle(input),
+                None => self.close(runner, CloseReason::Protocol("it sent a scheduler's message")),
+            },
+            FromSockets::RunnerDown { runner } => {
+                if let Some(gone) = self.runners.remove(&runner) {
+                    tracing::warn!(
+                        "runner {} on {} is gone",
+                        gone.hello.model_id,
+                        gone.hello.device
+                    );
+                }
+                self.models_changed = true;
+                self.handle(Input::RunnerDown { runner });
+            }
+            FromSockets::RunnerGone { instance } => self.handle(Input::RunnerGone { instance }),
+            FromSockets::ServeUp { stream } => {
+                self.serve = Some(Link::new(stream, SERVE_OUT_BYTES_MAX));
+                self.models_changed = true;
+                self.next_status = clock::monotonic();
+            }
+            FromSockets::ServeDown => {
+                self.results_dropped += self.serve.take().map_or(0, |link| link.dropped());
+            }
+        }
+    }
+
+    fn close(&mut self, runner: RunnerKey, reason: CloseReason) {
+        let Some(link) = self.runners.get_mut(&runner) else { return };
+        link.link.close();
+        let (model, device) = (&link.hello.model_id, &link.hello.device);
+        let refused = matches!(reason, CloseReason::RefusedInstance);
+        if refused {
+            tracing::debug!("runner {model} on {device} is refused: {reason}");
+        } else {
+            tracing::warn!("runner {model} on {device} is disconnected: {reason}");
+        }
+        if matches!(reason, CloseReason::Hung) {
+            let (model, device) = (model.clone(), device.clone());
+            let order = ToSockets::Refused { instance: link.hello.instance, model, device };
+            // The sockets thread ends only together with this one.
+            let _ = self.orders.send(order);
+        }
+    }
+
+    /// Does what the core wants until it waits; returns until when.
+    fn drain(&mut self) -> Instant {
+        loop {
+            let now = clock::monotonic();
+            self.rings.now = now;
+            self.recorder.poll(now);
+            let mut index = Recorded { index: &mut self.rings, recorder: &mut self.recorder };
+            let output = self.scheduler.poll(now, &mut index);
+            self.recorder.output(&output);
+            let (runner, message) = match output {
+                Output::Prepare { runner, batch, lease, members } => {
+                    // `members` borrows the core, which also knows the names of the cameras.
+                    let members = members.to_vec();
+                    let name =
+                        |key: CameraKey| -> CameraId { self.scheduler.camera_id(key).clone() };
+                    (runner, convert::prepare(&name, &self.parameters, batch, lease, &members))
+                }
+                Output::Grant { runner, batch, lease } => {
+                    (runner, RunnerMessage::Grant { batch: batch.0, lease })
+                }
+                Output::Revoke { runner, batch } => {
+                    (runner, RunnerMessage::Revoke { batch: batch.0 })
+                }
+                Output::ProfileGrant { runner, batch_size, lease } => {
+                    (runner, RunnerMessage::ProfileGrant { batch_size, lease })
+                }
+                Output::Close { runner, reason } => {
+                    self.close(runner, reason);
+                    continue;
+                }
+                Output::Result {
+                    runner,
+                    batch,
+                    binding,
+                    sequence,
+                    received,
+                    stages,
+                    outcome,
+                    last,
+                } => {
+                    let core = &self.scheduler;
+                    let item = convert::result(core, &binding, sequence, received, stages, outcome);
+                    self.results.push(item);
+                    if last {
+                        self.send_results(runner, batch.0);
+                    }
+                    continue;
+                }
+                Output::Wait { until, .. } => return self.idle(now, until),
+            };
+            if let Some(link) = self.runners.get_mut(&runner) {
+                link.link.send(now, message.encode(&mut self.encoder));
+            }
+        }
+    }
+
+    fn send_results(&mut self, runner: RunnerKey, batch: u64) {
+        let results = std::mem::take(&mut self.results);
+        let Some(from) = self.runners.get(&runner) else { return };
+        let Some(serve) = &mut self.serve else {
+            self.results_dropped += 1;
+            return;
+        };
+        let message = EventsMessage::Results(Results {
+            instance: self.instance,
+            model_id: from.hello.model_id.clone(),
+            model_version: from.hello.model_version.clone(),
+            device: from.hello.device.clone(),
+            batch,
+            results,
+        });
+        serve.send(clock::monotonic(), message.encode(&mut self.encoder));
+    }
+
+    /// What is due once the core waits: status, models, bytes for slow peers.
+    fn idle(&mut self, now: Instant, until: Instant) -> Instant {
+        let mut wake = until;
+        if now >= self.next_status {
+            self.next_status = now + STATUS_INTERVAL;
+            self.send_status(now);
+        }
+        wake = wake.min(self.next_status);
+        let mut waits = false;
+        for link in self.runners.values_mut().map(|r| &mut r.link).chain(&mut self.serve) {
+            link.flush(now);
+            waits |= link.waits();
+        }
+        if waits { wake.min(now + FLUSH_INTERVAL) } else { wake }
+    }
+
+    fn send_status(&mut self, now: Instant) {
+        let report = self.scheduler.report(now);
+        for runner in self.runners.values_mut() {
+            let of = |r: &&scheduler::RunnerReport| r.instance == runner.hello.instance;
+            let state = report.runners.iter().find(of).map(|r| r.state);
+            self.models_changed |= state != runner.told;
+            runner.told = state;
+        }
+        let Some(serve) = &mut self.serve else { return };
+        if std::mem::take(&mut self.models_changed) {
+            let models = self.runners.values().map(model_info).collect();
+            let message = EventsMessage::Models { instance: self.instance, models };
+            serve.send(now, message.encode(&mut self.encoder));
+        }
+        let dropped = self.results_dropped + serve.dropped();
+        let status = convert::status(report, self.instance, now, dropped);
+        serve.send(now, EventsMessage::Status(status).encode(&mut self.encoder));
+    }
+}
+
+fn model_info(runner: &RunnerLink) -> ModelInfo {
+    let hello = &runner.hello;
+    ModelInfo {
+        model_id: hello.model_id.clone(),
+        model_version: hello.model_version.clone(),
+        device: hello.device.clone(),
+        labels: hello.labels.clone(),
+        input: hello.input,
+        batch_max: hello.batch_max,
+        deadline: hello.deadline,
+        state: convert::runner_state(runner.told.unwrap_or(RunnerState::Ready)),
+        runtime: hello.runtime.clone(),
+    }
+}
+
+/// A number that no other life of a scheduler has.
+fn random_instance() -> std::io::Result<InstanceId> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(InstanceId(u64::from_ne_bytes(bytes).max(1)))
+}
