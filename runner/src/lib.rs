@@ -8,16 +8,19 @@
 
 pub mod decode;
 pub mod engine;
+mod latency;
 pub mod model_yaml;
 mod onnx_file;
 mod options;
 pub mod parameters;
 mod pipeline;
+mod serve;
 mod tools;
 
 pub use engine::{Engine, EngineError};
 pub use model_yaml::ModelError;
 pub use options::{DevicePolicy, EngineOptions, Options, RunnerError, default_cache_dir};
+pub use serve::{EXIT_HUNG, serve};
 pub use tools::{ClipFrame, ModelRunError, Report, jsonl_line, model_check, model_run};
 
 #[cfg(test)]

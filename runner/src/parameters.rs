@@ -7,6 +7,7 @@ use base::MemberError;
 use base::model::ModelSpec;
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Parameter sets that a runner remembers (chosen: distinct assignments of one model).
 const CACHED_MAX: usize = 1024;
@@ -100,7 +101,7 @@ impl Parameters {
 /// Parsed parameter sets by their JSON text, bounded.
 #[derive(Debug, Default)]
 pub struct ParameterCache {
-    parsed: HashMap<String, Result<Parameters, MemberError>>,
+    parsed: HashMap<String, Result<Arc<Parameters>, MemberError>>,
 }
 
 impl ParameterCache {
@@ -108,18 +109,19 @@ impl ParameterCache {
     ///
     /// # Errors
     /// [`MemberError::Parameters`].
-    pub fn get(&mut self, spec: &ModelSpec, json: &str) -> Result<&Parameters, MemberError> {
-        if !self.parsed.contains_key(json) {
-            if self.parsed.len() >= CACHED_MAX {
-                self.parsed.clear();
-            }
-            let parsed = Parameters::parse(spec, json).map_err(|why| {
-                tracing::warn!(model = %spec.model_id, "{why}");
-                MemberError::Parameters
-            });
-            self.parsed.insert(json.to_owned(), parsed);
+    pub fn get(&mut self, spec: &ModelSpec, json: &str) -> Result<Arc<Parameters>, MemberError> {
+        if let Some(known) = self.parsed.get(json) {
+            return known.clone();
         }
-        self.parsed[json].as_ref().map_err(|e| *e)
+        if self.parsed.len() >= CACHED_MAX {
+            self.parsed.clear();
+        }
+        let parsed = Parameters::parse(spec, json).map(Arc::new).map_err(|why| {
+            tracing::warn!(model = %spec.model_id, "{why}");
+            MemberError::Parameters
+        });
+        self.parsed.insert(json.to_owned(), parsed.clone());
+        parsed
     }
 }
 

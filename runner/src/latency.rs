@@ -1,0 +1,335 @@
+//! L(b) of this runner: measured under the token, kept across restarts, corrected while it works.
+
+use base::limits::BATCH_MAX;
+use base::model::ModelSpec;
+use base::{DeviceId, Instant, LatencyEntry, LatencyTable};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A value that is off by less is not worth a message (design section 5).
+const HYSTERESIS: f64 = 0.10;
+/// Tables are sent and stored at most this often.
+const UPDATE_PERIOD: Duration = Duration::from_secs(10);
+/// Batches of one size that are remembered (chosen: p99 is then the second largest).
+const WINDOW: usize = 128;
+/// New batches of one size between two looks at their percentiles.
+const LOOK_EVERY: usize = 16;
+
+/// Median and 99th percentile of samples, nearest rank. `None` when there are none.
+pub fn entry(batch: u32, samples: &[Duration]) -> Option<LatencyEntry> {
+    let mut sorted = samples.to_vec();
+    sorted.sort();
+    let rank = |share: f64| {
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+    };
+    Some(LatencyEntry { batch, p50: rank(0.5)?, p99: rank(0.99)? })
+}
+
+/// The table, what is still to be measured, and what real batches say about it.
+#[derive(Debug)]
+pub struct LatencyBook {
+    table: LatencyTable,
+    sizes: Vec<u32>,
+    measured: BTreeMap<u32, LatencyEntry>,
+    windows: BTreeMap<u32, Window>,
+    changed: bool,
+    sent: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    recent: VecDeque<Duration>,
+    unseen: usize,
+}
+
+impl LatencyBook {
+    /// Wants `sizes`; `cached` is used when it holds all of them.
+    pub fn new(sizes: Vec<u32>, cached: Option<LatencyTable>) -> LatencyBook {
+        let has = |table: &LatencyTable, size| table.entries().iter().any(|e| e.batch == size);
+        let table = cached.filter(|t| sizes.iter().all(|s| has(t, *s))).unwrap_or_default();
+        LatencyBook {
+            table,
+            sizes,
+            measured: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            changed: false,
+            sent: None,
+        }
+    }
+
+    /// The table; empty until everything is measured.
+    pub fn table(&self) -> &LatencyTable {
+        &self.table
+    }
+
+    /// Sizes that have to be measured.
+    pub fn missing(&self) -> Vec<u32> {
+        if !self.table.is_empty() {
+            return Vec::new();
+        }
+        self.sizes.iter().copied().filter(|s| !self.measured.contains_key(s)).collect()
+    }
+
+    /// Samples of one size, taken under a grant. True = the table is complete now, or one of its
+    /// entries was measured anew.
+    pub fn measured(&mut self, batch: u32, samples: &[Duration]) -> bool {
+        let Some(entry) = entry(batch, samples) else { return false };
+        if !self.table.is_empty() {
+            self.table.set(entry);
+            return true;
+        }
+        self.measured.insert(batch, entry);
+        if !self.missing().is_empty() {
+            return false;
+        }
+        self.table = LatencyTable::new(self.measured.values().copied());
+        true
+    }
+
+    /// One real batch.
+    pub fn observe(&mut self, batch: u32, took: Duration) {
+        if self.table.is_empty() {
+            return;
+        }
+        let window = self.windows.entry(batch).or_default();
+        if window.recent.len() == WINDOW {
+            window.recent.pop_front();
+        }
+        window.recent.push_back(took);
+        window.unseen += 1;
+        if window.unseen < LOOK_EVERY {
+            return;
+        }
+        window.unseen = 0;
+        let Some(now) = entry(batch, window.recent.make_contiguous()) else { return };
+        let off = |a: Duration, b: Duration| {
+            (a.as_secs_f64() - b.as_secs_f64()).abs() > HYSTERESIS * b.as_secs_f64()
+        };
+        let old = self.table.entries().iter().find(|e| e.batch == batch);
+        if old.is_none_or(|old| off(now.p50, old.p50) || off(now.p99, old.p99)) {
+            self.table.set(now);
+            self.changed = true;
+        }
+    }
+
+    /// The table, when it changed and the last one is long enough ago.
+    pub fn update(&mut self, now: Instant) -> Option<&LatencyTable> {
+        let due = self.sent.is_none_or(|sent| now - sent >= UPDATE_PERIOD);
+        if !self.changed || !due {
+            return None;
+        }
+        self.changed = false;
+        self.sent = Some(now);
+        Some(&self.table)
+    }
+}
+
+/// The file that keeps a table for the next start.
+#[derive(Debug)]
+pub struct LatencyCache {
+    path: PathBuf,
+    key: Key,
+}
+
+/// What a measurement is valid for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Key {
+    model_sha256: String,
+    input: String,
+    device: String,
+    threads: usize,
+    runtime: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    #[serde(flatten)]
+    key: Key,
+    entries: Vec<StoredEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredEntry {
+    batch: u32,
+    p50_ns: u64,
+    p99_ns: u64,
+}
+
+const FORMAT: u32 = 1;
+
+impl LatencyCache {
+    /// The file for these weights, this device, thread count and runtime, in `folder`. Reads the
+    /// weights once.
+    ///
+    /// # Errors
+    /// When the weights cannot be read.
+    pub fn new(
+        folder: &Path,
+        spec: &ModelSpec,
+        device: &DeviceId,
+        threads: usize,
+        runtime: &str,
+    ) -> io::Result<LatencyCache> {
+        let mut hash = Sha256::new();
+        io::copy(&mut std::fs::File::open(&spec.weights)?, &mut hash)?;
+        let key = Key {
+            model_sha256: hex(&hash.finalize()),
+            // Preprocessing belongs to what is measured.
+            input: format!("{:?} {:?} {:?}", spec.input.size, spec.input.layout, spec.input.dtype),
+            device: device.to_string(),
+            threads,
+            runtime: runtime.to_owned(),
+        };
+        let name = hex(&Sha256::digest(serde_json::to_string(&key)?));
+        Ok(LatencyCache { path: folder.join(format!("{}.json", &name[..32])), key })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The stored table; `None` when there is none, or it is not of this key or not plausible.
+    pub fn load(&self) -> Option<LatencyTable> {
+        let text = std::fs::read_to_string(&self.path).ok()?;
+        let stored: Stored = serde_json::from_str(&text)
+            .inspect_err(|error| {
+                tracing::warn!(path = %self.path.display(), %error, "stored latencies ignored");
+            })
+            .ok()?;
+        let plausible = |e: &StoredEntry| {
+            (1..=BATCH_MAX).contains(&e.batch) && e.p50_ns > 0 && e.p50_ns <= e.p99_ns
+        };
+        if stored.format != FORMAT
+            || stored.key != self.key
+            || !stored.entries.iter().all(plausible)
+        {
+            return None;
+        }
+        Some(LatencyTable::new(stored.entries.iter().map(|e| LatencyEntry {
+            batch: e.batch,
+            p50: Duration::from_nanos(e.p50_ns),
+            p99: Duration::from_nanos(e.p99_ns),
+        })))
+    }
+
+    /// Stores a table: written beside, then renamed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn store(&self, table: &LatencyTable) -> io::Result<()> {
+        let entries = table.entries().iter().map(|e| StoredEntry {
+            batch: e.batch,
+            p50_ns: base::time::nanos(e.p50),
+            p99_ns: base::time::nanos(e.p99),
+        });
+        let stored = Stored { format: FORMAT, key: self.key.clone(), entries: entries.collect() };
+        let folder = self.path.parent().expect("made by join");
+        std::fs::create_dir_all(folder)?;
+        let beside = self.path.with_extension(format!("{}.tmp", std::process::id()));
+        std::fs::write(&beside, serde_json::to_string_pretty(&stored)? + "\n")?;
+        std::fs::rename(&beside, &self.path)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_model;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        let samples: Vec<Duration> = (1..=100).rev().map(MS).collect();
+        let e = entry(4, &samples).unwrap();
+        assert_eq!((e.batch, e.p50, e.p99), (4, MS(50), MS(99)));
+        let e = entry(1, &[MS(7)]).unwrap();
+        assert_eq!((e.p50, e.p99), (MS(7), MS(7)));
+        assert_eq!(entry(1, &[]), None);
+    }
+
+    #[test]
+    fn the_table_is_empty_until_every_size_is_measured() {
+        let mut book = LatencyBook::new(vec![1, 2, 4], None);
+        assert_eq!(book.missing(), [1, 2, 4]);
+        assert!(!book.measured(2, &[MS(20)]));
+        book.observe(1, MS(10));
+        assert!(book.table().is_empty());
+        assert_eq!(book.missing(), [1, 4]);
+        assert!(!book.measured(1, &[MS(10)]));
+        assert!(book.measured(4, &[MS(40), MS(44)]));
+        assert_eq!(book.table().batch_max(), 4);
+        assert!(book.missing().is_empty());
+    }
+
+    #[test]
+    fn real_batches_correct_it_past_the_hysteresis_and_at_most_every_ten_seconds() {
+        let mut book = LatencyBook::new(vec![1], None);
+        book.measured(1, &[MS(100)]);
+        let mut at = Instant::ZERO + Duration::from_secs(100);
+        for _ in 0..64 {
+            book.observe(1, MS(105));
+        }
+        assert_eq!(book.update(at), None, "5 % are within the hysteresis");
+        for _ in 0..WINDOW {
+            book.observe(1, MS(120));
+        }
+        assert_eq!(book.update(at).unwrap().p50(1), Some(MS(120)));
+        for _ in 0..WINDOW {
+            book.observe(1, MS(200));
+        }
+        at += MS(9_999);
+        assert_eq!(book.update(at), None);
+        at += MS(1);
+        assert_eq!(book.update(at).unwrap().p50(1), Some(MS(200)));
+        // A size that was never profiled appears once it is used.
+        for _ in 0..LOOK_EVERY {
+            book.observe(3, MS(300));
+        }
+        at += UPDATE_PERIOD;
+        assert_eq!(book.update(at).unwrap().p50(3), Some(MS(300)));
+    }
+
+    #[test]
+    fn a_stored_table_is_found_again_by_the_same_key_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = dir.path().join("w.onnx");
+        std::fs::write(&weights, "one").unwrap();
+        let spec = base::model::ModelSpec { weights: weights.clone(), ..test_model::spec() };
+        let cpu: DeviceId = "cpu".parse().unwrap();
+        let open = |device: &DeviceId, threads, runtime: &str| {
+            LatencyCache::new(&dir.path().join("l"), &spec, device, threads, runtime).unwrap()
+        };
+        let cache = open(&cpu, 1, "rt 1");
+        assert_eq!(cache.load(), None);
+        let table = LatencyTable::new([entry(1, &[MS(10)]).unwrap(), entry(2, &[MS(20)]).unwrap()]);
+        cache.store(&table).unwrap();
+        assert_eq!(open(&cpu, 1, "rt 1").load(), Some(table.clone()));
+        assert_eq!(open(&"gpu0".parse().unwrap(), 1, "rt 1").load(), None);
+        assert_eq!(open(&cpu, 2, "rt 1").load(), None);
+        assert_eq!(open(&cpu, 1, "rt 2").load(), None);
+        std::fs::write(&weights, "two").unwrap();
+        assert_eq!(open(&cpu, 1, "rt 1").load(), None);
+        // A file that is damaged or holds nonsense is not used.
+        std::fs::write(cache.path(), "{").unwrap();
+        assert_eq!(cache.load(), None);
+        cache
+            .store(&LatencyTable::new([LatencyEntry { batch: 1, p50: MS(5), p99: MS(4) }]))
+            .unwrap();
+        assert_eq!(cache.load(), None);
+        // A cached table without all the sizes is measured anew.
+        assert_eq!(LatencyBook::new(vec![1, 2, 4], Some(table.clone())).missing(), [1, 2, 4]);
+        assert!(LatencyBook::new(vec![1, 2], Some(table)).missing().is_empty());
+    }
+}

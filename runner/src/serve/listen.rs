@@ -1,0 +1,395 @@
+//! The listening thread: connections, messages in, frames out of the rings.
+//!
+//! A connection becomes the active one when it has answered Hello with a Welcome of this protocol;
+//! it then replaces the one before. Until then it can disturb nobody.
+
+use super::peer::{Closed, Inbox, Peer};
+use super::shared::{Batch, Shared};
+use crate::engine::{EngineInfo, Frame};
+use crate::parameters::{ParameterCache, Parameters};
+use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
+use base::model::ModelSpec;
+use base::{CameraId, DeviceId, InstanceId, Instant, MemberError};
+use ipc::clock;
+use ipc::directories::Directories;
+use ipc::ring::{CopyError, RingReader};
+use ipc::runner_message::{Hello, Prepare, Reply, RunnerMessage, Welcome};
+use ipc::stop::Stop;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections that have not answered Hello yet; the oldest goes first.
+const NEWCOMERS_MAX: usize = 4;
+/// A ring that no batch named for so long is closed: its memory may be that of a camera that is
+/// gone (chosen: longer than the longest period of a subscription).
+const RING_IDLE: Duration = Duration::from_secs(30);
+/// How often rings and newcomers are looked over while nothing happens.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the listening thread knows of the runner.
+pub struct Listen<'a> {
+    /// The model.
+    pub spec: &'a ModelSpec,
+    /// The engine.
+    pub info: &'a EngineInfo,
+    /// The device.
+    pub device: &'a DeviceId,
+    /// This life.
+    pub instance: InstanceId,
+    /// Where the rings are.
+    pub directories: &'a Directories,
+    /// Batches go here.
+    pub shared: &'a Shared,
+}
+
+struct Connection {
+    peer: Arc<Peer>,
+    inbox: Inbox,
+    since: Instant,
+    /// The last batch that it named; ids rise.
+    last_batch: Option<u64>,
+}
+
+struct Ring {
+    reader: RingReader,
+    used: Instant,
+}
+
+/// The state of the thread.
+struct Listener<'a> {
+    about: Listen<'a>,
+    active: Option<Connection>,
+    newcomers: Vec<Connection>,
+    /// Accepting failed then: no descriptors left, most likely.
+    deaf_since: Option<Instant>,
+    rings: HashMap<CameraId, Ring>,
+    defaults: Arc<Parameters>,
+    parameters: ParameterCache,
+}
+
+/// Accepts and answers until `stop`, or until `gone` says that the engine thread ended.
+pub fn listen(
+    about: Listen<'_>,
+    socket: &UnixListener,
+    stop: &Stop,
+    gone: &Stop,
+) -> io::Result<()> {
+    let defaults = Arc::new(Parameters::defaults(about.spec));
+    let mut listener = Listener {
+        about,
+        active: None,
+        newcomers: Vec::new(),
+        deaf_since: None,
+        rings: HashMap::new(),
+        defaults,
+        parameters: ParameterCache::default(),
+    };
+    let wait =
+        Timespec { tv_sec: LOOK_EVERY.as_secs() as i64, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+    loop {
+        let deaf = listener.deaf_since.is_some();
+        let idle = listener.newcomers.is_empty() && listener.rings.is_empty() && !deaf;
+        let ready = {
+            let connections = listener.active.iter().chain(&listener.newcomers);
+            let mut fds: Vec<PollFd<'_>> =
+                vec![PollFd::new(stop, PollFlags::IN), PollFd::new(gone, PollFlags::IN)];
+            // A connection that cannot be accepted stays readable: looking again has to wait.
+            let interest = if deaf { PollFlags::empty() } else { PollFlags::IN };
+            fds.push(PollFd::new(socket, interest));
+            fds.extend(connections.map(|c| PollFd::new(&*c.peer, PollFlags::IN)));
+            match poll(&mut fds, (!idle).then_some(&wait)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            fds.iter().map(|fd| !fd.revents().is_empty()).collect::<Vec<bool>>()
+        };
+        if ready[0] || ready[1] {
+            return Ok(());
+        }
+        let connections = &ready[3..];
+        // Newcomers first, from behind, so that places stay valid when one is dropped or promoted.
+        let actives = usize::from(listener.active.is_some());
+        for place in (actives..connections.len()).rev() {
+            if connections[place] {
+                listener.newcomer(place - actives);
+            }
+        }
+        if actives == 1 && connections[0] {
+            listener.read_active();
+        }
+        if ready[2] {
+            listener.accept(socket);
+        }
+        listener.look_over();
+    }
+}
+
+impl Listener<'_> {
+    fn accept(&mut self, socket: &UnixListener) {
+        let peer = match socket.accept().and_then(|(stream, _)| Peer::new(stream)) {
+            Ok(peer) => peer,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                self.deaf_since = Some(clock::monotonic());
+                return;
+            }
+        };
+        if self.newcomers.len() == NEWCOMERS_MAX {
+            self.newcomers.remove(0).peer.close();
+        }
+        peer.send(&RunnerMessage::Hello(self.hello()));
+        let since = clock::monotonic();
+        let inbox = Inbox::default();
+        self.newcomers.push(Connection { peer, inbox, since, last_batch: None });
+    }
+
+    fn hello(&self) -> Hello {
+        let Listen { spec, info, .. } = self.about;
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            instance: self.about.instance,
+            model_id: spec.model_id.clone(),
+            model_version: spec.version.clone(),
+            device: self.about.device.clone(),
+            gpu: info.gpu,
+            input: spec.input.size,
+            batch_max: spec.batch_max,
+            deadline: spec.deadline,
+            labels: spec.labels.clone(),
+            latency: self.about.shared.latency().table().clone(),
+            runtime: info.summary.clone(),
+        }
+    }
+
+    /// Reads from a newcomer: its first message has to be a fitting Welcome.
+    fn newcomer(&mut self, place: usize) {
+        let connection = &mut self.newcomers[place];
+        let mut messages = match connection.inbox.read(&connection.peer) {
+            Ok(messages) if messages.is_empty() => return,
+            Ok(messages) => messages.into_iter(),
+            Err(why) => {
+                let connection = self.newcomers.remove(place);
+                connection.peer.close();
+                tracing::info!("connection closed before its welcome: {why}");
+                return;
+            }
+        };
+        let connection = self.newcomers.remove(place);
+        match messages.next() {
+            Some(RunnerMessage::Welcome(welcome)) if welcome.protocol == PROTOCOL_VERSION => {
+                self.promote(connection, welcome);
+            }
+            Some(RunnerMessage::Welcome(Welcome { protocol, .. })) => {
+                connection.peer.close();
+                tracing::error!(
+                    "scheduler speaks protocol {protocol}, this runner {PROTOCOL_VERSION}: use \
+                     the same version of vas for both"
+                );
+                return;
+            }
+            _ => {
+                connection.peer.close();
+                tracing::warn!("connection closed: its first message was not Welcome");
+                return;
+            }
+        }
+        self.handle_all(messages);
+    }
+
+    fn promote(&mut self, connection: Connection, welcome: Welcome) {
+        self.drop_active();
+        tracing::info!(scheduler = %welcome.instance, "scheduler connected");
+        let sizes = self.about.shared.latency().missing();
+        if !sizes.is_empty() {
+            connection.peer.send(&RunnerMessage::ProfileRequest { sizes });
+        }
+        self.active = Some(connection);
+    }
+
+    fn drop_active(&mut self) {
+        if let Some(old) = self.active.take() {
+            old.peer.close();
+            self.about.shared.forget_all();
+        }
+    }
+
+    fn read_active(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        match active.inbox.read(&active.peer) {
+            Ok(messages) => self.handle_all(messages.into_iter()),
+            Err(why) => self.lost(&why),
+        }
+    }
+
+    fn lost(&mut self, why: &Closed) {
+        tracing::info!("scheduler connection closed: {why}");
+        self.drop_active();
+    }
+
+    fn handle_all(&mut self, messages: impl Iterator<Item = RunnerMessage>) {
+        for message in messages {
+            let received = clock::monotonic();
+            if let Err(why) = self.handle(message, received) {
+                self.lost(&why);
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, message: RunnerMessage, received: Instant) -> Result<(), Closed> {
+        let shared = self.about.shared;
+        match message {
+            RunnerMessage::Prepare(prepare) => return self.prepare(prepare, received),
+            RunnerMessage::Grant { batch, .. } => {
+                if !shared.grant(batch, received) {
+                    tracing::debug!(batch, "grant for a batch that is not held");
+                }
+            }
+            RunnerMessage::Revoke { batch } => {
+                if !shared.revoke(batch) {
+                    tracing::debug!(batch, "revoke for a batch that is not held");
+                }
+            }
+            RunnerMessage::ProfileGrant { batch_size, lease } => {
+                let max = self.about.spec.batch_max;
+                if !(1..=max).contains(&batch_size) {
+                    let why = format!("profile of size {batch_size} granted, 1 to {max} exist");
+                    return Err(Closed::Protocol(why));
+                }
+                if let Some(active) = &self.active {
+                    shared.profile(Arc::clone(&active.peer), batch_size, lease);
+                }
+            }
+            other => {
+                let name = name(&other);
+                return Err(Closed::Protocol(format!("a scheduler does not send {name} here")));
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, prepare: Prepare, received: Instant) -> Result<(), Closed> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let id = prepare.batch;
+        if active.last_batch.is_some_and(|last| id <= last) {
+            return Err(Closed::Protocol(format!("batch {id} came after a later one")));
+        }
+        active.last_batch = Some(id);
+        let peer = Arc::clone(&active.peer);
+        let count = prepare.members.len();
+        let members = if count > self.about.spec.batch_max as usize || !self.about.shared.has_room()
+        {
+            tracing::warn!(batch = id, members = count, "a batch too large or too many");
+            vec![Err(MemberError::Request); count]
+        } else {
+            self.members(&prepare, received)
+        };
+        let copied = clock::monotonic();
+        if members.iter().all(Result::is_err) {
+            // Nothing to execute: the reply needs no token.
+            let times = base::StageTimes {
+                received,
+                copied,
+                granted: copied,
+                preprocessed: copied,
+                executed: copied,
+                postprocessed: copied,
+            };
+            let outcomes =
+                members.into_iter().map(|m| m.map(|_| base::FrameDetections::default())).collect();
+            peer.send(&RunnerMessage::Reply(Reply { batch: id, times, outcomes }));
+            return Ok(());
+        }
+        let two_steps = prepare.lease.is_none();
+        let granted = (!two_steps).then_some(copied);
+        let batch = Batch { id, peer, members, received, copied, granted, two_steps };
+        let peer = Arc::clone(&batch.peer);
+        // Held before it is announced: the grant may follow at once.
+        self.about.shared.add(batch);
+        if two_steps {
+            peer.send(&RunnerMessage::Prepared { batch: id, received, copied });
+        }
+        Ok(())
+    }
+
+    /// Copies every member out of its ring; one that fails does not hinder the others.
+    fn members(
+        &mut self,
+        prepare: &Prepare,
+        now: Instant,
+    ) -> Vec<Result<(Frame, Arc<Parameters>), MemberError>> {
+        let spec = self.about.spec;
+        let sets: Vec<Result<Arc<Parameters>, MemberError>> =
+            prepare.parameters.iter().map(|set| self.parameters.get(spec, &set.json)).collect();
+        let one = |member: &ipc::runner_message::Member| {
+            let parameters = match member.parameters {
+                None => Arc::clone(&self.defaults),
+                Some(index) => sets[index as usize].clone()?,
+            };
+            let camera = &prepare.cameras[member.camera as usize];
+            let ring = match self.rings.get_mut(camera) {
+                Some(ring) => ring,
+                None => {
+                    let reader = RingReader::new(&self.about.directories.shm, camera);
+                    self.rings.entry(camera.clone()).or_insert(Ring { reader, used: now })
+                }
+            };
+            ring.used = now;
+            let mut pixels = self.about.shared.buffer();
+            let copied =
+                ring.reader.copy(member.generation, member.frame_id, member.slot, &mut pixels);
+            match copied {
+                Ok(record) => {
+                    let frame = Frame { picture: record.picture, region: member.region, pixels };
+                    Ok((frame, parameters))
+                }
+                Err(error) => {
+                    self.about.shared.recycle([pixels]);
+                    tracing::debug!(%camera, frame = member.frame_id.0, "frame not copied: {error}");
+                    Err(match error {
+                        CopyError::Torn => MemberError::Torn,
+                        CopyError::Gone(_) | CopyError::Generation => MemberError::Frame,
+                        CopyError::Slot => MemberError::Request,
+                    })
+                }
+            }
+        };
+        prepare.members.iter().map(one).collect()
+    }
+
+    fn look_over(&mut self) {
+        let now = clock::monotonic();
+        self.deaf_since = self.deaf_since.filter(|since| now - *since < LOOK_EVERY);
+        self.rings.retain(|_, ring| now - ring.used < RING_IDLE);
+        self.newcomers.retain(|newcomer| {
+            let good = now - newcomer.since < HANG_LIMIT;
+            if !good {
+                newcomer.peer.close();
+                tracing::info!("connection closed: it did not answer Hello");
+            }
+            good
+        });
+    }
+}
+
+fn name(message: &RunnerMessage) -> &'static str {
+    match message {
+        RunnerMessage::Hello(_) => "Hello",
+        RunnerMessage::Welcome(_) => "Welcome",
+        RunnerMessage::Prepare(_) => "Prepare",
+        RunnerMessage::Prepared { .. } => "Prepared",
+        RunnerMessage::Grant { .. } => "Grant",
+        RunnerMessage::Revoke { .. } => "Revoke",
+        RunnerMessage::Executed { .. } => "Executed",
+        RunnerMessage::Reply(_) => "Reply",
+        RunnerMessage::ProfileRequest { .. } => "ProfileRequest",
+        RunnerMessage::ProfileGrant { .. } => "ProfileGrant",
+        RunnerMessage::ProfileDone { .. } => "ProfileDone",
+        RunnerMessage::Table(_) => "Table",
+    }
+}
