@@ -33,28 +33,13 @@ pub struct Scheduler {
     next_batch: u64,
     next_sequence: u64,
     pub(crate) looks: BinaryHeap<Reverse<(Instant, CameraKey)>>,
-    pub(crate) queue: VecDeque<Queued>,
+    /// Outputs that were decided while an input was handled.
+    pub(crate) queue: VecDeque<Output<'static>>,
     /// Rises with every input and every new instant: one answer per camera and epoch.
     pub(crate) epoch: u64,
     pub(crate) now: Instant,
     /// Memory of ended batches, used again.
     spare_members: Vec<Vec<Binding>>,
-}
-
-/// Outputs that were decided while an input was handled.
-#[derive(Debug)]
-pub(crate) enum Queued {
-    Close(RunnerKey, CloseReason),
-    Result {
-        runner: RunnerKey,
-        batch: BatchId,
-        binding: Binding,
-        sequence: u64,
-        received: Instant,
-        stages: Stages,
-        outcome: Outcome,
-        last: bool,
-    },
 }
 
 impl Scheduler {
@@ -139,28 +124,7 @@ impl Scheduler {
         self.advance(now);
         self.pass_bounds();
         if let Some(queued) = self.queue.pop_front() {
-            return match queued {
-                Queued::Close(runner, reason) => Output::Close { runner, reason },
-                Queued::Result {
-                    runner,
-                    batch,
-                    binding,
-                    sequence,
-                    received,
-                    stages,
-                    outcome,
-                    last,
-                } => Output::Result {
-                    runner,
-                    batch,
-                    binding,
-                    sequence,
-                    received,
-                    stages,
-                    outcome,
-                    last,
-                },
-            };
+            return queued;
         }
         self.look_at_due(index);
         self.step(index)
@@ -445,7 +409,7 @@ impl Scheduler {
 
     fn runner_up(&mut self, key: RunnerKey, info: RunnerInfo) {
         if self.refused.contains(&info.instance) {
-            self.queue.push_back(Queued::Close(key, CloseReason::RefusedInstance));
+            self.queue.push_back(Output::Close { runner: key, reason: CloseReason::RefusedInstance });
             return;
         }
         let model = self.model_ix(&info.model);
@@ -455,7 +419,7 @@ impl Scheduler {
         let earlier: Vec<_> = before.filter(|k| self.runners[k].model == model).collect();
         for other in earlier {
             if self.runners[&other].connected() {
-                self.queue.push_back(Queued::Close(other, CloseReason::Replaced));
+                self.queue.push_back(Output::Close { runner: other, reason: CloseReason::Replaced });
                 self.lose_runner(other, RunnerState::Gone);
             }
             self.runners.remove(&other);
@@ -544,7 +508,7 @@ impl Scheduler {
         if let Some(runner) = self.runners.get(&key) {
             self.refused.insert(runner.info.instance);
         }
-        self.queue.push_back(Queued::Close(key, CloseReason::Hung));
+        self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Hung });
         self.lose_runner(key, RunnerState::Hung);
     }
 
@@ -565,7 +529,7 @@ impl Scheduler {
     }
 
     fn protocol_error(&mut self, key: RunnerKey, what: &'static str) {
-        self.queue.push_back(Queued::Close(key, CloseReason::Protocol(what)));
+        self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Protocol(what) });
         self.lose_runner(key, RunnerState::Gone);
     }
 
@@ -649,7 +613,7 @@ impl Scheduler {
                 let Some(s) = self.subscriptions.get_mut(&binding.subscription) else { continue };
                 s.in_flight -= 1;
                 s.ledger.answer(outcome.as_ref().err().copied());
-                self.queue.push_back(Queued::Result {
+                self.queue.push_back(Output::Result {
                     runner: key,
                     batch,
                     binding: *binding,
@@ -662,7 +626,7 @@ impl Scheduler {
                 self.next_sequence += 1;
             }
             // A member whose subscription went meanwhile may have been the last one.
-            if let Some(Queued::Result { batch: of, last, .. }) = self.queue.back_mut()
+            if let Some(Output::Result { batch: of, last, .. }) = self.queue.back_mut()
                 && *of == batch
             {
                 *last = true;

@@ -23,6 +23,10 @@ pub struct Binding {
 }
 
 /// One thing to do.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "handed out one at a time and taken apart at once; a box would be an allocation per result"
+)]
 #[derive(Debug, PartialEq)]
 pub enum Output<'a> {
     /// Launch: send a Prepare that names these frames. With a lease the token comes with it.
