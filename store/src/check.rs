@@ -8,8 +8,8 @@ mod control;
 mod day;
 
 use crate::control::control_path;
-use crate::database::{guarded, sync_directory_of};
-use crate::error::StoreError;
+use crate::database::{guarded, patiently, sync_directory_of};
+use crate::error::{Fault, StoreError};
 use crate::pool::{day_path, days_in, events_directory, lock_directory};
 use std::fmt;
 use std::fs;
@@ -170,6 +170,10 @@ enum Opened {
 
 /// Opens a file and has redb verify every page of it.
 fn open_verified(path: &Path) -> Result<Opened, StoreError> {
+    patiently(|| open_verified_once(path))
+}
+
+fn open_verified_once(path: &Path) -> Result<Opened, StoreError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let open = |verify_first: bool| {
         let told = repaired.clone();
@@ -203,6 +207,12 @@ fn open_verified(path: &Path) -> Result<Opened, StoreError> {
         },
         Err(detail) => Ok(Opened::Corrupt(detail)),
     }
+}
+
+/// Runs `work`; a panic of redb means that the file is corrupt.
+fn guard(path: &Path, work: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
+    guarded(path, work)
+        .unwrap_or_else(|detail| Err(StoreError::Corrupt { path: path.to_owned(), detail }.into()))
 }
 
 /// Renames a file that can't be opened.

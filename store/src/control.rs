@@ -11,12 +11,11 @@ mod transaction;
 pub use config::{Changes, ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows};
 pub use transaction::{ControlRead, ControlWrite};
 
-use crate::database::{Database, Opener, plain_opener, sync_directory_of};
+use crate::database::{Database, Disk, PlainDisk, sync_directory_of};
 use crate::error::StoreError;
 use crate::tables::{self, CONTROL_FORMAT};
 use crate::writer::utc_now;
 use base::{CameraId, ModelId, UtcNanos};
-use redb::ReadableDatabase;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -274,21 +273,21 @@ impl Control {
     /// # Errors
     /// [`StoreError::Locked`] while another process has it open, else those of the file system.
     pub fn open(state: &Path) -> Result<Control, StoreError> {
-        Control::open_with(state, plain_opener())
+        Control::open_with(state, Arc::new(PlainDisk))
     }
 
-    pub(crate) fn open_with(state: &Path, opener: Opener) -> Result<Control, StoreError> {
+    pub(crate) fn open_with(state: &Path, disk: Arc<dyn Disk>) -> Result<Control, StoreError> {
         std::fs::create_dir_all(state)
             .map_err(|e| StoreError::io(state, "creating the directory", e))?;
         let path = control_path(state);
-        let file = Database::new(path.clone(), CONTROL_FORMAT, CACHE_BYTES, opener);
+        let file = Database::new(path.clone(), CONTROL_FORMAT, CACHE_BYTES, disk);
         let missing = |e| StoreError::io(&path, "looking for the file", e);
         if !path.try_exists().map_err(missing)? {
             file.create(tables::make_control)?;
             sync_directory_of(&path).map_err(|e| StoreError::io(state, "syncing", e))?;
         }
         // Opened now: a second process must fail at its start, not at its first request.
-        file.with("opening the registry", |_| Ok(()))?;
+        file.write("opening the registry", |_| Ok(()))?;
         Ok(Control { file: Arc::new(file) })
     }
 
@@ -298,11 +297,10 @@ impl Control {
     /// Those of `work` and of the file.
     pub fn read<T>(
         &self,
-        work: impl FnOnce(&ControlRead) -> Result<T, StoreError>,
+        work: impl FnOnce(&ControlRead<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.file.with("reading the registry", |db| {
-            let read = ControlRead::new(db.begin_read()?, self.file.path());
-            Ok(work(&read)?)
+        self.file.read("reading the registry", |read| {
+            Ok(work(&ControlRead::new(read, self.file.path()))?)
         })
     }
 
@@ -315,7 +313,7 @@ impl Control {
         &self,
         work: impl FnOnce(&mut ControlWrite<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let worked = self.file.with("writing the registry", |db| {
+        let worked = self.file.write("writing the registry", |db| {
             let mut write = db.begin_write()?;
             write.set_quick_repair(true);
             let mut control = ControlWrite::new(&write, self.file.path(), utc_now());
@@ -340,7 +338,7 @@ impl Control {
     /// # Errors
     /// Those of the file.
     pub fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        self.read(ControlRead::devices)
+        self.read(|r| r.devices())
     }
 
     /// One device.
@@ -356,7 +354,7 @@ impl Control {
     /// # Errors
     /// Those of the file.
     pub fn models(&self) -> Result<Vec<Model>, StoreError> {
-        self.read(ControlRead::models)
+        self.read(|r| r.models())
     }
 
     /// One model.
@@ -372,7 +370,7 @@ impl Control {
     /// # Errors
     /// Those of the file.
     pub fn assignments(&self) -> Result<Vec<Assignment>, StoreError> {
-        self.read(ControlRead::assignments)
+        self.read(|r| r.assignments())
     }
 
     /// One assignment.

@@ -1,26 +1,54 @@
 //! One redb file: opened when needed, closed and opened again after any error of the storage.
 //!
 //! redb refuses all further writes after an I/O error until the file is opened anew, and a file
-//! that was altered by others may make it panic. Both stay inside [`Database::with`]: the caller
-//! gets an error, and the next call begins with a fresh handle.
+//! that was altered by others may make it panic. Both stay inside [`Database::read`] and
+//! [`Database::write`]: the caller gets an error, and the next call begins with a fresh handle.
+//!
+//! A file that is only read is opened read-only: redb writes and syncs when it opens and closes a
+//! file for writing.
 
 use crate::error::{Fault, StoreError};
 use crate::tables::META;
-use redb::{DatabaseError, ReadableDatabase};
+use redb::{Builder, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-/// How files are opened: `true` creates what is missing. Tests put a failing disk beneath.
-pub(crate) type Opener =
-    Arc<dyn Fn(&redb::Builder, &Path, bool) -> Result<redb::Database, DatabaseError> + Send + Sync>;
+/// How files are opened. Tests put a failing disk beneath.
+pub(crate) trait Disk: fmt::Debug + Send + Sync {
+    /// Opens for writing what is there, also an empty file.
+    fn open(&self, builder: &Builder, path: &Path) -> Result<redb::Database, DatabaseError>;
+    /// Opens for reading.
+    fn open_read_only(
+        &self,
+        builder: &Builder,
+        path: &Path,
+    ) -> Result<ReadOnlyDatabase, DatabaseError>;
+}
 
-/// Opens files as redb does.
-pub(crate) fn plain_opener() -> Opener {
-    Arc::new(|builder, path, create| if create { builder.create(path) } else { builder.open(path) })
+/// The disk of this machine.
+#[derive(Debug)]
+pub(crate) struct PlainDisk;
+
+impl Disk for PlainDisk {
+    fn open(&self, builder: &Builder, path: &Path) -> Result<redb::Database, DatabaseError> {
+        // `Builder::open` refuses an empty file, `create` would make a missing one.
+        fs::metadata(path)?;
+        builder.create(path)
+    }
+
+    fn open_read_only(
+        &self,
+        builder: &Builder,
+        path: &Path,
+    ) -> Result<ReadOnlyDatabase, DatabaseError> {
+        builder.open_read_only(path)
+    }
 }
 
 /// What `meta` says of a file's format.
@@ -31,31 +59,39 @@ pub(crate) struct Database {
     path: PathBuf,
     cache_bytes: usize,
     format: u64,
-    opener: OpenerDebug,
-    handle: RwLock<Option<redb::Database>>,
+    disk: Arc<dyn Disk>,
+    handle: RwLock<Handle>,
     /// Set by whoever saw an error; the next user closes and opens the file.
     suspect: AtomicBool,
 }
 
-struct OpenerDebug(Opener);
+enum Handle {
+    Closed,
+    ReadOnly(ReadOnlyDatabase),
+    Writable(redb::Database),
+}
 
-impl std::fmt::Debug for OpenerDebug {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Opener")
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Handle::Closed => "Closed",
+            Handle::ReadOnly(_) => "ReadOnly",
+            Handle::Writable(_) => "Writable",
+        })
     }
 }
 
 impl Database {
     /// A file that exists or will be made by [`Database::create`]; nothing is opened yet.
-    pub(crate) fn new(path: PathBuf, format: u64, cache_bytes: usize, opener: Opener) -> Database {
-        Database {
-            path,
-            cache_bytes,
-            format,
-            opener: OpenerDebug(opener),
-            handle: RwLock::new(None),
-            suspect: AtomicBool::new(false),
-        }
+    pub(crate) fn new(
+        path: PathBuf,
+        format: u64,
+        cache_bytes: usize,
+        disk: Arc<dyn Disk>,
+    ) -> Database {
+        let handle = RwLock::new(Handle::Closed);
+        let suspect = AtomicBool::new(false);
+        Database { path, cache_bytes, format, disk, handle, suspect }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -98,16 +134,15 @@ impl Database {
             let mut empty = fs::File::options();
             empty.write(true).create_new(true).mode(0o600);
             empty.open(temporary).map_err(|e| StoreError::io(temporary, ACTION, e))?;
-            let mut builder = redb::Builder::new();
+            let mut builder = Builder::new();
             builder.set_cache_size(1 << 20);
-            let db = (self.opener.0)(&builder, temporary, true)
-                .map_err(|e| Fault::Redb(redb::Error::from(e)))?;
+            let db = self.disk.open(&builder, temporary)?;
             let mut write = db.begin_write()?;
             write.set_quick_repair(true);
             write.open_table(META)?.insert(META_FORMAT, self.format)?;
             make_tables(&write)?;
             write.commit()?;
-            db.close().map_err(|e| Fault::Redb(redb::Error::from(e)))
+            Ok(db.close()?)
         };
         make().map_err(|fault| self.told(ACTION, fault))?;
         let sync = || -> std::io::Result<()> {
@@ -117,20 +152,44 @@ impl Database {
         sync().map_err(|e| StoreError::io(&self.path, ACTION, e))
     }
 
-    /// Runs `work` on the open file. After an error or a panic in it the file is opened anew
-    /// before it is used again.
-    ///
-    /// Many may be inside at once; opening waits until all are out.
-    pub(crate) fn with<T>(
+    /// Runs `work` in a read transaction. After an error or a panic in it the file is opened anew
+    /// before it is used again. Many may be inside at once.
+    pub(crate) fn read<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.with(action, false, |handle| match handle {
+            Handle::ReadOnly(db) => work(&db.begin_read()?),
+            Handle::Writable(db) => work(&db.begin_read()?),
+            Handle::Closed => Err(closed()),
+        })
+    }
+
+    /// Runs `work` on the file opened for writing; otherwise like [`Database::read`].
+    pub(crate) fn write<T>(
         &self,
         action: &'static str,
         work: impl FnOnce(&redb::Database) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
+        self.with(action, true, |handle| match handle {
+            Handle::Writable(db) => work(db),
+            Handle::ReadOnly(_) | Handle::Closed => Err(closed()),
+        })
+    }
+
+    /// Opening waits until everybody is out.
+    fn with<T>(
+        &self,
+        action: &'static str,
+        writing: bool,
+        work: impl FnOnce(&Handle) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
         loop {
             {
                 let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
-                if let (Some(db), false) = (&*handle, self.suspect.load(Ordering::Acquire)) {
-                    let result = self.guarded(action, || work(db));
+                if self.usable(&handle, writing) {
+                    let result = self.guarded(action, || work(&handle));
                     if result.as_ref().is_err_and(is_of_the_storage) {
                         self.distrust();
                     }
@@ -138,13 +197,22 @@ impl Database {
                 }
             }
             let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
-            if handle.is_none() || self.suspect.load(Ordering::Acquire) {
+            if !self.usable(&handle, writing) {
                 // The old handle holds redb's lock on the file: it goes first.
-                *handle = None;
-                *handle = Some(self.open()?);
+                *handle = Handle::Closed;
+                *handle = self.open(writing)?;
                 self.suspect.store(false, Ordering::Release);
             }
         }
+    }
+
+    fn usable(&self, handle: &Handle, writing: bool) -> bool {
+        let open = match handle {
+            Handle::Closed => false,
+            Handle::ReadOnly(_) => !writing,
+            Handle::Writable(_) => true,
+        };
+        open && !self.suspect.load(Ordering::Acquire)
     }
 
     /// Has the file opened anew before its next use.
@@ -152,15 +220,28 @@ impl Database {
         self.suspect.store(true, Ordering::Release);
     }
 
-    fn open(&self) -> Result<redb::Database, StoreError> {
-        const ACTION: &str = "opening the file";
-        self.guarded(ACTION, || {
-            let mut builder = redb::Builder::new();
+    fn open(&self, writing: bool) -> Result<Handle, StoreError> {
+        patiently(|| self.open_once(writing))
+    }
+
+    fn open_once(&self, writing: bool) -> Result<Handle, StoreError> {
+        self.guarded("opening the file", || {
+            let mut builder = Builder::new();
             builder.set_cache_size(self.cache_bytes);
-            let db = (self.opener.0)(&builder, &self.path, false)
-                .map_err(|e| Fault::Redb(redb::Error::from(e)))?;
-            check_format(&db, &self.path, self.format)?;
-            Ok(db)
+            if !writing {
+                match self.disk.open_read_only(&builder, &self.path) {
+                    Ok(db) => {
+                        check_format(&db.begin_read()?, &self.path, self.format)?;
+                        return Ok(Handle::ReadOnly(db));
+                    }
+                    // It was not closed and has to be repaired, which writes.
+                    Err(DatabaseError::RepairAborted) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let db = self.disk.open(&builder, &self.path)?;
+            check_format(&db.begin_read()?, &self.path, self.format)?;
+            Ok(Handle::Writable(db))
         })
     }
 
@@ -184,6 +265,31 @@ impl Database {
     }
 }
 
+/// How long a lock may outlive its holder (chosen: far above the time from fork to exec).
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tries again for a while when a file is locked. A child process that is being started holds
+/// every lock of its parent from fork to exec, also those that the parent gave up meanwhile; and a
+/// successor may come a moment before its predecessor is gone.
+pub(crate) fn patiently<T>(
+    mut open: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(StoreError::Locked { .. }) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// [`Database::with`] opened it; said in case that is ever wrong.
+fn closed() -> Fault {
+    Fault::Redb(redb::Error::DatabaseClosed)
+}
+
 /// Whether the handle can't be trusted any more. A record that does not decode says nothing of it.
 fn is_of_the_storage(error: &StoreError) -> bool {
     !matches!(error, StoreError::Record { .. } | StoreError::Query(_) | StoreError::SpaceLow { .. })
@@ -203,8 +309,7 @@ pub(crate) fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, Str
 }
 
 /// Refuses a file whose `meta` names another format.
-pub(crate) fn check_format(db: &redb::Database, path: &Path, known: u64) -> Result<(), Fault> {
-    let read = db.begin_read()?;
+pub(crate) fn check_format(read: &ReadTransaction, path: &Path, known: u64) -> Result<(), Fault> {
     let found = read.open_table(META)?.get(META_FORMAT)?.map(|v| v.value());
     match found {
         Some(found) if found == known => Ok(()),

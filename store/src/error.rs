@@ -158,6 +158,7 @@ macro_rules! fault_from {
 }
 
 fault_from!(
+    redb::DatabaseError,
     redb::TransactionError,
     redb::TableError,
     redb::StorageError,

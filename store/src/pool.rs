@@ -1,6 +1,6 @@
 //! The day files of one directory: which exist, which are open, and how long they stay.
 
-use crate::database::{Database, Opener, sync_directory_of};
+use crate::database::{Database, Disk, patiently, sync_directory_of};
 use crate::day::Day;
 use crate::error::StoreError;
 use crate::tables::{DAY_FORMAT, make_day};
@@ -23,18 +23,10 @@ pub(crate) fn events_directory(state: &Path) -> PathBuf {
 pub(crate) struct Pool {
     dir: PathBuf,
     options: EventOptions,
-    opener: OpenerSlot,
+    disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
     /// Held for life: one store per directory.
     _lock: File,
-}
-
-struct OpenerSlot(Opener);
-
-impl std::fmt::Debug for OpenerSlot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Opener")
-    }
 }
 
 #[derive(Debug, Default)]
@@ -59,11 +51,12 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let lock = open.map_err(|e| StoreError::io(&path, "opening the lock", e))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+    patiently(|| match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.clone() }),
         Err(TryLockError::Error(e)) => Err(StoreError::io(&path, "locking", e)),
-    }
+    })?;
+    Ok(lock)
 }
 
 /// The day files of a directory.
@@ -88,11 +81,11 @@ impl Pool {
     pub(crate) fn open(
         dir: PathBuf,
         options: EventOptions,
-        opener: Opener,
+        disk: Arc<dyn Disk>,
     ) -> Result<Pool, StoreError> {
         let lock = lock_directory(&dir)?;
         let inner = Mutex::new(Inner { days: days_in(&dir)?, ..Inner::default() });
-        Ok(Pool { dir, options, opener: OpenerSlot(opener), inner, _lock: lock })
+        Ok(Pool { dir, options, disk, inner, _lock: lock })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -144,7 +137,7 @@ impl Pool {
 
     fn database(&self, day: Day, today: Day) -> Database {
         let cache = self.cache_bytes(day, today);
-        Database::new(day_path(&self.dir, day), DAY_FORMAT, cache, self.opener.0.clone())
+        Database::new(day_path(&self.dir, day), DAY_FORMAT, cache, self.disk.clone())
     }
 
     fn cache_bytes(&self, day: Day, today: Day) -> usize {

@@ -8,13 +8,10 @@ use crate::query::{Cursor, EventPage, EventQuery, Page, TOTAL_MAX};
 use crate::record::{self, RecordError};
 use crate::tables::{BY_CAMERA, BY_CLASS, BY_MODEL, EVENTS, NUMBERS, TEXTS};
 use base::{CameraId, DeviceId, ModelId, UtcNanos};
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Index entries that one pass over the events looks at before it gives up (chosen: about 0.2 s).
-const STEPS_MAX: u64 = 200_000;
 
 /// Reads events while they are written. Cheap to clone; every call sees whole commits.
 #[derive(Debug, Clone)]
@@ -39,11 +36,10 @@ impl EventReader {
     /// [`StoreError::Record`] when it is there and can't be read.
     pub fn get(&self, id: EventId) -> Result<Option<Event>, StoreError> {
         let Some(file) = self.pool.get(id.day()) else { return Ok(None) };
-        let read = file.with("reading an event", |db| {
-            let read = db.begin_read()?;
+        let read = file.read("reading an event", |read| {
             let events = read.open_table(EVENTS)?;
             let Some(bytes) = events.get(id.as_u128())? else { return Ok(None) };
-            let texts = Texts::open(&read)?;
+            let texts = Texts::open(read)?;
             Ok(Some(load(id, bytes.value(), &texts)?.map_err(|source| StoreError::Record {
                 path: file.path().to_owned(),
                 what: format!("event {id}"),
@@ -71,7 +67,8 @@ impl EventReader {
             Page::Offset(offset) => (u64::from(offset), last, true),
             Page::After(cursor) => (0, last.min(cursor.event()), false),
         };
-        let mut pass = Pass { skip, limit, counting, ..Pass::default() };
+        let steps_left = self.pool.options().list_steps_max;
+        let mut pass = Pass { skip, limit, counting, steps_left, ..Pass::default() };
         let until = match query.page {
             Page::After(cursor) if cursor.event() <= last => Bound::Below(from),
             _ => Bound::At(from),
@@ -80,7 +77,7 @@ impl EventReader {
         let total = if counting {
             pass.total()
         } else {
-            let mut count = Pass { limit: 0, counting: true, ..Pass::default() };
+            let mut count = Pass { counting: true, steps_left, ..Pass::default() };
             self.walk(query, first, Bound::At(last), &mut count)?;
             count.total()
         };
@@ -103,9 +100,9 @@ impl EventReader {
                 Bound::At(id) if id.day() == day => id.as_u128(),
                 _ => EventId::last_of(day.end()).as_u128(),
             };
-            match file
-                .with("listing events", |db| walk_day(db, &file, query, low.as_u128(), high, pass))
-            {
+            match file.read("listing events", |read| {
+                walk_day(read, &file, query, low.as_u128(), high, pass)
+            }) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(e) if e.is_gone() => {}
@@ -138,7 +135,7 @@ struct Pass {
     /// Go on behind the page until the total is known.
     counting: bool,
     matched: u64,
-    steps: u64,
+    steps_left: u64,
     events: Vec<Event>,
     unreadable: u32,
     /// The last event of the page, readable or not.
@@ -171,8 +168,8 @@ impl Pass {
 
     /// One index entry was looked at; the events above `at` are all known.
     fn step(&mut self, at: u128) -> ControlFlow<()> {
-        self.steps += 1;
-        if self.steps < STEPS_MAX {
+        self.steps_left = self.steps_left.saturating_sub(1);
+        if self.steps_left > 0 {
             return ControlFlow::Continue(());
         }
         self.gave_up = EventId::from_u128(at);
@@ -211,7 +208,7 @@ impl Pass {
 }
 
 fn walk_day(
-    db: &redb::Database,
+    read: &ReadTransaction,
     file: &Database,
     query: &EventQuery,
     low: u128,
@@ -222,7 +219,6 @@ fn walk_day(
     if low > high {
         return go_on;
     }
-    let read = db.begin_read()?;
     let numbers = read.open_table(NUMBERS)?;
     let mut indexes = Vec::new();
     if let Some(camera) = &query.camera {
@@ -237,7 +233,7 @@ fn walk_day(
         indexes.push(Index { table: read.open_table(BY_CLASS)?, key: class.into() });
     }
     let events = read.open_table(EVENTS)?;
-    let texts = Texts::open(&read)?;
+    let texts = Texts::open(read)?;
     let load_by_id = |id: EventId| match events.get(id.as_u128())? {
         Some(bytes) => load(id, bytes.value(), &texts),
         None => Err(missing(file.path(), id)),

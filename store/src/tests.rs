@@ -49,6 +49,7 @@ impl Clock {
             cache_today_bytes: 4 << 20,
             cache_older_bytes: 1 << 20,
             files_open: 3,
+            list_steps_max: u64::MAX,
             clock: Arc::new(move || clock.now()),
             free_space: Arc::new(|_| Ok(u64::MAX)),
         }

@@ -1,6 +1,6 @@
 //! The control file: every row decodes, and the pairs are those of the assignments.
 
-use super::{FileReport, Finding, Opened, open_verified};
+use super::{FileReport, Finding, Opened, guard, open_verified};
 use crate::control::row::{Row, json_from_bytes};
 use crate::control::{Assignment, Device, Model};
 use crate::database::check_format;
@@ -8,7 +8,7 @@ use crate::error::{Fault, StoreError};
 use crate::record::RecordError;
 use crate::tables::make_control;
 use crate::tables::{ASSIGNMENTS, CONTROL_FORMAT, DAMAGED_ROWS, DEVICES, LABELS, MODELS, PAIRS};
-use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -30,7 +30,8 @@ pub(super) fn check(path: &Path) -> Result<FileReport, StoreError> {
         }
         Opened::Corrupt(detail) => return unreadable(report, detail),
     };
-    let checked = check_format(&db, path, CONTROL_FORMAT).and_then(|()| {
+    let work = || -> Result<(), Fault> {
+        check_format(&db.begin_read()?, path, CONTROL_FORMAT)?;
         let mut write = db.begin_write()?;
         write.set_quick_repair(true);
         let before = report.findings.len();
@@ -41,8 +42,8 @@ pub(super) fn check(path: &Path) -> Result<FileReport, StoreError> {
             write.abort()?
         }
         Ok(())
-    });
-    match checked {
+    };
+    match guard(path, work) {
         Ok(()) => Ok(report),
         Err(Fault::Store(error @ StoreError::Format { .. })) => {
             report.findings.push(Finding::Unreadable { detail: error.to_string() });

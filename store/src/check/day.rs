@@ -1,7 +1,7 @@
 //! A day file: every record decodes and belongs to the day, the dictionary is whole, the indexes
 //! are those of the records.
 
-use super::{FileReport, Finding, Opened, open_verified, set_aside};
+use super::{FileReport, Finding, Opened, guard, open_verified, set_aside};
 use crate::database::check_format;
 use crate::day::Day;
 use crate::error::{Fault, StoreError};
@@ -9,7 +9,10 @@ use crate::event::EventId;
 use crate::record::{self, Record, RecordError};
 use crate::tables::make_day;
 use crate::tables::{BY_CAMERA, BY_CLASS, BY_MODEL, DAMAGED, DAY_FORMAT, EVENTS, NUMBERS, TEXTS};
-use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, WriteTransaction};
+use redb::{
+    ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle,
+    WriteTransaction,
+};
 use std::path::Path;
 
 type IndexTable = TableDefinition<'static, (u32, u128), ()>;
@@ -24,7 +27,8 @@ pub(super) fn check(path: &Path, day: Day) -> Result<FileReport, StoreError> {
     if repaired {
         report.findings.push(Finding::Repaired);
     }
-    let checked = check_format(&db, path, DAY_FORMAT).and_then(|()| {
+    let work = || -> Result<(), Fault> {
+        check_format(&db.begin_read()?, path, DAY_FORMAT)?;
         let mut write = db.begin_write()?;
         write.set_quick_repair(true);
         let before = report.findings.len();
@@ -36,8 +40,8 @@ pub(super) fn check(path: &Path, day: Day) -> Result<FileReport, StoreError> {
             write.abort()?
         }
         Ok(())
-    });
-    match checked {
+    };
+    match guard(path, work) {
         Ok(()) => Ok(report),
         Err(Fault::Store(error @ StoreError::Format { .. })) => {
             report.findings.push(Finding::Unreadable { detail: error.to_string() });

@@ -7,16 +7,15 @@ use crate::tables::{ASSIGNMENTS, DEVICES, LABELS, META, MODELS, PAIRS};
 use base::{CameraId, ModelId, UtcNanos};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use std::cmp::Reverse;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 const META_REVISION: &str = "revision";
 
 /// A view of the registry at one moment.
-#[derive(Debug)]
-pub struct ControlRead {
-    read: ReadTransaction,
-    path: PathBuf,
+pub struct ControlRead<'t> {
+    read: &'t ReadTransaction,
+    path: &'t Path,
 }
 
 /// A transaction that may change the registry. What it writes it reads back at once; others see it
@@ -29,22 +28,28 @@ pub struct ControlWrite<'t> {
     failed: bool,
 }
 
-impl ControlRead {
-    pub(super) fn new(read: ReadTransaction, path: &Path) -> ControlRead {
-        ControlRead { read, path: path.to_owned() }
+impl std::fmt::Debug for ControlRead<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlRead").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<'t> ControlRead<'t> {
+    pub(super) fn new(read: &'t ReadTransaction, path: &'t Path) -> Self {
+        ControlRead { read, path }
     }
 
     fn told<T>(&self, result: Result<T, Fault>) -> Result<T, StoreError> {
-        result.map_err(|fault| told(&self.path, "reading the registry", fault))
+        result.map_err(|fault| told(self.path, "reading the registry", fault))
     }
 
     fn rows<T: Row>(&self, table: Rows) -> Result<Vec<T>, StoreError> {
-        let rows = || rows(&self.read.open_table(table)?, &self.path);
+        let rows = || rows(&self.read.open_table(table)?, self.path);
         self.told(rows())
     }
 
     fn row<T: Row>(&self, table: Rows, key: &str) -> Result<Option<T>, StoreError> {
-        let row = || row(&self.read.open_table(table)?, key, &self.path);
+        let row = || row(&self.read.open_table(table)?, key, self.path);
         self.told(row())
     }
 
@@ -110,7 +115,7 @@ impl ControlRead {
             let Some(bytes) = table.get((model.as_str(), version))? else { return Ok(None) };
             let what = || format!("labels of model {model} version {version}");
             let decoded = json_from_bytes(bytes.value());
-            Ok(Some(decoded.map_err(|e| unreadable(&self.path, what(), e))?))
+            Ok(Some(decoded.map_err(|e| unreadable(self.path, what(), e))?))
         };
         self.told(labels())
     }

@@ -43,7 +43,7 @@ fn child_that_is_killed() {
     if std::env::var(CONTROL).is_ok() {
         let control = Control::open(directory).unwrap();
         loop {
-            let revision = control.write(|w| change(w)).unwrap();
+            let revision = control.write(change).unwrap();
             writeln!(out, "\nacknowledged {revision}").unwrap();
             out.flush().unwrap();
         }

@@ -3,16 +3,17 @@
 
 use super::{Clock, NOON, event};
 use crate::control::Control;
-use crate::database::Opener;
+use crate::database::Disk;
 use crate::writer::open_with;
 use crate::{EventId, EventQuery, EventStore, NewEvent, StoreError};
 use base::UtcNanos;
 use fastrand::Rng;
-use redb::StorageBackend;
 use redb::backends::FileBackend;
+use redb::{Builder, DatabaseError, ReadOnlyDatabase, StorageBackend};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -47,12 +48,12 @@ impl Plan {
 }
 
 #[derive(Debug)]
-struct Disk {
+struct Faulty {
     file: FileBackend,
     plan: Arc<Plan>,
 }
 
-impl StorageBackend for Disk {
+impl StorageBackend for Faulty {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -113,12 +114,32 @@ impl StorageBackend for Disk {
     }
 }
 
-fn opener(plan: &Arc<Plan>) -> Opener {
-    let plan = plan.clone();
-    Arc::new(move |builder, path, create| {
-        let file = std::fs::File::options().read(true).write(true).create(create).open(path)?;
-        builder.create_with_backend(Disk { file: FileBackend::new(file)?, plan: plan.clone() })
-    })
+#[derive(Debug)]
+struct FaultyDisk(Arc<Plan>);
+
+impl FaultyDisk {
+    fn backend(&self, path: &Path, write: bool) -> Result<Faulty, DatabaseError> {
+        let file = std::fs::File::options().read(true).write(write).open(path)?;
+        Ok(Faulty { file: FileBackend::new(file)?, plan: self.0.clone() })
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open(&self, builder: &Builder, path: &Path) -> Result<redb::Database, DatabaseError> {
+        builder.create_with_backend(self.backend(path, true)?)
+    }
+
+    fn open_read_only(
+        &self,
+        builder: &Builder,
+        path: &Path,
+    ) -> Result<ReadOnlyDatabase, DatabaseError> {
+        builder.open_read_only_with_backend(self.backend(path, false)?)
+    }
+}
+
+fn disk(plan: &Arc<Plan>) -> Arc<dyn Disk> {
+    Arc::new(FaultyDisk(plan.clone()))
 }
 
 const ENOSPC: i32 = 28;
@@ -143,7 +164,7 @@ fn a_disk_that_fails_at_any_operation_loses_nothing_acknowledged() {
         let mut stored: BTreeMap<EventId, NewEvent> = BTreeMap::new();
         {
             let (mut writer, reader) =
-                open_with(directory.path(), clock.options(), opener(&plan)).unwrap();
+                open_with(directory.path(), clock.options(), disk(&plan)).unwrap();
             let errno = if operations % 2 == 0 { ENOSPC } else { EIO };
             plan.fail_after(operations, errno);
             let mut healed_after = 3;
@@ -197,7 +218,7 @@ fn the_registry_goes_on_after_the_disk_failed() {
         let plan = Arc::new(Plan::default());
         plan.heal();
         let directory = tempfile::tempdir().unwrap();
-        let control = Control::open_with(directory.path(), opener(&plan)).unwrap();
+        let control = Control::open_with(directory.path(), disk(&plan)).unwrap();
         let before = control.next_revision().unwrap();
         plan.fail_after(operations, ENOSPC);
         let mut last = before;

@@ -3,7 +3,7 @@
 use super::{Clock, HOUR, NOON, SECOND, event};
 use crate::day::{DAY_NANOS, Day};
 use crate::pool::{days_in, events_directory};
-use crate::writer::{FUTURE_MAX, open_with};
+use crate::writer::FUTURE_MAX;
 use crate::{EventQuery, EventStore, Rejection, StoreError};
 use base::UtcNanos;
 use fastrand::Rng;
@@ -117,8 +117,7 @@ fn an_event_that_contradicts_itself_is_refused_alone() {
 fn few_files_are_open_however_many_days_there_are() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Clock::at(NOON);
-    let opener = crate::database::plain_opener();
-    let (mut writer, reader) = open_with(directory.path(), clock.options(), opener).unwrap();
+    let (mut writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
     let mut rng = Rng::with_seed(1);
     for day in 0..9 {
         writer.append(&[event(&mut rng, UtcNanos(NOON.0 - day * DAY_NANOS))]).unwrap();
