@@ -47,7 +47,7 @@ fn page(
     mut query: Query<'_>,
     camera: Option<CameraId>,
 ) -> Result<Answer, Failure> {
-    let model: Option<ModelId> = query.parse("model_id");
+    let mut model: Option<ModelId> = query.parse("model_id");
     let time = "an ISO 8601 time such as 2026-01-31T12:00:00Z";
     let start = query.read("start_time", time, moment::parse);
     let end = query.read("end_time", time, moment::parse);
@@ -67,8 +67,13 @@ fn page(
     let mut class_id = by_id.map(|n| n as u16);
     if let Some(name) = by_name {
         match class_named(services, name, model.as_ref()) {
-            Ok(id) if class_id.is_none_or(|given| given == id) => class_id = Some(id),
-            Ok(id) => query.refuse("class", name, format!("is class {id}, not the given class_id")),
+            Ok((id, of)) if class_id.is_none_or(|given| given == id) => {
+                class_id = Some(id);
+                model = model.or(of);
+            }
+            Ok((id, _)) => {
+                query.refuse("class", name, format!("is class {id}, not the given class_id"));
+            }
             Err(message) => query.refuse("class", name, message),
         }
     }
@@ -92,28 +97,35 @@ fn page(
     })))
 }
 
-/// The id of a class name: that of the given model, else the one on which all models agree.
-fn class_named(services: &Services, name: &str, model: Option<&ModelId>) -> Result<u16, String> {
-    let mut ids: Vec<(u16, &str)> = services
-        .registry
-        .iter()
-        .filter_map(|entry| entry.spec.as_ref().ok())
-        .filter(|spec| model.is_none_or(|m| spec.model_id == *m))
+/// What a class name means: of the given model, else of the one model that has it, else the id on
+/// which all models that use the id agree.
+fn class_named(
+    services: &Services,
+    name: &str,
+    model: Option<&ModelId>,
+) -> Result<(u16, Option<ModelId>), String> {
+    let specs = || {
+        let specs = services.registry.iter().filter_map(|entry| entry.spec.as_ref().ok());
+        specs.filter(|spec| model.is_none_or(|m| spec.model_id == *m))
+    };
+    let holders: Vec<(usize, &ModelId)> = specs()
         .filter_map(|spec| {
-            let at = spec.labels.iter().position(|label| label == name)?;
-            Some((u16::try_from(at).ok()?, spec.model_id.as_str()))
+            Some((spec.labels.iter().position(|label| label == name)?, &spec.model_id))
         })
         .collect();
-    ids.sort_unstable();
-    match (ids.first(), ids.last()) {
-        (Some((first, _)), Some((last, _))) if first == last => Ok(*first),
-        (Some(_), Some(_)) => {
-            let each: Vec<String> = ids.iter().map(|(id, m)| format!("{m}: {id}")).collect();
-            let each = each.join(", ");
-            Err(format!("has different ids in different models ({each}), give model_id"))
-        }
-        _ => Err("is no class of a configured model; see labels of /api/v1/ai-models".into()),
+    let Some((id, first)) = holders.first() else {
+        return Err("is no class of a configured model; see labels of /api/v1/ai-models".into());
+    };
+    let class_id = u16::try_from(*id).map_err(|_| "is beyond the largest class id".to_owned())?;
+    if holders.len() == 1 {
+        return Ok((class_id, Some((*first).clone())));
     }
+    let users = specs().filter(|spec| spec.labels.len() > *id).count();
+    if users == holders.len() && holders.iter().all(|(other, _)| other == id) {
+        return Ok((class_id, None));
+    }
+    let each: Vec<String> = holders.iter().map(|(id, m)| format!("{m}: {id}")).collect();
+    Err(format!("is numbered differently by models ({}), give model_id", each.join(", ")))
 }
 
 fn shown(event: &Event, names: &mut ClassNames<'_>) -> Result<Value, StoreError> {

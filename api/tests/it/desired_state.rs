@@ -1,0 +1,228 @@
+//! `desired.json`: what is in it, when it is written, and what is kept out of it.
+
+use crate::support::{Node, get_error, get_json, model};
+use api::config_rows::AssignmentRow;
+use api::{ModelEntry, Unavailable, UnavailableKind};
+use serde_json::json;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+fn assign(camera: &str, model: &str) -> AssignmentRow {
+    AssignmentRow::new(camera.parse().unwrap(), model.parse().unwrap())
+}
+
+#[test]
+fn it_says_what_ingest_and_scheduler_need() {
+    let mut node = Node::new();
+    node.options.cameras[1].loop_offset_ms = Some(2500);
+    node.options.cameras[1].sub_url = Some("file:///data/yard-small.mp4".into());
+    let row = &mut node.options.assignments[0];
+    row.priority = Some(75);
+    row.parameters = json!({"b": 1, "a": [true]}).as_object().cloned();
+    row.deadline_ms = Some(900);
+    let server = node.start();
+    let desired = node.desired();
+    assert_eq!(desired["format"], 1);
+    assert_eq!(
+        desired["cameras"][0],
+        json!({
+            "id": "front", "enabled": true, "loop_offset_ms": 0, "record": false, "live": true,
+            "decode": "full", "deadline_ms": 900,
+            "streams": [{
+                "name": "main", "url": "rtsp://admin:s3cret@10.0.0.9/1?pwd=s3cret",
+                "transport": "tcp", "roles": ["record", "live", "detect"],
+            }],
+        })
+    );
+    let yard = &desired["cameras"][1];
+    assert_eq!((&yard["decode"], &yard["deadline_ms"]), (&json!("off"), &json!(500)));
+    assert_eq!(yard["loop_offset_ms"], 2500);
+    assert_eq!(yard["streams"][0]["roles"], json!(["record", "live"]));
+    assert_eq!(yard["streams"][1]["roles"], json!(["detect"]));
+    assert_eq!(yard["streams"][1]["transport"], "");
+    assert_eq!(
+        desired["subscriptions"],
+        json!([{
+            "id": "front.nano", "camera": "front", "model": "nano", "parent_model": null,
+            "max_fps": 5.0, "priority": 75, "weight": 2.0, "deadline_ms": 900,
+            "parameters": {"a": [true], "b": 1}, "enabled": true,
+            // printf '{"a":[true],"b":1}' | sha256sum
+            "parameters_id": "708747538ba81fd60b5aac8c646370de5e24abf70ab1872f67458a5a4f3af05d",
+        }])
+    );
+    let file = std::fs::metadata(node.options.directories.desired()).unwrap();
+    assert_eq!(file.permissions().mode() & 0o777, 0o600, "it holds credentials");
+    drop(server);
+}
+
+#[test]
+fn export_off_and_disabled_assignments_mean_no_decoding() {
+    let mut node = Node::new();
+    node.options.export_enabled = false;
+    node.start();
+    assert_eq!(node.desired()["cameras"][0]["decode"], "off");
+    assert_eq!(node.desired()["subscriptions"][0]["enabled"], true, "ready for the switch");
+    node.options.export_enabled = true;
+    node.options.assignments[0].enabled = Some(false);
+    node.start();
+    assert_eq!(node.desired()["cameras"][0]["decode"], "off");
+    assert_eq!(node.desired()["subscriptions"][0]["enabled"], false);
+    node.options.assignments[0].enabled = Some(true);
+    node.options.cameras[0].export = Some(false);
+    node.start();
+    assert_eq!(node.desired()["cameras"][0]["decode"], "off");
+    node.options.cameras[0].export = Some(true);
+    node.start();
+    assert_eq!(node.desired()["cameras"][0]["decode"], "full");
+}
+
+#[test]
+fn it_is_written_only_when_it_says_something_new() {
+    let mut node = Node::new();
+    let path = node.options.directories.desired();
+    let inode = || std::fs::metadata(&path).unwrap().ino();
+    node.start();
+    let (first, revision) = (inode(), node.desired()["revision"].as_u64().unwrap());
+    node.start();
+    assert_eq!((inode(), node.desired()["revision"].as_u64()), (first, Some(revision)));
+    node.options.assignments[0].desired_fps = Some(6.0);
+    let server = node.start();
+    let second = node.desired()["revision"].as_u64().unwrap();
+    assert!(second > revision && inode() != first);
+    let status = get_json(&server, "/ai/observability/status");
+    assert_eq!(status["desired_state"]["revision"], second);
+}
+
+#[test]
+fn the_revision_rises_whatever_is_lost() {
+    let mut node = Node::new();
+    let directories = node.options.directories.clone();
+    node.start();
+    // A younger store beside an older file.
+    let text = std::fs::read_to_string(directories.desired()).unwrap();
+    let revision = format!("\"revision\": {}", node.desired()["revision"]);
+    std::fs::write(directories.desired(), text.replace(&revision, "\"revision\": 1000")).unwrap();
+    node.options.assignments[0].desired_fps = Some(7.0);
+    node.start();
+    assert_eq!(node.desired()["revision"], 1001);
+    // A file that can't be read is written anew.
+    std::fs::write(directories.desired(), "{").unwrap();
+    node.start();
+    assert!(node.desired()["revision"].as_u64().unwrap() > 1);
+    assert_eq!(node.desired()["subscriptions"][0]["max_fps"], 7.0);
+}
+
+#[test]
+fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
+    let mut node = Node::new();
+    let broken = Unavailable {
+        kind: UnavailableKind::Invalid,
+        reason: "model.yaml:3 unknown key `inptu`, did you mean `input`?".into(),
+    };
+    let mut strict = model("strict", &["person"]);
+    strict.spec.as_mut().unwrap().config_schema = Some(
+        json!({
+            "type": "object", "required": ["zone"], "additionalProperties": false,
+            "properties": {"zone": {"enum": ["gate", "yard"]}, "score": {"maximum": 1}},
+        })
+        .to_string(),
+    );
+    let mut unparsable = model("unparsable", &["person"]);
+    unparsable.spec.as_mut().unwrap().config_schema = Some("{".into());
+    let off = ModelEntry { enabled: Some(false), ..model("off", &["person"]) };
+    let folder = ModelEntry { name: "broken".into(), enabled: None, spec: Err(broken) };
+    node.options.models.extend([strict, unparsable, off, folder]);
+    let with = |mut row: AssignmentRow, parameters: serde_json::Value| {
+        row.parameters = parameters.as_object().cloned();
+        row
+    };
+    let huge = json!({"note": "x".repeat(5000)});
+    let mut fast = assign("yard", "nano");
+    fast.desired_fps = Some(31.0);
+    let mut child = assign("yard", "strict");
+    child.parent_model = Some("nano".parse().unwrap());
+    let mut grandchild = assign("front", "strict");
+    grandchild.parent_model = Some("nano".parse().unwrap());
+    let grandchild = with(grandchild, json!({"zone": "gate"}));
+    node.options
+        .cameras
+        .push(api::config_rows::CameraRow::new("gate".parse().unwrap(), "file:///g"));
+    node.options.assignments.extend([
+        assign("cellar", "nano"),
+        assign("front", "nosuch"),
+        assign("front", "off"),
+        assign("front", "broken"),
+        assign("front", "unparsable"),
+        with(assign("gate", "strict"), json!({"zone": "roof", "score": 2, "x": 1})),
+        with(assign("gate", "nano"), huge),
+        fast,
+        child,
+        grandchild,
+    ]);
+    let server = node.start();
+    let subscriptions = node.desired()["subscriptions"].clone();
+    let ids: Vec<&str> =
+        subscriptions.as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["front.nano", "front.strict"]);
+    let reason = |id: &str| {
+        let one = get_json(&server, &format!("/api/v1/ai-model-assignments/{id}"));
+        assert_eq!(one["state"], "rejected", "{id}");
+        one["rejection_reason"].as_str().unwrap().to_owned()
+    };
+    for (id, expected) in [
+        ("cellar.nano", "camera `cellar` is unknown"),
+        ("front.nosuch", "model `nosuch` is unknown; known are: broken, nano, off"),
+        ("front.off", "model `off` is disabled"),
+        ("front.broken", "did you mean `input`?"),
+        ("front.unparsable", "config_schema is not JSON"),
+        ("gate.nano", "parameters are 5011 bytes of JSON, allowed are 4096"),
+        ("yard.nano", "desired_fps is 31, allowed are 0.1 to 30"),
+        ("yard.strict", "parent model `nano` does not run on camera `yard`"),
+        ("gate.strict", "parameters.zone is \"roof\", allowed are \"gate\", \"yard\""),
+        ("gate.strict", "parameters.score is 2, the most allowed is 1"),
+        ("gate.strict", "parameters.x is not a known key"),
+    ] {
+        let told = reason(id);
+        assert!(told.contains(expected), "{id}: {told}");
+    }
+    let accepted = get_json(&server, "/api/v1/ai-model-assignments/front.nano");
+    assert_eq!(
+        (&accepted["state"], &accepted["rejection_reason"]),
+        (&json!("accepted"), &json!(null))
+    );
+    let models = get_json(&server, "/api/v1/ai-models");
+    let of = |id: &str| {
+        let all = models["models"].as_array().unwrap();
+        all.iter().find(|m| m["model_id"] == id).unwrap_or_else(|| panic!("no {id}")).clone()
+    };
+    assert_eq!(of("broken")["availability"], "unavailable");
+    assert_eq!(of("broken")["unavailable_reason"]["kind"], "invalid");
+    assert_eq!(
+        (&of("off")["enabled"], &of("off")["availability"]),
+        (&json!(false), &json!("available"))
+    );
+    assert_eq!(of("nano")["labels"], json!(["person", "bicycle", "car"]));
+    assert_eq!(get_json(&server, "/api/v1/ai-models?enabled=false")["total"], 1);
+    get_error(&server, 404, "/api/v1/ai-models/nosuch");
+    let health = get_json(&server, "/health/detailed");
+    assert_eq!(health["checks"]["desired_state"]["reason"], "9 assignments are rejected");
+}
+
+#[test]
+fn rows_that_leave_the_configuration_stop_and_come_back() {
+    let mut node = Node::new();
+    node.start();
+    let assignments = std::mem::take(&mut node.options.assignments);
+    let yard = node.options.cameras.pop().unwrap();
+    let server = node.start();
+    assert_eq!(node.desired()["subscriptions"], json!([]));
+    assert_eq!(node.desired()["cameras"].as_array().unwrap().len(), 1);
+    let gone = get_json(&server, "/api/v1/ai-model-assignments/front.nano");
+    assert_eq!(gone["state"], "gone");
+    assert_eq!(get_json(&server, "/api/v1/devices/yard")["is_active"], false);
+    server.stop();
+    node.options.assignments = assignments;
+    node.options.cameras.push(yard);
+    node.start();
+    assert_eq!(node.desired()["subscriptions"][0]["enabled"], true);
+    assert_eq!(node.desired()["cameras"].as_array().unwrap().len(), 2);
+}

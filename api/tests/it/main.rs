@@ -1,0 +1,11 @@
+//! Serve as its neighbours see it: over HTTP, `events.sock`, `desired.json` and the rings, in
+//! directories of its own.
+
+mod clients;
+mod desired_state;
+mod events;
+mod live;
+mod start;
+mod support;
+#[path = "../../src/testing.rs"]
+mod testing;
