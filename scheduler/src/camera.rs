@@ -18,6 +18,8 @@ pub enum AgentState {
 
 /// Weight of a new period sample (chosen: settles in about ten frames, smooths jitter).
 const PERIOD_GAIN: f64 = 1.0 / 8.0;
+/// Arrivals further ahead say more of the period's error than of their own (chosen).
+const PREDICTED_FRAMES_MAX: u64 = 16;
 /// Two stamps further apart say nothing about the period.
 const PERIOD_SPAN_MAX: Duration = Duration::from_secs(5);
 /// Looks at a camera without frames: as often as a reader tries to open a ring.
@@ -35,6 +37,8 @@ pub(crate) struct Camera {
     pub absent: Option<Absent>,
     /// Estimated frame period in nanoseconds, 0 = unknown.
     period_ns: f64,
+    /// Mean distance of arrivals from their prediction, nanoseconds.
+    deviation_ns: f64,
     /// When to look next; the heap entry with this instant is the valid one.
     pub look_at: Instant,
     /// The poll in which `newest` was read.
@@ -50,6 +54,7 @@ impl Camera {
             newest: None,
             absent: Some(Absent::NoRing),
             period_ns: 0.0,
+            deviation_ns: 0.0,
             look_at: Instant::FAR,
             read_in: 0,
         }
@@ -98,6 +103,10 @@ impl Camera {
             return;
         }
         let sample = base::time::nanos(span) as f64 / frames as f64;
+        if self.period_ns > 0.0 && frames <= PREDICTED_FRAMES_MAX {
+            let missed = (sample - self.period_ns).abs() * frames as f64;
+            self.deviation_ns += (missed - self.deviation_ns) * PERIOD_GAIN;
+        }
         // Several frames at once average their jitter out: they count for more.
         let gain = 1.0 - (1.0 - PERIOD_GAIN).powi(frames.min(64) as i32);
         self.period_ns = if self.period_ns == 0.0 {
@@ -118,13 +127,13 @@ impl Camera {
     }
 
     /// When to look for a frame that is published at or after `gate`: the first arrival that may
-    /// pass it, less `guard`; every `interval` once that has passed, more rarely the longer
-    /// it is overdue.
+    /// pass it, plus the mean deviation, at most `slack`, so that one look mostly suffices; every
+    /// `interval` once that has passed, more rarely the longer it is overdue.
     pub fn next_look(
         &self,
         now: Instant,
         gate: Instant,
-        guard: Duration,
+        slack: Duration,
         interval: Duration,
     ) -> Instant {
         if self.absent.is_some() {
@@ -139,7 +148,8 @@ impl Camera {
         let wanted = gate.0.saturating_sub(newest.published.0) as f64;
         let periods = (wanted / self.period_ns - 0.5).ceil().max(1.0);
         let arrival = newest.published + Duration::from_nanos((periods * self.period_ns) as u64);
-        let first = arrival.back(guard).max(gate);
+        let late = Duration::from_nanos(self.deviation_ns as u64).min(slack);
+        let first = (arrival + late).max(gate);
         if first > now {
             return first;
         }
@@ -205,13 +215,13 @@ mod tests {
         assert_eq!(seen[0], Seen::Frame { first: true, returned: true });
         assert!((camera.fps() - 25.0).abs() < 0.01, "{}", camera.fps());
         let last = camera.newest.unwrap().published;
-        let (guard, interval) = (Duration::from_millis(2), Duration::from_millis(1));
-        let look = |now, gate| camera.next_look(now, gate, guard, interval);
-        // No gate: the very next frame, 2 ms early.
-        assert_eq!(look(last, Instant::ZERO), last + Duration::from_millis(38));
+        let (slack, interval) = (Duration::from_millis(1), Duration::from_millis(1));
+        let look = |now, gate| camera.next_look(now, gate, slack, interval);
+        // No gate: the very next frame.
+        assert_eq!(look(last, Instant::ZERO), last + Duration::from_millis(40));
         // Gate 110 ms ahead: the third frame from now.
         let gate = last + Duration::from_millis(110);
-        assert_eq!(look(last, gate), last + Duration::from_millis(118));
+        assert_eq!(look(last, gate), last + Duration::from_millis(120));
         // Gate 90 ms ahead: the second frame may come late and pass it; not before the gate.
         let gate = last + Duration::from_millis(90);
         assert_eq!(look(last, gate), gate);
@@ -232,6 +242,25 @@ mod tests {
         assert_eq!(camera.read(at, Newest::Absent(Absent::Stale)), Seen::Nothing);
         let back = camera.read(at, Newest::Frame(stamp(0, at)));
         assert_eq!(back, Seen::Frame { first: false, returned: true });
+    }
+
+    #[test]
+    fn the_look_is_as_late_as_the_camera_mostly_is_and_no_later_than_the_slack() {
+        let first_look = |jitter: u64| {
+            let mut camera = Camera::new("a".parse().unwrap());
+            for id in 0..200 {
+                let at = Instant(1000 * MS + id * 40 * MS + (id % 2) * jitter);
+                camera.read(at, Newest::Frame(stamp(id, at)));
+            }
+            let last = camera.newest.unwrap().published;
+            let ms = Duration::from_millis(1);
+            camera.next_look(last, Instant::ZERO, ms, ms) - last
+        };
+        let micros = |jitter| (first_look(jitter).as_micros() as i64 - 40_000).abs();
+        assert!(micros(0) < 10, "{}", micros(0));
+        let some = first_look(MS / 2).as_micros();
+        assert!((40_300..40_700).contains(&some), "{some}");
+        assert!(first_look(20 * MS) <= Duration::from_millis(45));
     }
 
     #[test]

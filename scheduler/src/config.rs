@@ -13,8 +13,9 @@ pub struct Config {
     /// How often a camera is looked at while its next frame is awaited (design: every millisecond
     /// from the predicted arrival on).
     pub poll_interval: Duration,
-    /// How long before the predicted arrival the first look is (design: 2 ms).
-    pub arrival_guard: Duration,
+    /// The first look at a camera is at the predicted arrival plus its mean deviation, at most this
+    /// (chosen: a millisecond of age against a wake-up per sampled frame).
+    pub arrival_slack: Duration,
     /// A runner that owes an answer for longer is hung.
     pub hang_limit: Duration,
     /// How long before the token is expected to be free the next batch of a GPU is prepared
@@ -28,7 +29,7 @@ impl Default for Config {
             capacity: 1,
             capacities: Vec::new(),
             poll_interval: Duration::from_millis(1),
-            arrival_guard: Duration::from_millis(2),
+            arrival_slack: Duration::from_millis(1),
             hang_limit: limits::HANG_LIMIT,
             prepare_ahead: Duration::from_millis(3),
         }

@@ -388,8 +388,8 @@ impl Scheduler {
                     continue; // It waits for a device, and is read again at launch.
                 }
                 let look = if s.state == SubscriptionState::Active {
-                    let (guard, interval) = (self.config.arrival_guard, self.config.poll_interval);
-                    camera.next_look(self.now, s.gate, guard, interval)
+                    let (slack, interval) = (self.config.arrival_slack, self.config.poll_interval);
+                    camera.next_look(self.now, s.gate, slack, interval)
                 } else {
                     self.now + UNSERVED_LOOK
                 };
@@ -409,7 +409,8 @@ impl Scheduler {
 
     fn runner_up(&mut self, key: RunnerKey, info: RunnerInfo) {
         if self.refused.contains(&info.instance) {
-            self.queue.push_back(Output::Close { runner: key, reason: CloseReason::RefusedInstance });
+            self.queue
+                .push_back(Output::Close { runner: key, reason: CloseReason::RefusedInstance });
             return;
         }
         let model = self.model_ix(&info.model);
@@ -419,7 +420,8 @@ impl Scheduler {
         let earlier: Vec<_> = before.filter(|k| self.runners[k].model == model).collect();
         for other in earlier {
             if self.runners[&other].connected() {
-                self.queue.push_back(Output::Close { runner: other, reason: CloseReason::Replaced });
+                self.queue
+                    .push_back(Output::Close { runner: other, reason: CloseReason::Replaced });
                 self.lose_runner(other, RunnerState::Gone);
             }
             self.runners.remove(&other);

@@ -165,7 +165,7 @@ impl Config {
             out.u32(*capacity);
         }
         for duration in
-            [self.poll_interval, self.arrival_guard, self.hang_limit, self.prepare_ahead]
+            [self.poll_interval, self.arrival_slack, self.hang_limit, self.prepare_ahead]
         {
             out.duration(duration);
         }
@@ -182,7 +182,7 @@ impl Config {
             capacity,
             capacities,
             poll_interval: reader.duration()?,
-            arrival_guard: reader.duration()?,
+            arrival_slack: reader.duration()?,
             hang_limit: reader.duration()?,
             prepare_ahead: reader.duration()?,
         })

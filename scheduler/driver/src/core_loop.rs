@@ -4,10 +4,10 @@ use crate::convert::{self, Parameters};
 use crate::links::{Link, RUNNER_OUT_BYTES_MAX, SERVE_OUT_BYTES_MAX};
 use crate::recorder::{Recorded, Recorder};
 use crate::rings::Rings;
-use crate::sockets::{FromSockets, Sockets, ToSockets};
+use crate::sockets::{Event, Sockets, ToSockets};
 use crate::{DriverError, Options};
 use base::{CameraId, InstanceId, Instant};
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipc::clock;
 use ipc::desired::DesiredState;
 use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results};
@@ -21,7 +21,7 @@ use std::time::Duration;
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// While bytes wait for a slow peer, it is offered them this often.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
-/// Socket events between the threads; at the bound the sockets thread waits, not the core.
+/// Events on their way to the core's thread; at the bound the senders wait, not the core.
 const EVENTS_MAX: usize = 4096;
 
 struct RunnerLink {
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
     let instance = random_instance().map_err(failed("draw a random number"))?;
     let (events_in, events) = bounded(EVENTS_MAX);
     let (orders, orders_out) = unbounded();
-    let (desired_in, desired) = bounded(1);
+    let desired_in = events_in.clone();
 
     let sockets = Sockets::new(options.directories.clone(), instance, events_in, orders_out);
     let until = stop.clone();
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
         .name("desired".into())
         .spawn(move || {
             let problem = |error: &ipc::desired::LoadError| tracing::warn!("{error}");
-            let apply = |state: DesiredState| desired_in.send(state).is_ok();
+            let apply = |s: DesiredState| desired_in.send(Event::Desired(Box::new(s))).is_ok();
             if let Err(error) = ipc::desired::follow(&path, apply, problem) {
                 tracing::error!("desired state {} can't be followed: {error}", path.display());
             }
@@ -93,39 +93,27 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
         next_status: now,
         models_changed: false,
     };
-    this.run(&events, &desired, stop);
+    this.run(&events);
     // `stop` is set: the thread ends at its next poll.
     let _ = sockets.join();
     Ok(())
 }
 
 impl Loop {
-    fn run(
-        &mut self,
-        events: &Receiver<FromSockets>,
-        desired: &Receiver<DesiredState>,
-        stop: &Stop,
-    ) {
-        let mut desired = desired.clone();
-        while !stop.is_set() {
+    /// Until it is told to stop.
+    fn run(&mut self, events: &Receiver<Event>) {
+        loop {
             let wake = self.drain();
-            let now = clock::monotonic();
-            let wait = (wake - now).min(STATUS_INTERVAL);
-            let timer = crossbeam_channel::after(wait);
-            crossbeam_channel::select_biased! {
-                recv(events) -> event => match event {
-                    Ok(event) => self.event(event),
-                    Err(_) => return,
-                },
-                recv(desired) -> state => match state {
-                    Ok(state) => self.desired(&state),
-                    // The follower ended; what was applied stays in force.
-                    Err(_) => desired = crossbeam_channel::never(),
-                },
-                recv(timer) -> _ => {}
-            }
-            while let Ok(event) = events.try_recv() {
-                self.event(event);
+            let wait = (wake - clock::monotonic()).min(STATUS_INTERVAL);
+            let first = match events.recv_timeout(wait) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for event in first.into_iter().chain(events.try_iter()) {
+                if !self.event(event) {
+                    return;
+                }
             }
         }
     }
@@ -148,9 +136,12 @@ impl Loop {
         tracing::info!("desired state revision {revision}: {count} subscriptions");
     }
 
-    fn event(&mut self, event: FromSockets) {
+    /// False = stop.
+    fn event(&mut self, event: Event) -> bool {
         match event {
-            FromSockets::RunnerUp { runner, hello, stream } => {
+            Event::Stop => return false,
+            Event::Desired(state) => self.desired(&state),
+            Event::RunnerUp { runner, hello, stream } => {
                 let info = convert::runner_info(&hello);
                 let link = Link::new(stream, RUNNER_OUT_BYTES_MAX);
                 tracing::info!(
@@ -164,11 +155,11 @@ impl Loop {
                 self.models_changed = true;
                 self.handle(Input::RunnerUp { runner, info });
             }
-            FromSockets::Runner { runner, message } => match convert::input(runner, *message) {
+            Event::Runner { runner, message } => match convert::input(runner, *message) {
                 Some(input) => self.handle(input),
                 None => self.close(runner, CloseReason::Protocol("it sent a scheduler's message")),
             },
-            FromSockets::RunnerDown { runner } => {
+            Event::RunnerDown { runner } => {
                 if let Some(gone) = self.runners.remove(&runner) {
                     tracing::warn!(
                         "runner {} on {} is gone",
@@ -179,16 +170,17 @@ impl Loop {
                 self.models_changed = true;
                 self.handle(Input::RunnerDown { runner });
             }
-            FromSockets::RunnerGone { instance } => self.handle(Input::RunnerGone { instance }),
-            FromSockets::ServeUp { stream } => {
+            Event::RunnerGone { instance } => self.handle(Input::RunnerGone { instance }),
+            Event::ServeUp { stream } => {
                 self.serve = Some(Link::new(stream, SERVE_OUT_BYTES_MAX));
                 self.models_changed = true;
                 self.next_status = clock::monotonic();
             }
-            FromSockets::ServeDown => {
+            Event::ServeDown => {
                 self.results_dropped += self.serve.take().map_or(0, |link| link.dropped());
             }
         }
+        true
     }
 
     fn close(&mut self, runner: RunnerKey, reason: CloseReason) {

@@ -4,6 +4,7 @@
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
 use base::{DeviceId, InstanceId, ModelId};
 use crossbeam_channel::{Receiver, Sender};
+use ipc::desired::DesiredState;
 use ipc::directories::Directories;
 use ipc::framing::{self, Reassembly};
 use ipc::instance::InstanceLock;
@@ -19,13 +20,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What the core's thread learns from the sockets.
-pub(crate) enum FromSockets {
-    RunnerUp { runner: RunnerKey, hello: Box<Hello>, stream: Arc<UnixStream> },
-    Runner { runner: RunnerKey, message: Box<RunnerMessage> },
-    RunnerDown { runner: RunnerKey },
-    RunnerGone { instance: InstanceId },
-    ServeUp { stream: Arc<UnixStream> },
+/// What the core's thread is told.
+pub(crate) enum Event {
+    /// The process should end.
+    Stop,
+    /// A new desired state.
+    Desired(Box<DesiredState>),
+    RunnerUp {
+        runner: RunnerKey,
+        hello: Box<Hello>,
+        stream: Arc<UnixStream>,
+    },
+    Runner {
+        runner: RunnerKey,
+        message: Box<RunnerMessage>,
+    },
+    RunnerDown {
+        runner: RunnerKey,
+    },
+    RunnerGone {
+        instance: InstanceId,
+    },
+    ServeUp {
+        stream: Arc<UnixStream>,
+    },
     ServeDown,
 }
 
@@ -57,7 +75,7 @@ struct Peer {
 pub(crate) struct Sockets {
     pub directories: Directories,
     pub instance: InstanceId,
-    pub events: Sender<FromSockets>,
+    pub events: Sender<Event>,
     pub orders: Receiver<ToSockets>,
     peers: Vec<Peer>,
     serve: Option<Arc<UnixStream>>,
@@ -74,7 +92,7 @@ impl Sockets {
     pub fn new(
         directories: Directories,
         instance: InstanceId,
-        events: Sender<FromSockets>,
+        events: Sender<Event>,
         orders: Receiver<ToSockets>,
     ) -> Sockets {
         Sockets {
@@ -92,7 +110,7 @@ impl Sockets {
         }
     }
 
-    /// Runs until `stop` or until nobody listens any more.
+    /// Runs until `stop`.
     pub fn run(mut self, stop: &Stop) {
         let mut scanned: Option<Instant> = None;
         loop {
@@ -104,7 +122,10 @@ impl Sockets {
                 self.scan();
             }
             let wait = SCAN.saturating_sub(scanned.map_or(SCAN, |at| at.elapsed()));
-            let Some(ready) = self.poll(stop, wait) else { return };
+            let Some(ready) = self.poll(stop, wait) else {
+                self.tell(Event::Stop);
+                return;
+            };
             // From the back: removing a peer does not move the ones before it.
             for at in ready.into_iter().rev() {
                 self.read(at);
@@ -148,12 +169,12 @@ impl Sockets {
             _ => {
                 self.serve = None;
                 tracing::warn!("serve is gone; results are dropped until it is back");
-                self.tell(FromSockets::ServeDown);
+                self.tell(Event::ServeDown);
             }
         }
     }
 
-    fn tell(&self, event: FromSockets) {
+    fn tell(&self, event: Event) {
         // The core's thread ends only together with this one.
         let _ = self.events.send(event);
     }
@@ -184,7 +205,7 @@ impl Sockets {
             let message = message.map_err(|e| e.to_string())?;
             match (peer.key, message) {
                 (Some(runner), message) => {
-                    self.tell(FromSockets::Runner { runner, message: Box::new(message) });
+                    self.tell(Event::Runner { runner, message: Box::new(message) });
                 }
                 (None, RunnerMessage::Hello(hello)) => self.greet(at, hello)?,
                 (None, other) => return Err(format!("first message is not Hello: {other:?}")),
@@ -212,7 +233,7 @@ impl Sockets {
         self.next_key += 1;
         peer.key = Some(runner);
         let stream = peer.stream.clone();
-        self.tell(FromSockets::RunnerUp { runner, hello: Box::new(hello), stream });
+        self.tell(Event::RunnerUp { runner, hello: Box::new(hello), stream });
         Ok(())
     }
 
@@ -231,7 +252,7 @@ impl Sockets {
             }
         }
         if let Some(runner) = peer.key {
-            self.tell(FromSockets::RunnerDown { runner });
+            self.tell(Event::RunnerDown { runner });
         }
     }
 
@@ -247,7 +268,7 @@ impl Sockets {
             .collect();
         for instance in gone {
             self.refused.remove(&instance);
-            self.tell(FromSockets::RunnerGone { instance });
+            self.tell(Event::RunnerGone { instance });
         }
         for at in (0..self.peers.len()).rev() {
             if self.peers[at].key.is_none() && self.peers[at].since.elapsed() > HANG_LIMIT {
@@ -260,7 +281,7 @@ impl Sockets {
             let stream = Arc::new(stream);
             self.serve = Some(stream.clone());
             tracing::info!("connected to serve");
-            self.tell(FromSockets::ServeUp { stream });
+            self.tell(Event::ServeUp { stream });
         }
         let Ok(entries) = std::fs::read_dir(&self.directories.runtime) else { return };
         let now = Instant::now();
