@@ -210,7 +210,8 @@ impl ClipReader {
             let length = if packet.duration() > 0 { packet.duration() } else { self.period };
             let end = sent.saturating_add(length);
             self.next_sent = end;
-            let loss = std::mem::take(&mut self.loss);
+            // A key frame leans on nothing before it.
+            let loss = std::mem::take(&mut self.loss) && !key;
             return Ok(Some(ClipUnit { sent, shown, end, key, new_parameters, loss, data }));
         }
     }
@@ -221,7 +222,7 @@ impl ClipReader {
 }
 
 fn open_input(path: &Path) -> Result<Input, ClipError> {
-    decoder::silence();
+    decoder::initialise();
     let error = |detail: String| ClipError { path: path.to_owned(), detail };
     // Asked first: the system's words are better than the library's.
     let metadata = fs::File::open(path)

@@ -12,10 +12,15 @@ use std::sync::Once;
 /// Pictures that may be inside the decoder (16 is the most that both standards allow).
 const PENDING_MAX: usize = 32;
 
-/// libavcodec and libavformat print nothing: what matters is counted and told by us.
-pub fn silence() {
+/// Before the first use of the libraries: they print nothing (what matters is counted and told by
+/// us), and their errors have words.
+pub fn initialise() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| ff::log::set_level(ff::log::Level::Quiet));
+    ONCE.call_once(|| {
+        // Can't fail with the FFmpeg versions in use; without it errors are empty texts.
+        let _ = ff::init();
+        ff::log::set_level(ff::log::Level::Quiet);
+    });
 }
 
 /// Why a picture can't be exported. It will not get better by itself.
@@ -83,7 +88,7 @@ impl<T> Decoder<T> {
     /// # Errors
     /// [`DecoderError::Codec`].
     pub fn new(codec: Codec, hints: Hints) -> Result<Decoder<T>, DecoderError> {
-        silence();
+        initialise();
         let error = |e: String| DecoderError::Codec(codec, e);
         let id = match codec {
             Codec::H264 => ff::codec::Id::H264,
@@ -281,5 +286,111 @@ pub fn range(range: ff::color::Range) -> ColourRange {
         ff::color::Range::MPEG => ColourRange::Limited,
         ff::color::Range::JPEG => ColourRange::Full,
         ff::color::Range::Unspecified => ColourRange::Unspecified,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::{ClipReader, ClipUnit};
+    use std::path::Path;
+
+    /// The first 45 units of the demo clip: key frames at 0, 20 and 40, no B-frames.
+    fn units() -> (Vec<ClipUnit>, Hints) {
+        let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/pedestrians.mp4");
+        let mut reader = ClipReader::open(&clip).unwrap();
+        let units = (0..45).map(|_| reader.next().unwrap().unwrap()).collect();
+        (units, reader.info().hints)
+    }
+
+    /// Decodes; `damage` may change a unit and add flags. Returns (tag, flags) per picture.
+    fn decode(
+        damage: impl Fn(usize, &mut Vec<u8>) -> UnitFlags,
+    ) -> (Vec<(usize, FrameFlags)>, u64) {
+        let (units, hints) = units();
+        let mut decoder = Decoder::new(Codec::H264, hints).unwrap();
+        let mut out = Vec::new();
+        for (n, mut unit) in units.into_iter().enumerate() {
+            let flags = damage(n, &mut unit.data).with(UnitFlags::when(unit.key, UnitFlags::KEY));
+            if unit.data.is_empty() {
+                continue;
+            }
+            decoder.submit(&mut ff::Packet::copy(&unit.data), flags, n);
+            while let Some(decoded) = decoder.next().unwrap() {
+                out.push((decoded.tag, decoded.flags));
+            }
+        }
+        (out, decoder.errors())
+    }
+
+    fn numbers(out: &[(usize, FrameFlags)], flag: FrameFlags) -> Vec<usize> {
+        out.iter().filter(|(_, flags)| flags.has(flag)).map(|(n, _)| *n).collect()
+    }
+
+    #[test]
+    fn each_unit_comes_out_at_once_with_its_tag_and_key_flag() {
+        let (units, hints) = units();
+        let mut decoder = Decoder::new(Codec::H264, hints).unwrap();
+        for (n, unit) in units.iter().enumerate() {
+            let flags = UnitFlags::when(unit.key, UnitFlags::KEY)
+                .with(UnitFlags::when(n == 7, UnitFlags::DISCONTINUITY))
+                .with(UnitFlags::when(n < 3, UnitFlags::PREROLL));
+            decoder.submit(&mut ff::Packet::copy(&unit.data), flags, n);
+            let decoded = decoder.next().unwrap().expect("no delay without B-frames");
+            assert_eq!((decoded.tag, decoded.preroll), (n, n < 3));
+            assert_eq!(decoded.flags.has(FrameFlags::KEY), n % 20 == 0);
+            assert_eq!(decoded.flags.has(FrameFlags::DISCONTINUITY), n == 7);
+            assert!(!decoded.flags.has(FrameFlags::CORRUPT));
+            assert!(decoder.next().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn loss_marks_frames_corrupt_up_to_the_next_key_frame() {
+        let (out, errors) = decode(|n, _| UnitFlags::when(n == 5, UnitFlags::LOSS));
+        assert_eq!(numbers(&out, FrameFlags::CORRUPT), (5..20).collect::<Vec<_>>());
+        assert_eq!((out.len(), errors), (45, 0));
+    }
+
+    #[test]
+    fn damaged_bytes_mark_frames_corrupt_up_to_the_next_key_frame() {
+        let (out, errors) = decode(|n, data| {
+            if n == 25 {
+                let length = data.len();
+                data[length / 3..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            }
+            UnitFlags::default()
+        });
+        let corrupt = numbers(&out, FrameFlags::CORRUPT);
+        assert!(errors > 0);
+        assert_eq!(corrupt.last(), Some(&39));
+        assert!(matches!(corrupt[0], 25 | 26), "{corrupt:?}");
+        assert_eq!(corrupt.len(), 40 - corrupt[0]);
+    }
+
+    #[test]
+    fn nonsense_is_counted_and_the_next_key_frame_is_clean() {
+        let (out, errors) = decode(|n, data| {
+            if (1..20).contains(&n) {
+                data.iter_mut().enumerate().for_each(|(i, b)| *b = (i * n * 31) as u8);
+            }
+            UnitFlags::default()
+        });
+        assert!(errors > 0);
+        let clean = |n: &usize| *n == 0 || *n >= 20;
+        assert!(numbers(&out, FrameFlags::CORRUPT).iter().all(|n| !clean(n)));
+        assert_eq!(out.iter().filter(|(n, _)| clean(n)).count(), 26);
+    }
+
+    #[test]
+    fn before_the_first_key_frame_everything_is_corrupt_or_nothing_comes() {
+        let (out, _) = decode(|n, data| {
+            if n == 0 {
+                data.clear();
+            }
+            UnitFlags::default()
+        });
+        assert!(out.iter().all(|(n, flags)| *n >= 20 || flags.has(FrameFlags::CORRUPT)));
+        assert_eq!(numbers(&out, FrameFlags::KEY), [20, 40]);
     }
 }

@@ -358,6 +358,37 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_is_started_when_export_is_on_and_never_when_it_is_off() {
+        let root = tempfile::tempdir().unwrap();
+        let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/pedestrians.mp4");
+        let state = DesiredState {
+            format: desired::FORMAT,
+            revision: 1,
+            written_utc: String::new(),
+            cameras: vec![row("a", clip)],
+            subscriptions: vec![],
+        };
+        for export_enabled in [false, true] {
+            let marker = root.path().join("worker-was-started");
+            let shm = root.path().join("shm");
+            let (running, all_ended) = unbounded();
+            let decode_command = vec!["touch".into(), marker.clone().into_os_string()];
+            let common = Common { shm: shm.clone(), decode_command, running };
+            let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
+            let mut fleet = Fleet { common, export_enabled, cameras, leaving, swept: false };
+            fleet.reconcile(&state, clock::monotonic());
+            for _ in 0..60_000 {
+                if !export_enabled || marker.exists() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            fleet.stop(&all_ended);
+            assert_eq!((marker.exists(), shm.exists()), (export_enabled, false));
+        }
+    }
+
+    #[test]
     fn a_second_instance_is_told_who_holds_what_and_the_lock_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let directories = Directories {
