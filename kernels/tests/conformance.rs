@@ -1,4 +1,5 @@
 //! Every fast path against the f64 oracle, over sizes, regions, layouts, types, colours.
+#![allow(clippy::unwrap_used)]
 
 use base::model::{ColourOrder, DType, InputSpec, Layout, Resize};
 use base::{ColourMatrix, ColourRange, Picture, Rect, Size};

@@ -5,6 +5,7 @@
 //! a score within 0.03. Unfounded: one of ours with score >= 0.5 has no reference box (score > 0.4)
 //! of its class at IoU >= 0.5. At least 99 % found, at most 1 % unfounded; the same run with a
 //! wrong colour range, channel order or fit has to fail.
+#![allow(clippy::unwrap_used)]
 
 use base::model::{ColourOrder, ModelSpec, Resize};
 use base::{ColourRange, Detection, FrameDetections, Picture, Rect};

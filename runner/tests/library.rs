@@ -1,5 +1,6 @@
 //! ONNX Runtime that is missing or is something else: one clear line, no panic, and a later attempt
 //! with the right one works. Alone in its process, since a process loads the library once.
+#![allow(clippy::unwrap_used)]
 
 use runner::{EngineError, EngineOptions, default_cache_dir, engine, model_check, model_yaml};
 use std::path::{Path, PathBuf};

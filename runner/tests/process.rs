@@ -1,5 +1,6 @@
 //! The shipped model through the whole process: frames of the clip in a real ring, a scheduler on
 //! the socket. And models that are not what they say.
+#![allow(clippy::unwrap_used)]
 
 use base::limits::PROTOCOL_VERSION;
 use base::{CameraId, FrameFlags, FrameInfo, InstanceId, MediaTime, Picture, Rect, UtcNanos};

@@ -91,9 +91,13 @@ impl Packed {
         }
         self.luma_row = Some(row);
         let (upper, lower) = plane[row * stride..(row + 2) * stride].split_at(stride);
+        let pair = |row: &[u8], at: usize| {
+            let two: [u8; 2] = row[at..at + 2].try_into().expect("a slice of two bytes");
+            u32::from(u16::from_le_bytes(two))
+        };
         for (taps, index) in self.luma.iter_mut().zip(&x.index) {
             let at = *index as usize;
-            *taps = u32::from_le_bytes([upper[at], upper[at + 1], lower[at], lower[at + 1]]);
+            *taps = pair(upper, at) | pair(lower, at) << 16;
         }
     }
 
@@ -208,9 +212,13 @@ fn row(packed: &Packed, x: [&[f32]; 2], y: [f32; 2], colour: &Colour, out: [&mut
 }
 
 /// Three rows to one row of triples.
-pub(super) fn interleave(lines: &[Vec<f32>; 3], out: &mut [f32]) {
+pub(super) fn interleave<T: Copy>(lines: [&[T]; 3], out: &mut [T]) {
     let [a, b, c] = lines;
-    for (((to, a), b), c) in out.chunks_exact_mut(3).zip(a).zip(b).zip(c) {
-        to.copy_from_slice(&[*a, *b, *c]);
+    let n = a.len();
+    let (b, c, out) = (&b[..n], &c[..n], &mut out[..3 * n]);
+    for i in 0..n {
+        out[3 * i] = a[i];
+        out[3 * i + 1] = b[i];
+        out[3 * i + 2] = c[i];
     }
 }

@@ -80,7 +80,7 @@ impl OnnxEngine {
         let outputs = outputs
             .into_iter()
             .zip(&self.output_names)
-            .map(|(value, name)| Output::new(value, name, members))
+            .map(|(value, name)| Output::boxed(value, name, members))
             .collect::<Result<Vec<_>, String>>()
             .map_err(|why| EngineError::Run { members, why })?;
         Ok(Finished { frames, fits, outputs, preprocessed, executed })
@@ -251,7 +251,8 @@ struct Output {
 }
 
 impl Output {
-    fn new(value: DynValue, name: &str, members: usize) -> Result<Box<dyn OutputTensor>, String> {
+    /// Checks the tensor once.
+    fn boxed(value: DynValue, name: &str, members: usize) -> Result<Box<dyn OutputTensor>, String> {
         let (shape, values) = value
             .try_extract_tensor::<f32>()
             .map_err(|e| format!("output `{name}`: {}", one_line(&e.to_string())))?;
@@ -269,7 +270,7 @@ impl OutputTensor for Output {
     }
 
     fn values(&self) -> &[f32] {
-        let (_, values) = self.value.try_extract_tensor::<f32>().expect("checked in `new`");
+        let (_, values) = self.value.try_extract_tensor::<f32>().expect("checked in `boxed`");
         values
     }
 }
