@@ -5,6 +5,7 @@ mod config;
 mod decode;
 mod ingest;
 mod model;
+mod replay;
 mod ring;
 mod runner;
 mod scheduler;
@@ -60,6 +61,8 @@ pub enum Command {
     Model(model::Args),
     /// Run the scheduler in virtual time
     Sim(sim::Args),
+    /// Run a recorded trace of the scheduler again and compare
+    Replay(replay::Args),
     /// Verify and repair the store while serve is not running
     Check,
     /// Check or show the configuration
@@ -79,6 +82,7 @@ impl Command {
             Command::Ring(_) => "ring",
             Command::Model(_) => "model",
             Command::Sim(_) => "sim",
+            Command::Replay(_) => "replay",
             Command::Check => "check",
             Command::Config(_) => "config",
         }
@@ -103,6 +107,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Ring(args) => ring::run(&args, &optional()?),
         Command::Model(args) => model::run(args, &optional()?),
         Command::Sim(args) => sim::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Check => check::run(&optional()?),
         Command::Config(args) => config::run(&args, &optional()?),
     }

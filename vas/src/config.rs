@@ -191,8 +191,7 @@ impl Config {
     /// [`ConfigError`], with every problem of the file at once.
     pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
         let given = file.unwrap_or(Path::new(FILE_NAME));
-        let unreadable =
-            |source| ConfigError::Unreadable { file: given.to_owned(), source };
+        let unreadable = |source| ConfigError::Unreadable { file: given.to_owned(), source };
         let text = fs::read_to_string(given).map_err(unreadable)?;
         let absolute = std::path::absolute(given).map_err(unreadable)?;
         Config::parse(&text, &absolute, &Environment::current()).map_err(|problems| {
@@ -323,9 +322,8 @@ fn read(
     let store_empty = events.boolean("store_empty").is_some_and(|at| at.value);
     let retention_days = events.parsed("retention", |text| {
         let days = text.strip_suffix('d').and_then(|n| n.parse::<u64>().ok());
-        days.filter(|days| (1..=RETENTION_DAYS_MAX).contains(days)).ok_or_else(|| {
-            format!("must be whole days, \"1d\" to \"{RETENTION_DAYS_MAX}d\"")
-        })
+        days.filter(|days| (1..=RETENTION_DAYS_MAX).contains(days))
+            .ok_or_else(|| format!("must be whole days, \"1d\" to \"{RETENTION_DAYS_MAX}d\""))
     });
     events.finish();
 

@@ -22,6 +22,7 @@ pub fn init(name: &'static str, under_up: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(false)
         .event_format(line)
         .init();
 }

@@ -57,7 +57,7 @@ pub struct Wishes {
 pub fn run(config: &Config, wishes: Wishes) -> Result<ExitCode, Failure> {
     let stop = signals::stop()?;
     prepare(config)?;
-    let lock = InstanceLock::take(&config.directories.instance_lock("up"), "vas up")?;
+    let lock = InstanceLock::take(&config.directories.instance_lock("up"), "another `vas up`")?;
     let screen = Screen::new(wishes.table);
     let parts = Part::all(config)?;
     let mut node = Node { config, wishes, screen, parts, started: Instant::now(), serving: false };
@@ -167,7 +167,9 @@ impl Node<'_> {
             let Some(status) = part.ended()? else { continue };
             let name = part.name();
             if part.is_serve() && !self.serving {
-                return Err(format!("serve did not start ({status}); its reason stands above").into());
+                return Err(
+                    format!("serve did not start ({status}); its reason stands above").into()
+                );
             }
             self.screen.note(&format!(
                 "{name} ended ({status}); nothing restarts it, the others go on; start it again with: {}",
@@ -182,7 +184,7 @@ impl Node<'_> {
             return;
         }
         self.serving = true;
-        self.screen.note(&format!("up: http://{}/", self.config.bind));
+        self.screen.note(&format!("the node runs: http://{}/", self.config.bind));
     }
 
     fn status(&self) -> io::Result<Status> {
@@ -200,7 +202,8 @@ impl Node<'_> {
     }
 
     fn summary(&self) -> Result<ExitCode, Failure> {
-        let status = self.status().map_err(|e| format!("no summary, serve does not answer: {e}"))?;
+        let status =
+            self.status().map_err(|e| format!("no summary, serve does not answer: {e}"))?;
         self.screen.end_table();
         print!("{}", view::summary(&status, self.started.elapsed()));
         if status.persons() > 0 {

@@ -44,7 +44,20 @@ const LAYERS: &[Row] = &[
         ],
     ),
     // Beside the product.
-    ("benches", &["base", "ipc", "kernels", "runner", "scheduler", "scheduler-sim", "store"]),
+    (
+        "benches",
+        &[
+            "base",
+            "ingest",
+            "ipc",
+            "kernels",
+            "runner",
+            "scheduler",
+            "scheduler-driver",
+            "scheduler-sim",
+            "store",
+        ],
+    ),
     ("xtask", &[]),
 ];
 

@@ -23,6 +23,13 @@ pub struct Args {
 pub fn run(args: &Args, config: &Config) -> Outcome {
     let shm = &config.directories.shm;
     match &args.camera {
+        Some(camera) if !shm.join(camera.as_str()).exists() => {
+            return Err(format!(
+                "camera {camera} has no ring in {}; `vas ring` lists those there are",
+                shm.display()
+            )
+            .into());
+        }
         Some(camera) => {
             let report = ring::inspect(shm, camera)?;
             print!("{}", details(&report));
@@ -112,7 +119,9 @@ fn details(report: &RingReport) -> String {
                 record.info.media.0,
                 flags(record.info.flags)
             ),
-            None if sequence % 2 == 1 => writeln!(text, "{number:>5} {sequence:>9}   being written"),
+            None if sequence % 2 == 1 => {
+                writeln!(text, "{number:>5} {sequence:>9}   being written")
+            }
             None => writeln!(text, "{number:>5} {sequence:>9}   empty"),
         }
         .expect("writing to a string");

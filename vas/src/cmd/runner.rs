@@ -41,8 +41,9 @@ pub fn run(args: Args, config: Config) -> Outcome {
 /// # Errors
 /// When there is no cache folder.
 pub fn engine(config: &Config) -> Result<EngineOptions, Failure> {
-    let cache_dir = runner::default_cache_dir()
-        .ok_or("neither XDG_CACHE_HOME nor HOME is an absolute path; set one, for the cache folder")?;
+    let cache_dir = runner::default_cache_dir().ok_or(
+        "neither XDG_CACHE_HOME nor HOME is an absolute path; set one, for the cache folder",
+    )?;
     let threads = config.threads;
     Ok(EngineOptions { onnxruntime: config.onnxruntime.clone(), cache_dir, threads })
 }

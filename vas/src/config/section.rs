@@ -92,7 +92,14 @@ pub struct Section<'t> {
 
 impl<'t> Section<'t> {
     fn new(source: &Rc<Source>, name: String, line: usize, table: DeTable<'t>) -> Section<'t> {
-        Section { source: Rc::clone(source), name, line, table, known: Vec::new(), absent: Vec::new() }
+        Section {
+            source: Rc::clone(source),
+            name,
+            line,
+            table,
+            known: Vec::new(),
+            absent: Vec::new(),
+        }
     }
 
     /// Notes a problem with `key`.

@@ -77,7 +77,10 @@ fn every_key_has_its_meaning() {
     assert_eq!((yard.main_url.as_str(), yard.enabled), ("file:///srv/yard.mp4", Some(false)));
     assert_eq!(config.models[0].dir, Path::new("/etc/vas/models/nanodet"));
     let [first, second] = &config.assignments[..] else { panic!("{:?}", config.assignments) };
-    assert_eq!((first.desired_fps, first.priority, first.deadline_ms), (Some(5.0), Some(75), Some(400)));
+    assert_eq!(
+        (first.desired_fps, first.priority, first.deadline_ms),
+        (Some(5.0), Some(75), Some(400))
+    );
     let parameters = serde_json::json!(
         {"classes": ["person"], "threshold": 0.5, "nested": {"a": [1, true]}}
     );
@@ -136,7 +139,10 @@ fn values_of_the_wrong_type_or_range_say_value_and_rule() {
         ("priority = 101", "is 101, must be a whole number from 0 to 100"),
         ("priority = -1", "is -1, must be a whole number from 0 to 100"),
         ("priority = 50.5", "is 50.5, must be a whole number from 0 to 100"),
-        ("priority = 99999999999999999999", "is 99999999999999999999, must be a whole number from 0 to 100"),
+        (
+            "priority = 99999999999999999999",
+            "is 99999999999999999999, must be a whole number from 0 to 100",
+        ),
         ("deadline_ms = 0", "is 0, must be a whole number from 1 to 8000"),
         ("deadline_ms = true", "is true, must be a whole number from 1 to 8000"),
         ("enabled = 1", "is 1, must be true or false"),
@@ -159,7 +165,9 @@ fn places_and_addresses_are_checked() {
     check_problems("[http]\nbind = \"8080\"\n", &[&format!("2: {bad}")]);
     check_problems(
         "[http]\nbind = \"0.0.0.0:8080\"\n",
-        &["2: `bind` in [http] is 0.0.0.0:8080, must be a loopback address: requests are not authenticated"],
+        &[
+            "2: `bind` in [http] is 0.0.0.0:8080, must be a loopback address: requests are not authenticated",
+        ],
     );
     check_problems(
         "[dirs]\nshm = \"\"\nstate = 3\n",
@@ -230,10 +238,7 @@ fn the_environment_wins_over_frame_export() {
     assert_eq!(with("", Some("true")), Ok(true));
     assert_eq!(with(on, Some("0")), Ok(false));
     let problems = with(on, Some("maybe")).unwrap_err();
-    assert_eq!(
-        problems[0].text,
-        "AI_FRAME_EXPORT_ENABLED is \"maybe\", must be true or false"
-    );
+    assert_eq!(problems[0].text, "AI_FRAME_EXPORT_ENABLED is \"maybe\", must be true or false");
 }
 
 #[test]

@@ -36,7 +36,16 @@ pub fn table(status: &Status, since: Duration, ended: &[&str]) -> String {
         &mut text,
         format_args!(
             "{:<14} {:<16} {:>6} {:>7} {:>5} {:>8} {:>8} {:>9} {:>9}  {}",
-            "camera", "model", "fps", "granted", "max", "results", "persons", "age p50", "age p99", "state"
+            "camera",
+            "model",
+            "fps",
+            "granted",
+            "max",
+            "results",
+            "persons",
+            "age p50",
+            "age p99",
+            "state"
         ),
     );
     for subscription in &status.subscriptions {

@@ -1,0 +1,133 @@
+//! Commands that end by themselves: configuration, rings, models, simulation.
+
+use crate::node::{Place, clip, model, root, stderr, stdout, vas};
+use std::fs;
+
+#[test]
+fn a_wrong_configuration_is_told_with_file_line_and_remedy() {
+    let place = Place::new("");
+    let text = "[http]\nbnd = \"127.0.0.1:80\"\n\n[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\n\
+                desired_fps = 300\n";
+    fs::write(place.config(), text).unwrap();
+    let file = place.config_text();
+    let expected = format!(
+        "{file}:2: unknown key `bnd` in [http]; did you mean `bind`?\n\
+         {file}:7: `desired_fps` in [[assignment]] is 300, must be a number from 0.1 to 30\n"
+    );
+    for command in [&["config", "check"][..], &["up"], &["serve"], &["ring"]] {
+        let output = place.vas(command);
+        assert_eq!(stderr(&output), expected, "{command:?}");
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let output = vas(&["up", "--config", "/nowhere/vas.toml"]);
+    assert_eq!(
+        stderr(&output),
+        "configuration /nowhere/vas.toml can't be read: No such file or directory (os error 2); name \
+         another with --config FILE\n"
+    );
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn config_check_warns_and_show_prints_what_holds() {
+    let place = Place::new("[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\n");
+    let output = place.vas(&["config", "check"]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    assert!(text.contains("warning: assignment of model `m` names camera `a`"), "{text}");
+    assert!(text.ends_with("0 cameras, 0 models, 1 assignments: valid\n"), "{text}");
+    let shown = stdout(&place.vas(&["config", "show"]));
+    assert!(shown.contains(&format!("bind = \"127.0.0.1:{}\"", place.port)), "{shown}");
+    assert!(shown.contains("enabled = false  # AI_FRAME_EXPORT_ENABLED overrides it"), "{shown}");
+}
+
+#[test]
+fn rings_that_are_not_there_are_told() {
+    let place = Place::new("");
+    let output = place.vas(&["ring"]);
+    assert_eq!(stdout(&output), format!("no rings in {}\n", place.rings().display()));
+    assert!(output.status.success());
+    let output = place.vas(&["ring", "door"]);
+    let rings = place.rings();
+    let expected = format!(
+        "vas ring: camera door has no ring in {}; `vas ring` lists those there are\n",
+        rings.display()
+    );
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(output.status.code(), Some(1));
+    let output = place.vas(&["ring", "../x"]);
+    assert!(stderr(&output).contains("camera id `../x` is not 1 to 64 characters"));
+}
+
+#[test]
+fn model_check_tells_a_good_folder_from_bad_ones() {
+    let place = Place::new("");
+    let good = place.vas(&["model", "check", model().to_str().unwrap()]);
+    assert!(good.status.success(), "{}", stderr(&good));
+    assert!(stdout(&good).contains("nanodet_g_416"), "{}", stdout(&good));
+
+    let missing = place.vas(&["model", "check", "/nowhere/model"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).starts_with("no model at /nowhere/model:"), "{}", stderr(&missing));
+
+    let folder = place.folder.path().join("model");
+    fs::create_dir(&folder).unwrap();
+    let yaml = fs::read_to_string(model().join("model.yaml")).unwrap();
+    fs::write(folder.join("model.yaml"), format!("{yaml}\nconfidence_treshold: 0.5\n")).unwrap();
+    let line = yaml.lines().count() + 2;
+    let wrong = place.vas(&["model", "check", folder.to_str().unwrap()]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let text = stderr(&wrong);
+    assert!(text.contains("confidence_treshold"), "{text}");
+    assert!(text.contains(&line.to_string()), "{text} lacks line {line}");
+}
+
+#[test]
+fn model_run_names_the_clip_it_cannot_read() {
+    let place = Place::new("");
+    let model = model();
+    let model = model.to_str().unwrap();
+    let output = place.vas(&["model", "run", model, "/nowhere.mp4", "--jsonl"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).starts_with("vas model: clip /nowhere.mp4 can't be played:"));
+    let not_a_clip = root().join("README.md");
+    let output = place.vas(&["model", "run", model, not_a_clip.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("README.md can't be played"), "{}", stderr(&output));
+    assert!(clip().is_file());
+}
+
+#[test]
+fn a_runner_whose_model_is_missing_ends_with_one_clear_line() {
+    let place = Place::new("");
+    let output = place.vas(&["runner", "/nowhere/model"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    let lines: Vec<_> = text.lines().filter(|l| l.starts_with("vas runner: ")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].contains("/nowhere/model"), "{text}");
+}
+
+#[test]
+fn the_same_seed_simulates_the_same_bytes() {
+    let list = vas(&["sim", "--list"]);
+    let names = stdout(&list);
+    assert!(names.lines().any(|name| name == "demo"), "{names}");
+    let folder = tempfile::tempdir().unwrap();
+    let run = |seed: &str, file: &str| {
+        let file = folder.path().join(file);
+        let output =
+            vas(&["sim", "--workload", "demo", "--seed", seed, "--json", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        fs::read(file).unwrap()
+    };
+    assert_eq!(run("3", "a.json"), run("3", "b.json"));
+    assert_ne!(run("3", "a.json"), run("4", "c.json"));
+    let unknown = vas(&["sim", "--workload", "dmeo"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("workload dmeo is neither built in (demo,"));
+}

@@ -1,0 +1,7 @@
+//! The `vas` program as people start it: processes, signals, files, exit codes, messages.
+//!
+//! Each test has its own directories and port. Nothing sleeps to synchronise: tests wait for states.
+
+mod commands;
+mod node;
+mod up;
