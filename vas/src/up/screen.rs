@@ -42,7 +42,7 @@ impl Screen {
         let mut out = io::stdout().lock();
         // A closed output is the reader's choice, and no reason to stop the node.
         let _ = match self.0.terminal {
-            true => write!(out, "{}{table}", erase(&shown)),
+            true => write!(out, "{}{}", erase(&shown), unwrapped(table)),
             false => write!(out, "{table}"),
         };
         let _ = out.flush();
@@ -66,9 +66,15 @@ impl Screen {
         let _ = write!(out, "{}", erase(&shown));
         let _ = out.flush();
         print();
-        let _ = write!(out, "{shown}");
+        let _ = write!(out, "{}", unwrapped(&shown));
         let _ = out.flush();
     }
+}
+
+/// Lines longer than the terminal is wide are cut off there: were they wrapped, the number of lines to
+/// erase would be another.
+fn unwrapped(table: &str) -> String {
+    format!("\x1b[?7l{table}\x1b[?7h")
 }
 
 /// Moves to the first line of what was drawn and clears from there.
