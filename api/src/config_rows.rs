@@ -1,5 +1,5 @@
 //! Cameras and assignments as the configuration file names them, before they are checked against
-//! the registry. `vas` fills them, [`crate::serve`] upserts them into the store.
+//! the registry. `vas` fills them, [`crate::serve()`] upserts them into the store.
 
 use base::{CameraId, ModelId};
 

@@ -1,4 +1,4 @@
-//! What `vas serve` hands to [`crate::serve`], and why serving can fail.
+//! What `vas serve` hands to [`crate::serve()`], and why serving can fail.
 
 use crate::config_rows::{AssignmentRow, CameraRow};
 use base::model::ModelSpec;

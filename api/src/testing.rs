@@ -1,6 +1,11 @@
 //! Values for tests.
 
-#![allow(dead_code, missing_docs, reason = "each test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    reason = "each test binary uses its own part"
+)]
 
 use base::{Detection, FrameDetections, FrameFlags, FrameId, Generation, InstanceId, Instant};
 use base::{LatencyTable, MediaTime, Rect, Size, Stages, TrackId, UtcNanos};

@@ -109,7 +109,8 @@ fn filters_narrow_and_combine() {
     let time = |n: u64| {
         let events = get_json(&server, "/api/v1/ai-events");
         let all = events["events"].as_array().unwrap().clone();
-        let one = all.iter().find(|e| e["frame_id"] == n.to_string()).unwrap();
+        let wanted = n.to_string();
+        let one = all.iter().find(|e| e["frame_id"] == wanted).unwrap();
         one["timestamp"].as_str().unwrap().to_owned()
     };
     let (two, four) = (time(2), time(4));
@@ -143,6 +144,22 @@ fn filters_narrow_and_combine() {
     let error = get_error(&server, 422, "/api/v1/ai-events?class=person");
     let message = error["details"][0]["message"].as_str().unwrap();
     assert!(message.contains("nano: 0") && message.contains("other: 1"), "{message}");
+}
+
+#[test]
+fn a_class_that_all_models_number_alike_needs_no_model() {
+    let mut node = Node::new();
+    node.options.models.push(model("twin", &["person", "dog"]));
+    let server = node.start();
+    let twin = Results {
+        model_id: "twin".parse().unwrap(),
+        ..testing::results(&[testing::item(2, &[0]), testing::item(3, &[1])])
+    };
+    send(&node, &server, &[testing::results(&[testing::item(1, &[0, 1])]), twin], 3);
+    for (class, expected) in [("person", "2 1"), ("dog", "3"), ("bicycle", "1"), ("car", "")] {
+        let list = get_json(&server, &format!("/api/v1/ai-events?class={class}"));
+        assert_eq!(frames(&list).join(" "), expected, "{class}");
+    }
 }
 
 #[test]

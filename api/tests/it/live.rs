@@ -85,7 +85,7 @@ fn the_status_shows_what_the_scheduler_and_its_results_say() {
     let mut scheduler = node.scheduler();
     scheduler.send(&EventsMessage::Status(testing::status()));
     let mut later = testing::status();
-    later.now = later.now + Duration::from_secs(2);
+    later.now += Duration::from_secs(2);
     later.devices[0].busy += Duration::from_secs(1);
     scheduler.send(&EventsMessage::Status(later));
     let items = [testing::item(1, &[0, 0, 2]), testing::item(2, &[0]), testing::item(3, &[])];

@@ -1,5 +1,6 @@
 //! Serve as its neighbours see it: over HTTP, `events.sock`, `desired.json` and the rings, in
 //! directories of its own.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod clients;
 mod desired_state;

@@ -5,7 +5,7 @@ use api::{Limits, ServeError};
 use std::net::TcpListener;
 
 fn refusal(node: &Node) -> ServeError {
-    node.try_start(Limits::default()).err().expect("serve must not start")
+    node.try_start(Limits::default()).expect_err("serve must not start")
 }
 
 #[test]
