@@ -56,6 +56,8 @@ pub struct Wishes {
 /// Why it did not start.
 pub fn run(config: &Config, wishes: Wishes) -> Result<ExitCode, Failure> {
     let stop = signals::stop()?;
+    let directories = [&config.directories.runtime, &config.directories.shm];
+    let made_here = directories.map(|directory| !directory.exists());
     prepare(config)?;
     let lock = InstanceLock::take(&config.directories.instance_lock("up"), "another `vas up`")?;
     let screen = Screen::new(wishes.table);
@@ -65,10 +67,10 @@ pub fn run(config: &Config, wishes: Wishes) -> Result<ExitCode, Failure> {
     node.stop();
     leftovers::remove(&config.directories, &node.screen);
     drop(lock);
-    // Only when empty, and only what a start makes.
-    for directory in [&config.directories.runtime, &config.directories.shm] {
+    for (directory, _) in directories.iter().zip(made_here).filter(|(_, made)| *made) {
         match fs::remove_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Something that was started by hand lives there.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
             Err(error) => node.screen.note(&format!("{}: {error}", directory.display())),
             Ok(()) => {}

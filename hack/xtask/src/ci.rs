@@ -101,6 +101,12 @@ fn run_stage(root: &Path, stage: &Stage, tests: &mut Tests) -> Result<(), String
             command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
             finish(root, &mut command, |_| ())
         }
+        Work::Bench(arguments) => {
+            let (program, arguments) = arguments.split_first().unwrap_or((&"", &[]));
+            let mut command = Command::new("cargo");
+            command.args(["run", "--quiet", "--locked", "--package", "benches", "--bin", program]);
+            finish(root, command.arg("--").args(arguments), |_| ())
+        }
         Work::Test(arguments) => {
             let result = finish(root, Command::new("cargo").args(arguments), |l| tests.count(l));
             if tests.passed == 0 {

@@ -11,6 +11,8 @@ pub enum Work {
     Deny,
     /// cargo with these arguments.
     Cargo(&'static [&'static str]),
+    /// A program of benches with these arguments.
+    Bench(&'static [&'static str]),
     /// cargo with these arguments; its test results are counted.
     Test(&'static [&'static str]),
 }
@@ -49,5 +51,9 @@ pub const STAGES: &[Stage] = &[
     },
 ];
 
-/// `--long` only: minutes to hours of proof that is not needed for every change.
-pub const LONG_STAGES: &[Stage] = &[];
+/// `--long` only: minutes of proof and measurement that not every change needs.
+pub const LONG_STAGES: &[Stage] = &[
+    Stage { name: "ring_torn_full", work: Work::Bench(&["ring_torn", "--full"]) },
+    Stage { name: "ring_writer_cost", work: Work::Bench(&["ring_writer_cost"]) },
+    Stage { name: "result_cost", work: Work::Bench(&["result_cost"]) },
+];
