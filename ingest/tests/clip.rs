@@ -1,4 +1,5 @@
 //! Clips decoded in this process: against the sums of FFmpeg's own decoding, and bad ones.
+#![allow(clippy::unwrap_used)] // The helpers are tests as well.
 
 use base::{ColourMatrix, ColourRange, Size};
 use ingest::clip::{ClipError, ClipFrame, ClipFrames};

@@ -2,6 +2,7 @@
 //! what happens when they are killed.
 //!
 //! Workers and ingest itself are this test program, started again with [`node::ENTRY`] set.
+#![allow(clippy::unwrap_used)] // The helpers are tests as well.
 
 mod node;
 mod watch;
@@ -40,7 +41,7 @@ fn a_looped_clip_is_one_unbroken_line_of_exact_frames() {
         assert_eq!(ticks % 9_000, 0);
         let place = (frames[0].place(&reference) + ticks as usize / 9_000) % 300;
         assert_eq!(frame.place(&reference), place);
-        assert_eq!(frame.stamp.info.flags.has(FrameFlags::KEY), place % 20 == 0);
+        assert_eq!(frame.stamp.info.flags.has(FrameFlags::KEY), place.is_multiple_of(20));
     }
     assert!(frames[0].place(&reference) >= 280, "nothing of what leads to the start is shown");
     for pair in frames.windows(2) {
@@ -376,7 +377,10 @@ fn media_time_goes_on_after_that_of_the_ring_also_when_utc_went_back() {
     let frames = Watch::new(&node, "ahead").collect_generation_after(old, 2);
     assert!(frames[0].stamp.frame_id.0 > 1);
     let ahead = frames[0].stamp.info.media.0 - media.0;
-    assert!(ahead >= 1 && (ahead - 1) % 9_000 == 0, "the next tick, or frames later: {ahead}");
+    assert!(
+        ahead >= 1 && (ahead - 1).is_multiple_of(9_000),
+        "the next tick, or frames later: {ahead}"
+    );
     ingest.stop();
     node.assert_nothing_left();
 }
