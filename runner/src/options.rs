@@ -4,6 +4,7 @@ use crate::engine::EngineError;
 use crate::model_yaml::ModelError;
 use base::{DeviceId, ModelId};
 use ipc::directories::Directories;
+use ipc::instance::InstanceError;
 use std::io;
 use std::path::PathBuf;
 
@@ -87,16 +88,9 @@ pub enum RunnerError {
         /// What to do.
         remedy: &'static str,
     },
-    /// Another runner of this model and device lives.
-    #[error("another runner of model {model} on {device} is running: it holds {}", lock.display())]
-    SecondInstance {
-        /// The model.
-        model: ModelId,
-        /// The device.
-        device: DeviceId,
-        /// The lock it holds.
-        lock: PathBuf,
-    },
+    /// Another runner of this model and device lives, or the lock can't be made.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// A file or directory could not be used.
     #[error("{what} {}: {source}", path.display())]
     File {

@@ -6,7 +6,6 @@
 //! answered, socket and lock are removed.
 
 mod listen;
-mod lock;
 mod peer;
 mod shared;
 mod watchdog;
@@ -21,9 +20,9 @@ use crate::tools::{batch_sizes, grey_frame};
 use crate::{model_yaml, pipeline};
 use base::InstanceId;
 use base::model::ModelSpec;
+use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
 use listen::{Listen, listen};
-use lock::Lock;
 use shared::Shared;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -57,17 +56,8 @@ fn serve_with(
     let directories = &options.directories;
     make_runtime(&directories.runtime)?;
     let lock = directories.runner_lock(&spec.model_id, &options.device);
-    let _lock = Lock::take(&lock)
-        .map_err(|source| RunnerError::File {
-            what: "cannot take the lock",
-            path: lock.clone(),
-            source,
-        })?
-        .ok_or_else(|| RunnerError::SecondInstance {
-            model: spec.model_id.clone(),
-            device: options.device.clone(),
-            lock: lock.clone(),
-        })?;
+    let part = format!("vas runner of {} on {}", spec.model_id, options.device);
+    let _lock = InstanceLock::take(&lock, &part)?;
 
     let mut engine = load()?;
     warm_up(spec, engine.as_mut())?;
