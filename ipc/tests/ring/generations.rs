@@ -227,7 +227,7 @@ fn the_report_says_what_is_in_the_ring() {
     assert_eq!(report.generation, writer.generation());
     assert_eq!(report.memory_bytes, spec(64, 64).memory_bytes());
     assert_eq!(report.newest.unwrap().frame_id, FrameId(10));
-    assert!(report.writer && !report.retired && report.header_sequence % 2 == 0);
+    assert!(report.writer && !report.retired && report.header_sequence.is_multiple_of(2));
     let ids: Vec<u64> =
         report.slots.iter().map(|slot| slot.frame.as_ref().map_or(0, |(id, _)| id.0)).collect();
     assert_eq!(ids, [9, 10, 0, 4, 5, 6, 7, 8], "frame 3 lost its slot to the one being written");
