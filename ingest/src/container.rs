@@ -224,13 +224,12 @@ impl ClipReader {
 fn open_input(path: &Path) -> Result<Input, ClipError> {
     decoder::initialise();
     let error = |detail: String| ClipError { path: path.to_owned(), detail };
-    // Asked first: the system's words are better than the library's.
-    let metadata = fs::File::open(path)
-        .and_then(|file| file.metadata())
-        .map_err(|e| error(format!("{e}; check the path and its permissions")))?;
-    if !metadata.is_file() {
+    // Asked first: the system's words are better than the library's, and a pipe would block.
+    let unreadable = |e| error(format!("{e}; check the path and its permissions"));
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(error("it is not a regular file; name a video file".into()));
     }
+    fs::File::open(path).map_err(unreadable)?;
     let text = path.to_str().filter(|text| !text.contains('\0'));
     let text = text.ok_or_else(|| error("its path is not UTF-8; rename it".into()))?;
     let mut options = ff::Dictionary::new();

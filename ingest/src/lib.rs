@@ -20,6 +20,7 @@ mod nv12;
 mod pacing;
 mod queue;
 mod run;
+mod source;
 mod timeline;
 mod unit;
 mod watchdog;

@@ -1,7 +1,8 @@
 //! The ingest process: one per node, follows the desired state, keeps the cameras.
 
-use crate::camera::{Camera, Common, Settings, Source};
+use crate::camera::{Camera, Common, Settings};
 use crate::counters::Counted;
+use crate::source::Source;
 use base::{CameraId, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use ipc::clock;
@@ -102,7 +103,13 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     );
     follow(Arc::clone(&fleet), options.directories.desired()).map_err(IngestError::Thread)?;
     let mut logged = BTreeMap::new();
-    while !stop.wait(COUNTERS) {
+    let mut due = clock::monotonic() + COUNTERS;
+    while !stop.wait(due.since(clock::monotonic())) {
+        if clock::monotonic() < due {
+            // Woken by a signal, whose stop follows.
+            continue;
+        }
+        due = clock::monotonic() + COUNTERS;
         if let Some(fleet) = &*guard(&fleet) {
             fleet.log_counters(&mut logged);
         }
@@ -194,7 +201,7 @@ impl Fleet {
         logged.retain(|id, _| self.cameras.contains_key(id));
         for (id, camera) in &self.cameras {
             let counted = camera.counters.read();
-            if logged.insert(id.clone(), counted) != Some(counted) {
+            if logged.insert(id.clone(), counted).unwrap_or_default() != counted {
                 tracing::info!(camera = %id, "since start: {counted}");
             }
         }
