@@ -8,7 +8,7 @@ mod control;
 mod day;
 
 use crate::control::control_path;
-use crate::database::{guarded, patiently, sync_directory_of};
+use crate::database::{Closing, guarded, patiently, sync_directory_of};
 use crate::error::{Fault, StoreError};
 use crate::pool::{day_path, days_in, events_directory, lock_directory};
 use std::fmt;
@@ -163,7 +163,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
 /// A file as redb sees it.
 enum Opened {
     /// Sound, or made so: then `true`.
-    Open(redb::Database, bool),
+    Open(Closing<redb::Database>, bool),
     /// Beyond repair, and why.
     Corrupt(String),
 }
@@ -175,37 +175,39 @@ fn open_verified(path: &Path) -> Result<Opened, StoreError> {
 
 fn open_verified_once(path: &Path) -> Result<Opened, StoreError> {
     let repaired = Arc::new(AtomicBool::new(false));
-    let open = |verify_first: bool| {
+    let open = |verify_first: bool| -> Result<(Closing<redb::Database>, bool), StoreError> {
         let told = repaired.clone();
-        guarded(path, || -> Result<(redb::Database, bool), redb::Error> {
-            let mut builder = redb::Builder::new();
-            builder.set_cache_size(64 << 20);
-            builder.set_check_integrity_on_open(verify_first);
-            builder.set_repair_callback(move |_| told.store(true, Ordering::Relaxed));
-            let mut db = builder.open(path)?;
-            let sound = db.check_integrity()?;
-            Ok((db, sound))
-        })
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(64 << 20);
+        builder.set_check_integrity_on_open(verify_first);
+        builder.set_repair_callback(move |_| told.store(true, Ordering::Relaxed));
+        let mut db = verified(path, || Ok(Closing::new(builder.open(path)?)))?;
+        let sound = verified(path, || db.get_mut().check_integrity())?;
+        Ok((db, sound))
     };
     // A plain open trusts what a clean close wrote and tells whether it had to repair; on a file
     // that others altered it may panic, then the open that trusts nothing has a try.
-    let first = match open(false) {
-        Ok(Ok((db, sound))) => {
+    match open(false) {
+        Ok((db, sound)) => {
             return Ok(Opened::Open(db, !sound || repaired.load(Ordering::Relaxed)));
         }
-        Ok(Err(error)) => StoreError::redb(path, "checking the file", error),
-        Err(detail) => StoreError::Corrupt { path: path.to_owned(), detail },
-    };
-    if !matches!(first, StoreError::Corrupt { .. }) {
-        return Err(first);
+        Err(StoreError::Corrupt { .. }) => {}
+        Err(other) => return Err(other),
     }
     match open(true) {
-        Ok(Ok((db, _))) => Ok(Opened::Open(db, true)),
-        Ok(Err(error)) => match StoreError::redb(path, "checking the file", error) {
-            StoreError::Corrupt { detail, .. } => Ok(Opened::Corrupt(detail)),
-            other => Err(other),
-        },
-        Err(detail) => Ok(Opened::Corrupt(detail)),
+        Ok((db, _)) => Ok(Opened::Open(db, true)),
+        Err(StoreError::Corrupt { detail, .. }) => Ok(Opened::Corrupt(detail)),
+        Err(other) => Err(other),
+    }
+}
+
+fn verified<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, redb::DatabaseError>,
+) -> Result<T, StoreError> {
+    match guarded(path, work) {
+        Ok(result) => result.map_err(|e| StoreError::redb(path, "checking the file", e.into())),
+        Err(detail) => Err(StoreError::Corrupt { path: path.to_owned(), detail }),
     }
 }
 

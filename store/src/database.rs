@@ -67,8 +67,33 @@ pub(crate) struct Database {
 
 enum Handle {
     Closed,
-    ReadOnly(ReadOnlyDatabase),
-    Writable(redb::Database),
+    ReadOnly(Closing<ReadOnlyDatabase>),
+    Writable(Closing<redb::Database>),
+}
+
+/// An open database whose closing may panic when it panicked before: then that ends here.
+#[derive(Debug)]
+pub(crate) struct Closing<D>(Option<D>);
+
+impl<D> Closing<D> {
+    pub(crate) fn new(db: D) -> Closing<D> {
+        Closing(Some(db))
+    }
+
+    pub(crate) fn get(&self) -> &D {
+        self.0.as_ref().expect("taken only when dropped")
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut D {
+        self.0.as_mut().expect("taken only when dropped")
+    }
+}
+
+impl<D> Drop for Closing<D> {
+    fn drop(&mut self) {
+        // Never while unwinding: every use of a database is inside `guarded`, this is outside.
+        let _ = guarded(Path::new("a store file being closed"), || drop(self.0.take()));
+    }
 }
 
 impl fmt::Debug for Handle {
@@ -160,8 +185,8 @@ impl Database {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         self.with(action, false, |handle| match handle {
-            Handle::ReadOnly(db) => work(&db.begin_read()?),
-            Handle::Writable(db) => work(&db.begin_read()?),
+            Handle::ReadOnly(db) => work(&db.get().begin_read()?),
+            Handle::Writable(db) => work(&db.get().begin_read()?),
             Handle::Closed => Err(closed()),
         })
     }
@@ -173,7 +198,7 @@ impl Database {
         work: impl FnOnce(&redb::Database) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
         self.with(action, true, |handle| match handle {
-            Handle::Writable(db) => work(db),
+            Handle::Writable(db) => work(db.get()),
             Handle::ReadOnly(_) | Handle::Closed => Err(closed()),
         })
     }
@@ -225,24 +250,29 @@ impl Database {
     }
 
     fn open_once(&self, writing: bool) -> Result<Handle, StoreError> {
-        self.guarded("opening the file", || {
-            let mut builder = Builder::new();
-            builder.set_cache_size(self.cache_bytes);
-            if !writing {
+        const ACTION: &str = "opening the file";
+        let mut builder = Builder::new();
+        builder.set_cache_size(self.cache_bytes);
+        if !writing {
+            let opened = self.guarded(ACTION, || {
                 match self.disk.open_read_only(&builder, &self.path) {
-                    Ok(db) => {
-                        check_format(&db.begin_read()?, &self.path, self.format)?;
-                        return Ok(Handle::ReadOnly(db));
-                    }
+                    Ok(db) => Ok(Some(Closing::new(db))),
                     // It was not closed and has to be repaired, which writes.
-                    Err(DatabaseError::RepairAborted) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(DatabaseError::RepairAborted) => Ok(None),
+                    Err(error) => Err(error.into()),
                 }
+            })?;
+            if let Some(db) = opened {
+                self.guarded(ACTION, || {
+                    check_format(&db.get().begin_read()?, &self.path, self.format)
+                })?;
+                return Ok(Handle::ReadOnly(db));
             }
-            let db = self.disk.open(&builder, &self.path)?;
-            check_format(&db.begin_read()?, &self.path, self.format)?;
-            Ok(Handle::Writable(db))
-        })
+        }
+        let db =
+            self.guarded(ACTION, || Ok(Closing::new(self.disk.open(&builder, &self.path)?)))?;
+        self.guarded(ACTION, || check_format(&db.get().begin_read()?, &self.path, self.format))?;
+        Ok(Handle::Writable(db))
     }
 
     fn guarded<T>(

@@ -108,8 +108,13 @@ impl StoreError {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
                 StoreError::Locked { path: owned }
             }
-            // "not a redb database", and tables that are not as we make them.
-            redb::Error::Io(e) if e.kind() == ErrorKind::InvalidData => {
+            // "Not a redb database", a file that ends too early, an offset that no file has.
+            redb::Error::Io(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
+                ) =>
+            {
                 StoreError::Corrupt { path: owned, detail: e.to_string() }
             }
             redb::Error::Io(e) => StoreError::io(path, action, e),

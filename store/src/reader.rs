@@ -259,14 +259,18 @@ fn walk_day(
             }
         }
         [lead, others @ ..] => {
-            // Each index leaps to the newest entry at or below the others' candidate.
+            // Down the first index; where another one lacks an entry, down to its next one.
+            let mut lead = Leap::new(lead, low, high);
             let mut high = high;
-            while let Some(candidate) = lead.newest(low, high)? {
+            while let Some(candidate) = lead.at_or_below(high)? {
                 let mut agreed = candidate;
                 for other in others {
-                    match other.newest(low, candidate)? {
+                    match other.at_or_below(low, candidate)? {
                         Some(id) => agreed = agreed.min(id),
                         None => return go_on,
+                    }
+                    if agreed < candidate {
+                        break;
                     }
                 }
                 let found = agreed == candidate;
@@ -292,12 +296,59 @@ struct Index {
 }
 
 impl Index {
-    fn newest(&self, low: u128, high: u128) -> Result<Option<u128>, Fault> {
-        if low > high {
+    /// The newest entry at or below `target` and not below `low`.
+    fn at_or_below(&self, low: u128, target: u128) -> Result<Option<u128>, Fault> {
+        // Mostly it is there, and a look-up costs less than a range.
+        if self.table.get((self.key, target))?.is_some() {
+            return Ok(Some(target));
+        }
+        let mut range = self.table.range((self.key, low)..=(self.key, target))?;
+        Ok(range.next_back().transpose()?.map(|entry| entry.0.value().1))
+    }
+}
+
+/// Walks the entries of one key downwards, to targets that never rise.
+struct Leap<'i> {
+    index: &'i Index,
+    low: u128,
+    high: u128,
+    entries: Option<redb::Range<'static, (u32, u128), ()>>,
+    current: Option<u128>,
+}
+
+/// Entries that are stepped over before the tree is searched anew (chosen: a search costs about as
+/// much as a dozen steps).
+const STEPS_BEFORE_SEARCH: u32 = 12;
+
+impl<'i> Leap<'i> {
+    fn new(index: &'i Index, low: u128, high: u128) -> Leap<'i> {
+        Leap { index, low, high, entries: None, current: None }
+    }
+
+    /// The newest entry at or below `target`, `None` when there is none.
+    fn at_or_below(&mut self, target: u128) -> Result<Option<u128>, Fault> {
+        if let Some(entries) = &mut self.entries {
+            for _ in 0..STEPS_BEFORE_SEARCH {
+                match self.current {
+                    Some(id) if id > target => {
+                        self.current = entries.next_back().transpose()?.map(|e| e.0.value().1);
+                    }
+                    reached => return Ok(reached),
+                }
+            }
+            if self.current.is_none_or(|id| id <= target) {
+                return Ok(self.current);
+            }
+        }
+        let high = target.min(self.high);
+        if self.low > high {
             return Ok(None);
         }
-        let mut range = self.table.range((self.key, low)..=(self.key, high))?;
-        Ok(range.next_back().transpose()?.map(|(key, _)| key.value().1))
+        let key = self.index.key;
+        let mut entries = self.index.table.range((key, self.low)..=(key, high))?;
+        self.current = entries.next_back().transpose()?.map(|e| e.0.value().1);
+        self.entries = Some(entries);
+        Ok(self.current)
     }
 }
 

@@ -31,8 +31,8 @@ pub(super) fn check(path: &Path) -> Result<FileReport, StoreError> {
         Opened::Corrupt(detail) => return unreadable(report, detail),
     };
     let work = || -> Result<(), Fault> {
-        check_format(&db.begin_read()?, path, CONTROL_FORMAT)?;
-        let mut write = db.begin_write()?;
+        check_format(&db.get().begin_read()?, path, CONTROL_FORMAT)?;
+        let mut write = db.get().begin_write()?;
         write.set_quick_repair(true);
         let before = report.findings.len();
         check_tables(&write, &mut report)?;

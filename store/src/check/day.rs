@@ -28,8 +28,8 @@ pub(super) fn check(path: &Path, day: Day) -> Result<FileReport, StoreError> {
         report.findings.push(Finding::Repaired);
     }
     let work = || -> Result<(), Fault> {
-        check_format(&db.begin_read()?, path, DAY_FORMAT)?;
-        let mut write = db.begin_write()?;
+        check_format(&db.get().begin_read()?, path, DAY_FORMAT)?;
+        let mut write = db.get().begin_write()?;
         write.set_quick_repair(true);
         let before = report.findings.len();
         check_tables(&write, day, &mut report)?;
