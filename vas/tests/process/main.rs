@@ -3,5 +3,6 @@
 //! Each test has its own directories and port. Nothing sleeps to synchronise: tests wait for states.
 
 mod commands;
+mod kill;
 mod node;
 mod up;
