@@ -161,6 +161,8 @@ mod tests {
     fn the_threshold_itself_is_below() {
         assert!(decode(&[([0.4, 0.0], A)], &parameters()).is_empty());
         assert_eq!(decode(&[([0.400_001, 0.0], A)], &parameters()).len(), 1);
+        // Also beside a class that is above it.
+        assert_eq!(decode(&[([0.4, 0.9], A)], &parameters()).len(), 1);
     }
 
     #[test]

@@ -318,7 +318,11 @@ mod tests {
         assert_eq!(open(&cpu, 1, "rt 1").load(), Some(table.clone()));
         assert_eq!(open(&"gpu0".parse().unwrap(), 1, "rt 1").load(), None);
         assert_eq!(open(&cpu, 2, "rt 1").load(), None);
-        assert_eq!(open(&cpu, 1, "rt 2").load(), None);
+        let other = open(&cpu, 1, "rt 2");
+        assert_eq!(other.load(), None);
+        // The name is not trusted: the file says what it is for.
+        std::fs::copy(cache.path(), other.path()).unwrap();
+        assert_eq!(other.load(), None);
         std::fs::write(&weights, "two").unwrap();
         assert_eq!(open(&cpu, 1, "rt 1").load(), None);
         // A file that is damaged or holds nonsense is not used.
