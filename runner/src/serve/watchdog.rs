@@ -14,8 +14,8 @@ pub const EXIT_HUNG: i32 = 70;
 struct State {
     /// When the batch that runs now is hung.
     until: Option<Instant>,
-    /// The watching thread waits without a timeout.
-    idle: bool,
+    /// When the watching thread looks again, `None` = it is awake.
+    asleep_until: Option<Instant>,
     over: bool,
 }
 
@@ -39,8 +39,9 @@ impl Watchdog {
     /// other: the watcher sleeps until the limit of an earlier one and looks again.
     pub fn guard(&self, limit: Duration) -> Guard<'_> {
         let mut state = self.state();
-        state.until = Some(clock::monotonic() + limit);
-        if state.idle {
+        let until = clock::monotonic() + limit;
+        state.until = Some(until);
+        if state.asleep_until.is_some_and(|asleep| until < asleep) {
             self.wake.notify_one();
         }
         Guard(self)
@@ -62,16 +63,17 @@ impl Watchdog {
             let now = clock::monotonic();
             match state.until {
                 None => {
-                    state.idle = true;
+                    state.asleep_until = Some(Instant::FAR);
                     state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    state.idle = false;
                 }
                 Some(until) if until <= now => break,
                 Some(until) => {
+                    state.asleep_until = Some(until);
                     let wait = self.wake.wait_timeout(state, until - now);
                     (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
                 }
             }
+            state.asleep_until = None;
         }
         drop(state);
         hung();
@@ -91,7 +93,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn a_batch_that_takes_too_long_is_noticed() {
+    fn a_batch_that_takes_too_long_is_noticed_also_after_a_longer_limit() {
         let watchdog = Arc::new(Watchdog::default());
         let (sender, receiver) = mpsc::channel();
         let watching = Arc::clone(&watchdog);
@@ -101,6 +103,12 @@ mod tests {
             drop(watchdog.guard(Duration::from_secs(3600)));
         }
         assert!(receiver.try_recv().is_err());
+        // The watcher sleeps until the limit of this one.
+        let long = watchdog.guard(Duration::from_secs(3600));
+        while watchdog.state().asleep_until.is_none_or(|until| until == Instant::FAR) {
+            std::thread::yield_now();
+        }
+        drop(long);
         let guard = watchdog.guard(Duration::from_millis(1));
         receiver.recv_timeout(Duration::from_secs(60)).unwrap();
         drop(guard);
