@@ -79,6 +79,7 @@ impl Lock {
             }
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?);
+            step(Step::LockOpened);
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => continue,
@@ -410,9 +411,11 @@ pub(super) fn sweep(shm: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Vec<S
     Ok(removed)
 }
 
-/// The points at which tests kill a writer.
+/// The points at which tests kill a writer or come between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The lock's file is open and not yet locked.
+    LockOpened,
     /// `.new` exists, empty.
     DirectoryMade,
     /// frame.data is allocated.

@@ -10,6 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+/// Id and media time of a last frame, if there was one.
+type Last = Option<(FrameId, MediaTime)>;
+
 /// Writer of one camera's ring. Holds the camera's lock for life.
 ///
 /// Between [`RingWriter::begin`] and [`SlotMut::publish`] there is no system call, no lock, no
@@ -23,7 +26,7 @@ pub struct RingWriter {
     geometry: Geometry,
     meta: Meta,
     data: Data,
-    last: Option<(FrameId, MediaTime)>,
+    last: Last,
     lock: Lock,
 }
 
@@ -148,12 +151,11 @@ fn check(spec: &RingSpec) -> Result<(), RingError> {
 }
 
 /// Builds and swaps in a generation. `last` overrides what the current directory says.
-#[allow(clippy::type_complexity)]
 fn publish_generation(
     names: &Names,
     spec: &RingSpec,
-    last: Option<(FrameId, MediaTime)>,
-) -> Result<(Built, Option<(FrameId, MediaTime)>), RingError> {
+    last: Last,
+) -> Result<(Built, Last), RingError> {
     directory::clear_leftover(names).map_err(|source| RingError::Io {
         action: "clear",
         path: names.new.clone(),
