@@ -1,7 +1,7 @@
 //! The production loop around the scheduling core: clock, rings and sockets in, messages out.
 //!
 //! No decision is made here. Three threads, joined by a channel: the core's own ([`run`]), one that
-//! follows the desired state, and one for all sockets ([`sockets`]): it finds runners, reads and
+//! follows the desired state, and one for all sockets (`sockets`): it finds runners, reads and
 //! checks their messages and notices who is gone. The core's thread writes to the sockets without
 //! ever waiting for them.
 

@@ -116,7 +116,8 @@ fn row(status: &Status, subscription: &Subscription) -> String {
 /// The whole run: per assignment where every frame went and what was found, per runner what it did.
 pub fn summary(status: &Status, since: Duration) -> String {
     let mut text = String::new();
-    line(&mut text, format_args!("\nsummary after {:.1} s", since.as_secs_f64()));
+    let seconds = since.as_secs_f64();
+    line(&mut text, format_args!("\nsummary after {seconds:.1} s (ledgers are up to 1 s older)"));
     for subscription in &status.subscriptions {
         summarise(&mut text, status, subscription);
     }

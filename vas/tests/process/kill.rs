@@ -18,7 +18,8 @@ const CAMERAS: [&str; 2] = ["one", "two"];
 /// What serve says; `None` while there is none.
 fn status(place: &Place) -> Option<Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", place.port)).ok()?;
-    let request = "GET /ai/observability/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request =
+        "GET /ai/observability/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -169,7 +170,9 @@ fn a_stopped_runner_and_a_stopped_serve_delay_nobody_else() {
     let mut text = fs::read_to_string(place.config()).unwrap();
     text += &format!("[[model]]\ndir = \"{}\"\n", second.display());
     for camera in CAMERAS {
-        text += &format!("[[assignment]]\ncamera = \"{camera}\"\nmodel = \"second\"\ndesired_fps = 2\n");
+        text += &format!(
+            "[[assignment]]\ncamera = \"{camera}\"\nmodel = \"second\"\ndesired_fps = 2\n"
+        );
     }
     fs::write(place.config(), text).unwrap();
 

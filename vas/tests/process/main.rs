@@ -2,6 +2,11 @@
 //!
 //! Each test has its own directories and port. Nothing sleeps to synchronise: tests wait for states.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; the exemption of clippy.toml ends at helpers"
+)]
+
 mod commands;
 mod kill;
 mod node;

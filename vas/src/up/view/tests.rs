@@ -54,7 +54,7 @@ fn the_summary_accounts_for_every_frame() {
                   1.00, execute 20.50, postprocess 0.75, reply 0.12";
     let expected = format!(
         "
-summary after 20.0 s
+summary after 20.0 s (ledgers are up to 1 s older)
 camera door: 201 frames seen at 10.00 fps, model m active
   ledger: bound 102, gated 98, superseded 1; of these sampled 100, torn 1, in_flight 1; the sums agree
   100 results, 6.50 persons per frame, age p50 31.2 ms p99 44.0 ms, granted 4.98 of 5 fps
