@@ -1,5 +1,7 @@
 //! What a runner can do wrong, and what it may cost others: at most one lease, once.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use base::Instant;
 use scheduler::{Config, RunnerState, SubscriptionState};
 use scheduler_sim::{CameraModel, Fault, RunnerModel, World};
