@@ -107,6 +107,8 @@ impl Camera {
             let missed = (sample - self.period_ns).abs() * frames as f64;
             self.deviation_ns += (missed - self.deviation_ns) * PERIOD_GAIN;
         }
+        // A stall is no new rate: a slower camera is learned step by step.
+        let sample = if self.period_ns > 0.0 { sample.min(2.0 * self.period_ns) } else { sample };
         // Several frames at once average their jitter out: they count for more.
         let gain = 1.0 - (1.0 - PERIOD_GAIN).powi(frames.min(64) as i32);
         self.period_ns = if self.period_ns == 0.0 {
@@ -261,6 +263,23 @@ mod tests {
         let some = first_look(MS / 2).as_micros();
         assert!((40_300..40_700).contains(&some), "{some}");
         assert!(first_look(20 * MS) <= Duration::from_millis(45));
+    }
+
+    #[test]
+    fn a_stall_hardly_moves_the_period_and_a_new_rate_is_learned() {
+        let mut camera = Camera::new("a".parse().unwrap());
+        let mut at = Instant(1000 * MS);
+        let mut id = 0;
+        let mut step = |camera: &mut Camera, ms: u64| {
+            id += 1;
+            at += Duration::from_millis(ms);
+            camera.read(at, Newest::Frame(stamp(id, at)));
+        };
+        (0..50).for_each(|_| step(&mut camera, 40));
+        step(&mut camera, 2_500);
+        assert!(camera.fps() > 20.0, "{}", camera.fps());
+        (0..60).for_each(|_| step(&mut camera, 200));
+        assert!((camera.fps() - 5.0).abs() < 0.1, "{}", camera.fps());
     }
 
     #[test]
