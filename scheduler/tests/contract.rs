@@ -245,23 +245,35 @@ fn frames_published_while_a_ring_could_not_be_read_are_a_gap() {
 #[test]
 fn a_demoted_runner_is_served_after_the_others() {
     let mut bench = Bench::new(&["a"], &["m", "n"]);
+    bench.runner(2, "n", 8);
+    let next = |bench: &mut Bench, id: u64| {
+        bench.frame(0, id, Duration::ZERO);
+        let mut did = bench.pass(1);
+        while did.is_empty() {
+            did = bench.pass(1);
+        }
+        launch(&did)
+    };
+    // `n` has had frames, `m` none: the fair order prefers `m` from here on.
+    for id in 1..4 {
+        let (_, batch, _) = next(&mut bench, id);
+        bench.reply(2, batch);
+    }
     bench.runner(1, "m", 7);
-    bench.frame(0, 1, Duration::ZERO);
-    let (_, late, _) = launch(&bench.pass(110));
-    bench.pass(110); // The shortest lease on a CPU is 100 ms.
-    let state = |b: &Bench| b.core.report(b.now).runners[0].state;
+    let (first, late, _) = next(&mut bench, 4);
+    assert_eq!(first, RunnerKey(1));
+    // The shortest lease on a CPU is 100 ms; then the token goes to `n`.
+    let (_, batch, _) = launch(&bench.pass(110));
+    bench.reply(2, batch);
+    let state = |b: &Bench| {
+        let report = b.core.report(b.now);
+        report.runners.iter().find(|r| r.model.as_str() == "m").unwrap().state
+    };
     assert_eq!(state(&bench), RunnerState::Late);
     assert_eq!(bench.reply(1, late), [], "a late answer is discarded");
     assert_eq!(state(&bench), RunnerState::Demoted);
     assert_eq!(bench.ledger(0).expired_late, 1);
-    bench.runner(2, "n", 8);
-    // Both models have had one frame or less; the new one would come second by number.
-    bench.frame(0, 2, Duration::ZERO);
-    let mut did = bench.pass(1);
-    while did.is_empty() {
-        did = bench.pass(1);
-    }
-    let (first, batch, _) = launch(&did);
+    let (first, batch, _) = next(&mut bench, 5);
     assert_eq!(first, RunnerKey(2));
     let did = bench.reply(2, batch);
     assert_eq!(launch(&did).0, RunnerKey(1), "it gets what the others leave");
