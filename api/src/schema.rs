@@ -1,5 +1,5 @@
 //! The part of JSON Schema that model parameters need: `type`, `properties`, `required`,
-//! `additionalProperties`, `minimum`, `maximum`, `enum`, `items`.
+//! `additionalProperties`, `minimum`, `maximum`, `enum`, `items`, `minItems`, `uniqueItems`.
 //!
 //! Other keywords constrain nothing here; [`unchecked_keywords`] names them so that the author of
 //! a model learns of it.
@@ -7,7 +7,7 @@
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-const CHECKED: [&str; 8] = [
+const CHECKED: [&str; 10] = [
     "type",
     "properties",
     "required",
@@ -16,6 +16,8 @@ const CHECKED: [&str; 8] = [
     "maximum",
     "enum",
     "items",
+    "minItems",
+    "uniqueItems",
 ];
 const ANNOTATIONS: [&str; 8] =
     ["$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated"];
@@ -88,7 +90,30 @@ fn walk(schema: &Value, value: &Value, place: &str, found: &mut Vec<Problem>) {
     if let Value::Object(members) = value {
         walk_object(rules, members, place, found);
     }
-    if let (Value::Array(elements), Some(item)) = (value, rules.get("items")) {
+    if let Value::Array(elements) = value {
+        walk_array(rules, elements, place, found);
+    }
+}
+
+fn walk_array(
+    rules: &Map<String, Value>,
+    elements: &[Value],
+    place: &str,
+    found: &mut Vec<Problem>,
+) {
+    let mut problem = |message| found.push(Problem { place: place.to_owned(), message });
+    if let Some(least) = rules.get("minItems").and_then(Value::as_u64)
+        && (elements.len() as u64) < least
+    {
+        problem(format!("has {} elements, needs at least {least}", elements.len()));
+    }
+    if rules.get("uniqueItems").and_then(Value::as_bool) == Some(true)
+        && let Some(again) =
+            elements.iter().enumerate().find_map(|(i, e)| elements[..i].contains(e).then_some(e))
+    {
+        problem(format!("holds {again} twice"));
+    }
+    if let Some(item) = rules.get("items") {
         for (i, element) in elements.iter().enumerate() {
             walk(item, element, &format!("{place}[{i}]"), found);
         }
@@ -217,6 +242,14 @@ mod tests {
         );
         assert_eq!(messages(json!(false), json!(1)).len(), 1);
         assert_eq!(messages(json!(true), json!(1)).len(), 0);
+    }
+
+    #[test]
+    fn lists_may_demand_a_length_and_no_repetition() {
+        let schema = json!({"type": "array", "minItems": 1, "uniqueItems": true});
+        assert_eq!(messages(schema.clone(), json!(["a", "b"])), [""; 0]);
+        assert_eq!(messages(schema.clone(), json!([])), ["p has 0 elements, needs at least 1"]);
+        assert_eq!(messages(schema, json!([1, "a", 1])), ["p holds 1 twice"]);
     }
 
     #[test]

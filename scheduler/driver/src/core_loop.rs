@@ -9,7 +9,7 @@ use crate::{DriverError, Options};
 use base::{CameraId, InstanceId, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipc::clock;
-use ipc::desired::DesiredState;
+use ipc::desired::{DesiredState, LoadError};
 use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results};
 use ipc::runner_message::{Encoder, Hello, RunnerMessage};
 use ipc::stop::Stop;
@@ -68,7 +68,11 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
     std::thread::Builder::new()
         .name("desired".into())
         .spawn(move || {
-            let problem = |error: &ipc::desired::LoadError| tracing::warn!("{error}");
+            let problem = |error: &LoadError| match error {
+                // Start order does not matter: serve writes it when it comes.
+                LoadError::Missing(_) => tracing::info!("{error}"),
+                _ => tracing::warn!("{error}; what runs goes on"),
+            };
             let apply = |s: DesiredState| desired_in.send(Event::Desired(Box::new(s))).is_ok();
             if let Err(error) = ipc::desired::follow(&path, apply, problem) {
                 tracing::error!("desired state {} can't be followed: {error}", path.display());

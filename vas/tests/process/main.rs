@@ -8,6 +8,7 @@
 )]
 
 mod commands;
+mod full;
 mod kill;
 mod node;
 mod up;
