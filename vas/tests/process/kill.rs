@@ -102,6 +102,24 @@ fn start(place: &Place, part: &str) -> Process {
     }
 }
 
+/// What ingest counts after this moment says that no unit was dropped and no worker died.
+#[track_caller]
+fn undisturbed(up: &Process) {
+    let lines = |camera: &str| -> Vec<String> {
+        let text = up.text();
+        let of = |l: &&str| l.contains("since start") && l.ends_with(&format!("camera={camera}"));
+        text.lines().filter(of).map(str::to_owned).collect()
+    };
+    for camera in CAMERAS {
+        let before = lines(camera).len();
+        until("ingest's next count", || lines(camera).len() > before);
+        let last = lines(camera).pop().expect("there is one more than before");
+        for nothing in ["0 dropped at the worker's queue", "0 worker restarts", "0 source failures"] {
+            assert!(last.contains(nothing), "{last}");
+        }
+    }
+}
+
 #[test]
 fn killed_parts_leave_video_alone_and_come_back_by_hand_in_any_order() {
     let place = Place::with_people();
@@ -143,6 +161,7 @@ fn killed_parts_leave_video_alone_and_come_back_by_hand_in_any_order() {
         wait_for_results(&place, "nanodet_g_416", 3);
     }
     assert_eq!(ids(up.id()), ingest, "ingest is the same process");
+    undisturbed(&up);
     let newest = watch.end();
     assert!(newest.iter().all(|id| *id > 50), "{newest:?}");
     for (_, mut process) in by_hand {
