@@ -77,14 +77,9 @@ impl UnavailableKind {
 /// Why serve does not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Another serve runs on this runtime directory.
-    #[error(
-        "another `vas serve` holds {lock}; stop it, or give this node its own [dirs] runtime in vas.toml"
-    )]
-    SecondInstance {
-        /// The lock file.
-        lock: PathBuf,
-    },
+    /// Another serve runs on this runtime directory, or its lock can't be made.
+    #[error(transparent)]
+    Instance(#[from] ipc::instance::InstanceError),
     /// The address is not loopback.
     #[error(
         "refusing to listen on {0}: the HTTP interface has no authentication yet; set [http] bind to a loopback address such as 127.0.0.1:8080 and put a proxy that authenticates in front"

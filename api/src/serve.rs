@@ -23,13 +23,12 @@ use base::CameraId;
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
 use ipc::directories::Directories;
+use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
-use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -64,7 +63,7 @@ pub struct Server {
     threads: Vec<(&'static str, JoinHandle<()>)>,
     events_socket: std::path::PathBuf,
     /// Held as long as this serve lives.
-    _lock: File,
+    _lock: InstanceLock,
 }
 
 /// Serves until `stop`.
@@ -95,7 +94,7 @@ impl Server {
         let directories = options.directories.clone();
         directory("runtime", &directories.runtime)?;
         directory("state", &directories.state)?;
-        let lock = lock(&directories)?;
+        let lock = InstanceLock::take(&directories.instance_lock("serve"), "vas serve")?;
         let listen = |source| ServeError::Listen { address: options.bind, source };
         let http = listener::bind(options.bind).map_err(listen)?;
         let address = http.local_addr().map_err(listen)?;
@@ -238,27 +237,6 @@ fn directory(purpose: &'static str, path: &Path) -> Result<(), ServeError> {
     // Only writing tells whether one can: modes, read-only mounts, quotas.
     let probe = path.join(format!(".serve.{}.probe", std::process::id()));
     File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(fault)
-}
-
-fn lock(directories: &Directories) -> Result<File, ServeError> {
-    let path = directories.instance_lock("serve");
-    let fault = |source: io::Error| ServeError::Directory {
-        purpose: "runtime",
-        path: directories.runtime.clone(),
-        source,
-    };
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(fault)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::SecondInstance { lock: path }),
-        Err(error) => Err(fault(error.into())),
-    }
 }
 
 /// Brings the store in line with the configuration, and the registry with the store.

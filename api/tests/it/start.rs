@@ -2,6 +2,7 @@
 
 use crate::support::{Node, get_json};
 use api::{Limits, ServeError};
+use ipc::instance::InstanceError;
 use std::net::TcpListener;
 
 fn refusal(node: &Node) -> ServeError {
@@ -13,9 +14,10 @@ fn a_second_instance_is_told_which_lock_is_held() {
     let node = Node::new();
     let first = node.start();
     let error = refusal(&node);
-    assert!(matches!(error, ServeError::SecondInstance { .. }), "{error}");
+    assert!(matches!(error, ServeError::Instance(InstanceError::Held { .. })), "{error}");
     let text = error.to_string();
-    assert!(text.contains("serve.lock") && text.contains("another `vas serve`"), "{text}");
+    assert!(text.contains("serve.lock") && text.contains("already running"), "{text}");
+    assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
     assert!(get_json(&first, "/health")["status"] == "healthy", "the first one is not disturbed");
     first.stop();
     node.start();
@@ -75,6 +77,19 @@ fn a_locked_store_stops_the_start() {
     assert!(matches!(error, ServeError::Store(_)), "{error}");
     drop(held);
     node.start();
+}
+
+#[test]
+fn a_stop_leaves_the_runtime_directory_empty() {
+    let node = Node::new();
+    let runtime = &node.options.directories.runtime;
+    let names = || -> Vec<_> {
+        std::fs::read_dir(runtime).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let server = node.start();
+    assert_eq!(names().len(), 2, "serve.lock and events.sock: {:?}", names());
+    server.stop();
+    assert!(names().is_empty(), "{:?}", names());
 }
 
 #[test]
