@@ -238,9 +238,7 @@ impl Live {
                 Ok(found) => {
                     subscription.count(found);
                     subscription.window.add(now, &item.stages);
-                    let key = (item.generation, item.frame_id);
-                    let newer = |l: &Latest| key > (l.item.generation, l.item.frame_id);
-                    if subscription.latest.as_ref().is_none_or(newer) {
+                    if subscription.latest.as_ref().is_none_or(|l| is_newer(item, &l.item)) {
                         let model_version = results.model_version.clone();
                         subscription.latest = Some(Latest { item: item.clone(), model_version });
                     }
@@ -298,6 +296,16 @@ impl Live {
     }
 }
 
+/// Frame ids rise within a generation. Generations are made from the wall clock, which may be set
+/// back between two lives of ingest: among them the scheduler's monotonic clock decides.
+fn is_newer(item: &ResultItem, kept: &ResultItem) -> bool {
+    if item.generation == kept.generation {
+        item.frame_id > kept.frame_id
+    } else {
+        item.received > kept.received
+    }
+}
+
 fn device_use(old: &Status, new: &Status) -> DeviceUse {
     let passed = new.now.since(old.now).as_secs_f64();
     let share = |new: &DeviceStatus| {
@@ -326,6 +334,29 @@ mod tests {
         let latest = view.latest.unwrap().item;
         assert_eq!(latest.frame_id.0, 2, "an error is not the latest answer");
         assert_eq!(view.stage_means.unwrap().age(), latest.stages.age());
+    }
+
+    #[test]
+    fn a_lower_generation_that_was_received_later_is_the_latest() {
+        let live = Live::default();
+        let latest = || {
+            let view = live.subscriptions(Instant(0)).pop().unwrap();
+            let item = view.latest.unwrap().item;
+            (item.generation.0, item.frame_id.0)
+        };
+        let of = |generation, n, received| ResultItem {
+            generation: base::Generation(generation),
+            received: Instant(received),
+            ..testing::item(n, &[0])
+        };
+        live.results(Instant(0), &testing::results(&[of(7, 50, 100), of(7, 49, 101)]));
+        assert_eq!(latest(), (7, 50), "an older frame of the same generation came later");
+        live.results(Instant(0), &testing::results(&[of(6, 1, 200)]));
+        assert_eq!(latest(), (6, 1), "ingest began again with its clock set back");
+        live.results(Instant(0), &testing::results(&[of(7, 51, 150)]));
+        assert_eq!(latest(), (6, 1), "a straggler of the ingest that ended");
+        live.results(Instant(0), &testing::results(&[of(8, 1, 201)]));
+        assert_eq!(latest(), (8, 1));
     }
 
     #[test]
