@@ -40,8 +40,9 @@ pub const LEASE_FLOOR_CPU: Duration = Duration::from_millis(100);
 pub const LEASE_FLOOR_GPU: Duration = Duration::from_millis(10);
 /// A runner that owes a reply for longer is hung: its connection is closed (design section 4).
 pub const HANG_LIMIT: Duration = Duration::from_secs(2);
-/// Share of a camera's rate from which a subscription takes every frame and has no gate.
-pub const UNGATED_SHARE: f64 = 0.98;
+/// What a runner may take beyond the lease to measure one size: a single run of a large batch can
+/// be longer than any lease (chosen).
+pub const PROFILE_GRACE: Duration = Duration::from_secs(10);
 /// Bounds of max fps (interfaces).
 pub const MAX_FPS_RANGE: (f64, f64) = (0.1, 30.0);
 

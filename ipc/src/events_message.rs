@@ -276,7 +276,7 @@ pub enum EventsMessage {
     Results(Results),
     /// Status of everything, once per second.
     Status(Status),
-    /// All runners, on connect and on change.
+    /// All connected runners, on connect and on change.
     Models {
         /// The scheduler's life.
         instance: InstanceId,

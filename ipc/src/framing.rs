@@ -95,8 +95,8 @@ impl OutBuffer {
 
     /// Queues a message with its prefix, or drops it whole.
     pub fn push(&mut self, message: &[u8]) -> Pushed {
-        debug_assert!(!message.is_empty() && message.len() <= MESSAGE_BYTES_MAX);
-        if self.bytes.len() + 4 + message.len() > self.bytes_max {
+        let sendable = (1..=MESSAGE_BYTES_MAX).contains(&message.len());
+        if !sendable || self.bytes.len() + 4 + message.len() > self.bytes_max {
             self.dropped += 1;
             return Pushed::Dropped;
         }
@@ -141,13 +141,13 @@ impl OutBuffer {
 /// Writes one message, waiting as long as the peer needs.
 ///
 /// # Errors
-/// Those of the socket.
+/// Those of the socket; `InvalidInput` for a message that is empty or larger than allowed, of which
+/// nothing is written.
 pub fn write_message(peer: &mut impl Write, message: &[u8]) -> io::Result<()> {
-    assert!(
-        !message.is_empty() && message.len() <= MESSAGE_BYTES_MAX,
-        "message of {} bytes is outside 1 to {MESSAGE_BYTES_MAX}",
-        message.len()
-    );
+    if !(1..=MESSAGE_BYTES_MAX).contains(&message.len()) {
+        let text = format!("message of {} bytes, allowed are 1 to {MESSAGE_BYTES_MAX}", message.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     // One write for small messages: prefix and body in one segment.
     let mut framed = Vec::with_capacity(4 + message.len());
     framed.extend((message.len() as u32).to_be_bytes());

@@ -37,7 +37,12 @@ impl WireError {
 }
 
 pub(crate) fn verifier() -> flatbuffers::VerifierOptions {
-    flatbuffers::VerifierOptions { max_tables: 200_000, ..Default::default() }
+    flatbuffers::VerifierOptions {
+        max_tables: 200_000,
+        // Tables may share parts; one that names the same megabytes again and again is refused.
+        max_apparent_size: 2 * base::limits::MESSAGE_BYTES_MAX,
+        ..Default::default()
+    }
 }
 
 pub(crate) fn duration(ns: u64) -> Duration {
@@ -176,7 +181,7 @@ pub(crate) fn found_from_wire(
             found.keypoints.push(Keypoint { detection, kind, x, y, score });
         }
     }
-    for m in masks.iter().flatten() {
+    for m in masks.iter().flatten().take(found.detections.len()) {
         let size = usize::from(m.width()) * usize::from(m.height());
         if let (Some(detection), true) = (place(m.detection()), m.data().len() == size) {
             let (width, height) = (m.width(), m.height());

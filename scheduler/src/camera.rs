@@ -21,11 +21,13 @@ const PERIOD_GAIN: f64 = 1.0 / 8.0;
 /// Arrivals further ahead say more of the period's error than of their own (chosen).
 const PREDICTED_FRAMES_MAX: u64 = 16;
 /// Two stamps further apart say nothing about the period.
-const PERIOD_SPAN_MAX: Duration = Duration::from_secs(5);
+const PERIOD_SPAN_MAX: Duration = Duration::from_secs(60);
 /// Looks at a camera without frames: as often as a reader tries to open a ring.
 pub(crate) const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
-/// Looks at a camera whose period is not known yet.
+/// Looks at a camera whose period is not known yet, in the first second after its newest frame.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(5);
+/// How long such a camera is looked at that often.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Camera {
@@ -78,6 +80,11 @@ impl Camera {
         let stamp = match answer {
             Newest::Absent(reason) => {
                 self.absent = Some(reason);
+                return Seen::Nothing;
+            }
+            // No writer gets there: the header is damaged, and ids are counted on from here.
+            Newest::Frame(stamp) if stamp.frame_id.0 == u64::MAX => {
+                self.absent = Some(Absent::Invalid);
                 return Seen::Nothing;
             }
             // Not published yet at `now`: it does not exist.
@@ -143,7 +150,9 @@ impl Camera {
         }
         let Some(newest) = self.newest else { return now + ABSENT_INTERVAL };
         if self.period_ns <= 0.0 {
-            return gate.max(now + UNKNOWN_INTERVAL);
+            let fresh = now - newest.published < UNKNOWN_PATIENCE;
+            let interval = if fresh { UNKNOWN_INTERVAL } else { ABSENT_INTERVAL };
+            return gate.max(now + interval);
         }
         // A frame predicted up to half a period before the gate may come late enough to pass it: it
         // is awaited too, or it would be noticed a whole period after its publication.

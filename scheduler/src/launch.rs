@@ -71,16 +71,7 @@ impl Scheduler {
         });
         let lease = runner.lease(size);
         if !in_time {
-            let runner = self.runners.get_mut(&key)?;
-            let at = runner.batches.iter().position(|b| b.id == id)?;
-            let batch = runner.batches.remove(at);
-            for m in &batch.members {
-                if let Some(s) = self.subscriptions.get_mut(&m.subscription) {
-                    s.in_flight -= 1;
-                    s.ledger.revoked += 1;
-                }
-            }
-            self.give_back_members(batch.members);
+            self.take_back(key, id);
             return Some(Action::Revoke(key, id));
         }
         if !self.devices[device.0].free()
@@ -179,11 +170,13 @@ impl Scheduler {
     ) -> Option<Action> {
         loop {
             let virtual_now = self.devices[device.0].virtual_now;
+            let measure_next = !self.devices[device.0].profiled_last;
             let foremost = self.devices[device.0]
                 .runners
                 .iter()
                 .filter_map(|key| {
-                    let r = self.runners.get(key).filter(|r| r.accepts(with_token))?;
+                    let r =
+                        self.runners.get(key).filter(|r| r.accepts(with_token, measure_next))?;
                     let (tag, subscription) = *self.models[r.model.0].ready.first()?;
                     let demoted = r.state == RunnerState::Demoted;
                     Some((demoted, tag.max(virtual_now), tag, subscription, *key))
@@ -302,6 +295,7 @@ impl Scheduler {
                 }
             }
         }
+        self.wake_at = until.0;
         Output::Wait { until: until.0, reason: until.1 }
     }
 }

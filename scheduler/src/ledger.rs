@@ -7,6 +7,8 @@ use base::MemberError;
 /// one of `sampled`, `torn`, `errors`, `revoked`, `expired_late`, `lost_with_runner` or in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ledger {
+    /// Frame ids from the first observed one on.
+    pub observed: u64,
     /// Published before the gate opened: the FPS ceiling.
     pub gated: u64,
     /// A newer frame was bound.

@@ -13,6 +13,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+/// The core may be polled this late; beyond it the process itself stood still (stopped, swapped,
+/// migrated), and leases and hang limits are moved on by as much (chosen: above the delays of a
+/// loaded machine, below the shortest lease of a CPU).
+const OVERSLEPT: Duration = Duration::from_millis(50);
 /// How often a subscription that nobody serves looks at its camera, only to count.
 const UNSERVED_LOOK: Duration = Duration::from_secs(1);
 
@@ -38,6 +42,8 @@ pub struct Scheduler {
     /// Rises with every input and every new instant: one answer per camera and epoch.
     pub(crate) epoch: u64,
     pub(crate) now: Instant,
+    /// When the last wait should have ended.
+    pub(crate) wake_at: Instant,
     /// Memory of ended batches, used again.
     spare_members: Vec<Vec<Binding>>,
 }
@@ -63,6 +69,7 @@ impl Scheduler {
             queue: VecDeque::new(),
             epoch: 0,
             now: Instant::ZERO,
+            wake_at: Instant::FAR,
             spare_members: Vec::new(),
         }
     }
@@ -136,6 +143,14 @@ impl Scheduler {
             self.now = now;
             self.epoch += 1;
         }
+        let overslept = now - self.wake_at;
+        if overslept > OVERSLEPT {
+            // Answers that came meanwhile are not handled yet: nobody may be judged by this clock.
+            for runner in self.runners.values_mut() {
+                runner.postpone(overslept);
+            }
+        }
+        self.wake_at = self.wake_at.max(now);
     }
 
     // --- desired state ---------------------------------------------------------------------
@@ -428,11 +443,30 @@ impl Scheduler {
             self.devices[device.0].runners.retain(|k| *k != other);
             self.models[model.0].runners.retain(|k| *k != other);
         }
+        self.rebase_tags(model, device);
         self.devices[device.0].runners.push(key);
         self.models[model.0].runners.push(key);
         self.runners.insert(key, Runner::new(info, model, device));
         self.refresh_suspect(device);
         self.refresh_states(model);
+    }
+
+    /// Tags that ran ahead on another device are worth nothing on this one: none lies further
+    /// ahead of the device's virtual time than one of its own steps.
+    fn rebase_tags(&mut self, model: ModelIx, device: DeviceIx) {
+        let virtual_now = self.devices[device.0].virtual_now;
+        for i in 0..self.models[model.0].subscriptions.len() {
+            let key = self.models[model.0].subscriptions[i];
+            let Some(s) = self.subscriptions.get_mut(&key) else { continue };
+            let furthest = virtual_now.saturating_add(s.step(&self.cameras[s.camera.0 as usize]));
+            if s.tag > furthest {
+                if s.ready {
+                    self.models[model.0].ready.remove(&(s.tag, key));
+                    self.models[model.0].ready.insert((furthest, key));
+                }
+                s.tag = furthest;
+            }
+        }
     }
 
     fn runner_down(&mut self, key: RunnerKey) {
@@ -518,6 +552,13 @@ impl Scheduler {
         let Some(runner) = self.runners.get_mut(&key) else { return };
         let device = runner.device;
         runner.state = RunnerState::Late;
+        // What it has prepared can't be granted to it now: another runner is not to wait for that.
+        if let Some(prepared) = runner.batches.iter().find(|b| b.phase == Phase::Prepared) {
+            let prepared = prepared.id;
+            self.take_back(key, prepared);
+            self.queue.push_back(Output::Revoke { runner: key, batch: prepared });
+        }
+        let Some(runner) = self.runners.get_mut(&key) else { return };
         for b in runner.batches.iter_mut().filter(|b| b.id == batch) {
             b.phase = Phase::Late;
             self.devices[device.0].lent -= 1;
@@ -530,6 +571,27 @@ impl Scheduler {
         }
     }
 
+    /// Settles a prepared batch that is not granted.
+    pub(crate) fn take_back(&mut self, key: RunnerKey, id: BatchId) {
+        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let Some(at) = runner.batches.iter().position(|b| b.id == id) else { return };
+        let batch = runner.batches.remove(at);
+        runner.note_revoked(id);
+        for m in &batch.members {
+            if let Some(s) = self.subscriptions.get_mut(&m.subscription) {
+                s.in_flight -= 1;
+                s.ledger.revoked += 1;
+            }
+        }
+        self.give_back_members(batch.members);
+    }
+
+    /// Whether a message about `batch` came too late to matter: its connection is being closed, or
+    /// the batch was taken back while the message was on its way.
+    fn stale_message(&self, key: RunnerKey, batch: BatchId) -> bool {
+        self.runners.get(&key).is_none_or(|r| !r.connected() || r.was_revoked(batch))
+    }
+
     fn protocol_error(&mut self, key: RunnerKey, what: &'static str) {
         self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Protocol(what) });
         self.lose_runner(key, RunnerState::Gone);
@@ -540,8 +602,8 @@ impl Scheduler {
     }
 
     fn prepared(&mut self, key: RunnerKey, batch: BatchId) {
-        if !self.runners.get(&key).is_some_and(Runner::connected) {
-            return; // Sent before its connection was closed.
+        if self.stale_message(key, batch) {
+            return;
         }
         let now = self.now;
         match self.batch_mut(key, batch) {
@@ -553,7 +615,7 @@ impl Scheduler {
     }
 
     fn executed(&mut self, key: RunnerKey, batch: BatchId, granted: Instant, executed: Instant) {
-        if !self.runners.get(&key).is_some_and(Runner::connected) {
+        if self.stale_message(key, batch) {
             return;
         }
         match self.batch_mut(key, batch).map(|b| b.phase) {
@@ -582,14 +644,18 @@ impl Scheduler {
         outcomes: Vec<Outcome>,
     ) {
         let now = self.now;
-        let Some(runner) = self.runners.get_mut(&key).filter(|r| r.connected()) else { return };
+        if self.stale_message(key, batch) {
+            return;
+        }
+        let Some(runner) = self.runners.get_mut(&key) else { return };
         let Some(at) = runner.batches.iter().position(|b| b.id == batch) else {
             return self.protocol_error(key, "replied to a batch that it does not hold");
         };
         if runner.batches[at].members.len() != outcomes.len() {
             return self.protocol_error(key, "replied with another number of outcomes");
         }
-        if runner.batches[at].phase == Phase::Prepared {
+        // Without the token only: there was nothing to execute.
+        if runner.batches[at].phase == Phase::Prepared && outcomes.iter().any(Result::is_ok) {
             return self.protocol_error(key, "replied to a batch without the token");
         }
         let mut b = runner.batches.remove(at);
@@ -645,9 +711,9 @@ impl Scheduler {
         if runner.state == RunnerState::Profiling {
             self.devices[device.0].lent -= 1;
             self.devices[device.0].busy += self.now - since;
-        }
-        if runner.connected() {
-            runner.state = RunnerState::Ready;
+            runner.resume();
+        } else if runner.connected() {
+            runner.demote();
         }
         if size != batch_size || samples.is_empty() {
             return;

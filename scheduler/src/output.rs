@@ -131,7 +131,7 @@ pub enum CloseReason {
 impl std::fmt::Display for CloseReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            CloseReason::Hung => f.write_str("no answer within the hang limit"),
+            CloseReason::Hung => f.write_str("no answer within the hang limit; restart the runner"),
             CloseReason::RefusedInstance => {
                 f.write_str("this instance hung before; restart the runner")
             }

@@ -36,6 +36,8 @@ const PROFILE_LEASE: (Duration, Duration) =
 const PROFILE_RUNS: u32 = 15;
 /// In-time batches after which a demoted runner is as good as any (chosen).
 const REHABILITATION: u32 = 10;
+/// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
+const REVOKED_KEPT: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -73,6 +75,10 @@ pub(crate) struct Runner {
     pub table: LatencyTable,
     pub batch_size: u32,
     pub in_time: u32,
+    /// A lease was overrun and not made up for yet.
+    demoted: bool,
+    /// Batches that were taken back of late: what still comes for them is discarded.
+    revoked: VecDeque<BatchId>,
     pub batch_count: u64,
     pub member_count: u64,
     pub busy: Duration,
@@ -94,6 +100,8 @@ impl Runner {
             table,
             batch_size,
             in_time: 0,
+            demoted: false,
+            revoked: VecDeque::new(),
             batch_count: 0,
             member_count: 0,
             busy: Duration::ZERO,
@@ -111,8 +119,9 @@ impl Runner {
     }
 
     /// Whether a Prepare may be sent: nothing is late, measured or prepared, and with the token
-    /// nothing executes.
-    pub fn accepts(&self, with_token: bool) -> bool {
+    /// nothing executes. `measure_next`: the next turn is a measurement's, for which a runner with
+    /// sizes to measure must hold nothing.
+    pub fn accepts(&self, with_token: bool, measure_next: bool) -> bool {
         matches!(self.state, RunnerState::Ready | RunnerState::Demoted)
             && self.profiling.is_none()
             && self.batches.iter().all(|b| match b.phase {
@@ -121,6 +130,7 @@ impl Runner {
                 Phase::Executed => true,
             })
             && self.batches.len() < 3
+            && (self.profile_queue.is_empty() || (with_token && !measure_next))
     }
 
     /// How long the token is lent for a batch of `size`.
@@ -152,8 +162,8 @@ impl Runner {
                 consider(batch.lease_end, Bound::Lease(batch.id));
             }
         }
-        if let Some((_, since, lease_end)) = self.profiling {
-            consider(since + hang_limit, Bound::Hang);
+        if let Some((_, _, lease_end)) = self.profiling {
+            consider(lease_end + limits::PROFILE_GRACE, Bound::Hang);
             if self.state == RunnerState::Profiling {
                 consider(lease_end, Bound::ProfileLease);
             }
@@ -163,15 +173,49 @@ impl Runner {
 
     /// An answer came within its lease.
     pub fn count_in_time(&mut self) {
-        self.in_time += 1;
-        if self.state == RunnerState::Demoted && self.in_time >= REHABILITATION {
-            self.state = RunnerState::Ready;
+        self.in_time = self.in_time.saturating_add(1);
+        if self.demoted && self.in_time >= REHABILITATION {
+            self.demoted = false;
+            if self.state == RunnerState::Demoted {
+                self.state = RunnerState::Ready;
+            }
+        }
+    }
+
+    /// It takes batches again, after others if it overran a lease.
+    pub fn resume(&mut self) {
+        self.state = if self.demoted { RunnerState::Demoted } else { RunnerState::Ready };
+    }
+
+    /// A prepared batch is taken back.
+    pub fn note_revoked(&mut self, batch: BatchId) {
+        if self.revoked.len() == REVOKED_KEPT {
+            self.revoked.pop_front();
+        }
+        self.revoked.push_back(batch);
+    }
+
+    /// Whether the batch was taken back: what the runner sent meanwhile is no mistake.
+    pub fn was_revoked(&self, batch: BatchId) -> bool {
+        self.revoked.contains(&batch)
+    }
+
+    /// The core itself was late: nobody else's time ran meanwhile.
+    pub fn postpone(&mut self, by: Duration) {
+        for batch in &mut self.batches {
+            batch.since += by;
+            batch.lease_end += by;
+        }
+        if let Some((_, since, lease_end)) = &mut self.profiling {
+            *since += by;
+            *lease_end += by;
         }
     }
 
     /// A lease was overrun and the late answer has come: it goes on, demoted.
     pub fn demote(&mut self) {
         self.in_time = 0;
+        self.demoted = true;
         self.state = RunnerState::Demoted;
     }
 

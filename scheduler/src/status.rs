@@ -30,14 +30,10 @@ pub struct SubscriptionReport {
 }
 
 impl SubscriptionReport {
-    /// Frames observed since the first one.
-    pub fn observed(&self) -> u64 {
-        self.ledger.decided() + self.pending
-    }
-
     /// Whether every observed and every bound frame is in exactly one place.
     pub fn balanced(&self) -> bool {
-        self.ledger.bound == self.ledger.ended() + self.in_flight
+        self.ledger.observed == self.ledger.decided() + self.pending
+            && self.ledger.bound == self.ledger.ended() + self.in_flight
     }
 }
 
@@ -106,7 +102,10 @@ impl Scheduler {
                 SubscriptionState::Active if camera.absent.is_some() => SubscriptionState::NoFrames,
                 state => state,
             };
-            let granted_fps = s.granted_fps(now);
+            let (granted, seconds) = s.granted(now);
+            let granted_fps = granted as f64 / seconds.max(1) as f64;
+            // One frame more may lie just outside the window.
+            let at_most = (granted + 1) as f64 / seconds.max(1) as f64;
             let wanted = s.spec.max_fps.unwrap_or(f64::MAX);
             let reason = match state {
                 SubscriptionState::NoFrames => "no_frames",
@@ -115,7 +114,7 @@ impl Scheduler {
                 SubscriptionState::Paused => "paused",
                 SubscriptionState::Active => {
                     let source = camera.fps();
-                    if granted_fps >= SATISFIED_SHARE * wanted.min(source) {
+                    if seconds < 2 || at_most >= SATISFIED_SHARE * wanted.min(source) {
                         if source < SATISFIED_SHARE * wanted { "source_fps" } else { "" }
                     } else {
                         "overload"

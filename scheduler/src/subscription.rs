@@ -102,6 +102,10 @@ impl Subscription {
     /// Takes note of the newest frame. `first`: the ids begin here. `gap`: the camera could not be
     /// read since the last one, so what lies between was never on offer.
     pub fn observe(&mut self, id: u64, first: bool, gap: bool) {
+        self.ledger.observed += match self.undecided {
+            Some(_) if !first => id - self.seen,
+            _ => 1,
+        };
         match self.undecided {
             None => self.undecided = Some(id),
             Some(_) if first => {
@@ -175,8 +179,7 @@ impl Subscription {
             self.gate = (self.gate + interval).max(stamp.published);
         }
         let start = self.tag.max(virtual_now);
-        let fps = self.fps_currency(camera);
-        self.tag = start.saturating_add((1e9 / (self.spec.weight * fps)) as u64);
+        self.tag = start.saturating_add(self.step(camera));
         self.count_granted(now);
         start
     }
@@ -189,10 +192,12 @@ impl Subscription {
         self.undecided = Some(stamp.frame_id.0 + 1);
     }
 
-    /// The fair currency is frames relative to what the subscription could get at most.
-    fn fps_currency(&self, camera: &Camera) -> f64 {
+    /// How far one frame moves the tag, virtual nanoseconds: the fair currency is frames relative
+    /// to what the subscription could get at most.
+    pub fn step(&self, camera: &Camera) -> u64 {
         let source = if camera.fps() > 0.0 { camera.fps() } else { FPS_ASSUMED };
-        self.spec.max_fps.map_or(source, |max| max.min(source))
+        let fps = self.spec.max_fps.map_or(source, |max| max.min(source));
+        (1e9 / (self.spec.weight * fps)) as u64
     }
 
     fn count_granted(&mut self, now: Instant) {
@@ -209,13 +214,13 @@ impl Subscription {
         self.granted[(second % slots) as usize] += 1;
     }
 
-    /// Frames per second bound over the last full seconds.
-    pub fn granted_fps(&self, now: Instant) -> f64 {
+    /// Frames bound in the last full seconds, and how many seconds these are.
+    pub fn granted(&self, now: Instant) -> (u64, u64) {
         let second = now.0 / base::time::NANOS_PER_SEC;
         let begun = self.active_since.0 / base::time::NANOS_PER_SEC + 1;
         let from = (second.saturating_sub(GRANTED_WINDOW_S)).max(begun);
         if second <= from {
-            return 0.0;
+            return (0, 0);
         }
         let slots = self.granted.len() as u64;
         let in_ring = |s: u64| s <= self.granted_second && self.granted_second - s < slots;
@@ -223,7 +228,7 @@ impl Subscription {
             .filter(|s| in_ring(*s))
             .map(|s| u64::from(self.granted[(s % slots) as usize]))
             .sum();
-        count as f64 / (second - from) as f64
+        (count, second - from)
     }
 
     /// Starts the measure of granted fps anew: it was not served until now.

@@ -19,6 +19,8 @@ const MS: u64 = 1_000_000;
 enum Did {
     Prepare(RunnerKey, BatchId, Vec<u64>),
     Profile(RunnerKey, u32),
+    Grant(RunnerKey, BatchId),
+    Revoke(RunnerKey, BatchId),
     Close(RunnerKey, CloseReason),
     Result(u64),
 }
@@ -65,12 +67,17 @@ impl Bench {
 
     /// A runner on the device `cpu0` whose batches of one take 10 ms.
     fn runner(&mut self, key: u64, model: &str, instance: u64) -> Vec<Did> {
+        self.runner_on("cpu0", key, model, instance)
+    }
+
+    /// The same on a GPU, where batches are prepared ahead, when its name says so.
+    fn runner_on(&mut self, device: &str, key: u64, model: &str, instance: u64) -> Vec<Did> {
         let ms = Duration::from_millis(10);
         let info = RunnerInfo {
             instance: InstanceId(instance),
             model: model.parse().unwrap(),
-            device: "cpu0".parse().unwrap(),
-            gpu: false,
+            device: device.parse().unwrap(),
+            gpu: device.starts_with("gpu"),
             batch_max: 8,
             deadline: Duration::from_millis(500),
             latency: LatencyTable::new([LatencyEntry { batch: 1, p50: ms, p99: ms }]),
@@ -134,8 +141,9 @@ impl Bench {
                 }
                 Output::Close { runner, reason } => did.push(Did::Close(runner, reason)),
                 Output::Result { binding, .. } => did.push(Did::Result(binding.stamp.frame_id.0)),
+                Output::Grant { runner, batch, .. } => did.push(Did::Grant(runner, batch)),
+                Output::Revoke { runner, batch } => did.push(Did::Revoke(runner, batch)),
                 Output::Wait { .. } => return did,
-                other => panic!("unexpected {other:?}"),
             }
         }
     }
@@ -170,7 +178,7 @@ fn a_frame_is_launched_answered_and_passed_on() {
     assert_eq!((runner, ids), (RunnerKey(1), vec![1]));
     assert_eq!(bench.pass(5), [], "the same frame is not taken twice");
     assert_eq!(bench.reply(1, batch), [Did::Result(1)]);
-    assert_eq!(bench.ledger(0), Ledger { bound: 1, sampled: 1, ..Ledger::default() });
+    assert_eq!(bench.ledger(0), Ledger { observed: 1, bound: 1, sampled: 1, ..Ledger::default() });
 }
 
 #[test]
@@ -222,7 +230,7 @@ fn a_frame_that_can_not_be_answered_in_time_is_not_bound() {
     // Deadline 500 ms, execution 10 ms.
     bench.frame(0, 1, Duration::from_millis(495));
     assert_eq!(bench.pass(110), []);
-    assert_eq!(bench.ledger(0), Ledger { expired: 1, ..Ledger::default() });
+    assert_eq!(bench.ledger(0), Ledger { observed: 1, expired: 1, ..Ledger::default() });
     bench.frame(0, 2, Duration::from_millis(300));
     assert_eq!(launch(&bench.pass(110)).2, [2]);
 }
@@ -305,7 +313,7 @@ fn measuring_and_batches_take_turns() {
                 todo.extend(bench.reply(runner.0, batch));
             }
             Did::Result(_) => {}
-            Did::Close(..) => panic!("{did:?}"),
+            Did::Close(..) | Did::Grant(..) | Did::Revoke(..) => panic!("{did:?}"),
         }
     }
     let text: String = order.iter().collect();
@@ -331,6 +339,113 @@ fn what_the_protocol_forbids_closes_the_connection() {
     bench.runner(2, "m", 9);
     let did = bench.runner(3, "m", 10);
     assert_eq!(did, [Did::Close(RunnerKey(2), CloseReason::Replaced)]);
+}
+
+#[test]
+fn a_pause_of_the_scheduler_itself_is_held_against_nobody() {
+    let mut bench = Bench::new(&["a"], &["m"]);
+    bench.runner(1, "m", 7);
+    bench.frame(0, 1, Duration::ZERO);
+    let (_, batch, _) = launch(&bench.pass(110));
+    // Stopped for five seconds: the answer lies in the socket, the first poll comes before it.
+    bench.now = Instant(bench.now.0 + 5_000 * MS);
+    assert_eq!(bench.drain(), []);
+    assert_eq!(bench.reply(1, batch), [Did::Result(1)]);
+    assert_eq!(bench.ledger(0).sampled, 1);
+    // An answer that stays away is noticed all the same.
+    bench.frame(0, 2, Duration::ZERO);
+    launch(&bench.pass(110));
+    bench.now = Instant(bench.now.0 + 5_000 * MS);
+    let closed = Did::Close(RunnerKey(1), CloseReason::Hung);
+    assert_eq!(bench.pass(2_500), [closed]);
+}
+
+/// `m` executes a batch and has the next one prepared; both batch ids.
+fn prepared_ahead(bench: &mut Bench) -> (BatchId, BatchId) {
+    bench.runner_on("gpu0", 1, "m", 7);
+    bench.frame(0, 1, Duration::ZERO);
+    bench.frame(1, 1, Duration::ZERO);
+    let mut did = Vec::new();
+    while did.is_empty() {
+        did = bench.pass(1);
+    }
+    let (_, first, _) = launch(&did);
+    let mut did = Vec::new();
+    while did.is_empty() {
+        did = bench.pass(1);
+    }
+    let (_, second, _) = launch(&did);
+    (first, second)
+}
+
+fn executed(bench: &mut Bench, batch: BatchId) -> Vec<Did> {
+    let runner = RunnerKey(1);
+    let (granted, executed) = (bench.now, bench.now);
+    bench.handle(Input::Executed { runner, batch, granted, executed })
+}
+
+#[test]
+fn the_next_batch_of_a_gpu_is_prepared_ahead_and_granted_when_the_token_is_back() {
+    let mut bench = Bench::new(&["a", "b"], &["m"]);
+    let (first, second) = prepared_ahead(&mut bench);
+    bench.handle(Input::Prepared { runner: RunnerKey(1), batch: second });
+    assert_eq!(executed(&mut bench, first), [Did::Grant(RunnerKey(1), second)]);
+    assert_eq!(bench.reply(1, first), [Did::Result(1)]);
+    executed(&mut bench, second);
+    assert_eq!(bench.reply(1, second), [Did::Result(1)]);
+}
+
+#[test]
+fn a_batch_without_a_readable_frame_is_answered_without_the_token() {
+    let mut bench = Bench::new(&["a", "b"], &["m"]);
+    let (first, second) = prepared_ahead(&mut bench);
+    let reply = |outcome| Input::Reply {
+        runner: RunnerKey(1),
+        batch: second,
+        times: StageTimes::default(),
+        outcomes: vec![outcome],
+    };
+    assert_eq!(bench.handle(reply(Err(base::MemberError::Torn))), [Did::Result(1)]);
+    assert_eq!(bench.ledger(1).torn, 1);
+    executed(&mut bench, first);
+    assert_eq!(bench.reply(1, first), [Did::Result(1)], "the other batch goes on");
+    // With detections it must have executed: nobody gave it the token.
+    let mut bench = Bench::new(&["a", "b"], &["m"]);
+    prepared_ahead(&mut bench);
+    let did = bench.handle(reply(Ok(FrameDetections::default())));
+    assert!(matches!(did[..], [Did::Close(_, CloseReason::Protocol(_))]), "{did:?}");
+}
+
+#[test]
+fn a_late_runner_loses_what_it_prepared_and_what_it_says_of_that_is_no_mistake() {
+    let mut bench = Bench::new(&["a", "b"], &["m"]);
+    let (first, second) = prepared_ahead(&mut bench);
+    // The lease, 30 ms, passes.
+    assert_eq!(bench.pass(40), [Did::Revoke(RunnerKey(1), second)]);
+    assert_eq!((bench.ledger(0).expired_late, bench.ledger(1).revoked), (1, 1));
+    bench.handle(Input::Prepared { runner: RunnerKey(1), batch: second });
+    assert_eq!(bench.reply(1, second), [], "sent before the Revoke was read");
+    assert_eq!(bench.reply(1, first), [], "late, discarded");
+    let report = bench.core.report(bench.now);
+    assert_eq!(report.runners[0].state, RunnerState::Demoted);
+    assert!(report.subscriptions.iter().all(|s| s.balanced()));
+}
+
+#[test]
+fn one_long_measurement_is_late_and_not_hung() {
+    let mut bench = Bench::new(&["a"], &["m"]);
+    bench.runner(1, "m", 7);
+    let sizes = vec![8];
+    let did = bench.handle(Input::ProfileRequest { runner: RunnerKey(1), sizes });
+    assert_eq!(did, [Did::Profile(RunnerKey(1), 8)]);
+    let state = |b: &Bench| b.core.report(b.now).runners[0].state;
+    assert_eq!(bench.pass(5_000), []);
+    assert_eq!(state(&bench), RunnerState::Late, "the token went on, the runner did not");
+    let samples = vec![Duration::from_secs(5)];
+    bench.handle(Input::ProfileDone { runner: RunnerKey(1), batch_size: 8, samples });
+    assert_eq!(state(&bench), RunnerState::Demoted);
+    bench.handle(Input::ProfileRequest { runner: RunnerKey(1), sizes: vec![8] });
+    assert_eq!(bench.pass(13_000), [Did::Close(RunnerKey(1), CloseReason::Hung)]);
 }
 
 #[test]

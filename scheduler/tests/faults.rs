@@ -180,7 +180,7 @@ fn a_camera_that_returns_goes_on_and_its_absence_is_counted() {
     let bound = a(&world).ledger.bound;
     assert!((60..=68).contains(&bound), "{bound} frames bound in 13 s");
     // Every published frame from the first observed one on is in the ledger.
-    let observed = a(&world).observed();
+    let observed = a(&world).ledger.observed;
     let published = world.published("a");
     assert!(published - observed <= 2, "{published} published, {observed} observed");
     sound(&mut world);
@@ -217,4 +217,63 @@ fn a_trace_replays_to_the_same_outputs_and_a_change_is_found() {
     let found = starts.take(100).filter(|(at, _)| differs(*at)).count();
     assert!(found > 20, "{found} of 100 changes are found");
     assert!(scheduler::trace::replay(b"VASTRACX").is_err());
+}
+
+#[test]
+fn an_unmeasured_runner_is_measured_also_when_it_has_no_idle_moment() {
+    let mut world = World::new(Config::default(), 5);
+    let cameras: Vec<String> = (0..20).map(|i| format!("c{i}")).collect();
+    for (i, id) in cameras.iter().enumerate() {
+        world.camera(id, CameraModel { phase: ms(i as f64 * 1.9), ..Default::default() });
+    }
+    // One frame takes 21 ms, 500 per second are wanted: only larger batches can serve them.
+    let runner = RunnerModel {
+        alpha: ms(20.0),
+        beta: ms(1.0),
+        batch_max: 32,
+        deadline: ms(500.0),
+        measured: false,
+        ..RunnerModel::default()
+    };
+    world.runner(Instant::ZERO, runner);
+    let all = cameras.iter().map(|c| World::subscription(c, "m", Some(25.0)));
+    world.subscribe(all.collect());
+    world.run_until(at(15.0));
+    let report = world.scheduler.report(world.now());
+    assert_eq!(report.runners[0].latency.batch_max(), 32, "{:?}", report.runners[0]);
+    assert_eq!(report.runners[0].batch_size, 32);
+    sound(&mut world);
+}
+
+#[test]
+fn a_model_that_moves_to_a_busy_device_gets_its_share_there_at_once() {
+    let mut world = World::new(Config::default(), 6);
+    let mut all = Vec::new();
+    for i in 0..10 {
+        let id = format!("c{i}");
+        world.camera(&id, CameraModel { phase: ms(f64::from(i) * 3.9), ..Default::default() });
+        all.push(World::subscription(&id, "busy", Some(25.0)));
+    }
+    all.push(World::subscription("c0", "moves", Some(25.0)));
+    let model = |name: &str, device: &str, faults| RunnerModel {
+        model: name.parse().unwrap(),
+        device: device.parse().unwrap(),
+        alpha: ms(0.0),
+        beta: ms(12.0),
+        batch_max: 1,
+        deadline: ms(500.0),
+        faults,
+        ..RunnerModel::default()
+    };
+    // Three times what gpu0 can do: its virtual time falls behind that of gpu1.
+    world.runner(Instant::ZERO, model("busy", "gpu0", vec![]));
+    world.runner(Instant::ZERO, model("moves", "gpu1", vec![Fault::Crash(at(60.0), None)]));
+    world.subscribe(all);
+    world.run_until(at(61.0));
+    world.runner(at(61.0), model("moves", "gpu0", vec![]));
+    world.run_until(at(66.0));
+    let moved = ages(&world, "moves", 61.0, 66.0).len();
+    // Eleven subscriptions share 83 frames per second: 7.5 each.
+    assert!((30..=45).contains(&moved), "{moved} results in 5 s");
+    sound(&mut world);
 }

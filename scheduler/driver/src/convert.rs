@@ -214,7 +214,7 @@ pub(crate) fn runner_state(state: RunnerState) -> out::RunnerState {
 
 fn ledger(l: &Ledger, in_flight: u64, pending: u64) -> out::Ledger {
     out::Ledger {
-        observed: l.decided() + pending,
+        observed: l.observed,
         gated: l.gated,
         superseded: l.superseded,
         unserved_parked: l.unserved_parked,

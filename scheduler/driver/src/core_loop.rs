@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
 use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results};
+use ipc::framing::Pushed;
 use ipc::runner_message::{Encoder, Hello, RunnerMessage};
 use ipc::stop::Stop;
 use scheduler::{CameraKey, CloseReason, Config, Input, Output, RunnerKey, RunnerState, Scheduler};
@@ -118,6 +119,8 @@ impl Loop {
                 if !self.event(event) {
                     return;
                 }
+                // Results of one event are sent before the next one can take their names away.
+                self.drain();
             }
         }
     }
@@ -156,7 +159,9 @@ impl Loop {
                     hello.runtime
                 );
                 self.runners.insert(runner, RunnerLink { link, hello: *hello, told: None });
+                // Serve learns the labels before the first result.
                 self.models_changed = true;
+                self.next_status = clock::monotonic();
                 self.handle(Input::RunnerUp { runner, info });
             }
             Event::Runner { runner, message } => match convert::input(runner, *message) {
@@ -255,8 +260,11 @@ impl Loop {
                 }
                 Output::Wait { until, .. } => return self.idle(now, until),
             };
-            if let Some(link) = self.runners.get_mut(&runner) {
-                link.link.send(now, message.encode(&mut self.encoder));
+            if let Some(link) = self.runners.get_mut(&runner)
+                && link.link.send(now, message.encode(&mut self.encoder)) == Pushed::Dropped
+            {
+                // What the core takes for sent must not be missing: the batch is lost, and said so.
+                link.link.close();
             }
         }
     }

@@ -6,8 +6,9 @@ use ipc::framing::{OutBuffer, Pushed};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// Bytes that may wait for a runner: two Prepares of the largest batch are under 64 KiB.
-pub(crate) const RUNNER_OUT_BYTES_MAX: usize = 1 << 20;
+/// Bytes that may wait for a runner: two Prepares of the largest batch, each member with a parameter
+/// set of its own, are under 3 MiB.
+pub(crate) const RUNNER_OUT_BYTES_MAX: usize = 4 << 20;
 /// Bytes that may wait for serve: seconds of results (chosen).
 pub(crate) const SERVE_OUT_BYTES_MAX: usize = 8 << 20;
 

@@ -223,6 +223,9 @@ impl Sockets {
         if hello.model_id != peer.model || hello.device != peer.device {
             return Err(format!("it says it is {} on {}", hello.model_id, hello.device));
         }
+        if self.refused.contains_key(&hello.instance) {
+            return Err("this instance hung before and is refused; restart the runner".into());
+        }
         let mut encoder = Encoder::default();
         let welcome = Welcome { protocol: PROTOCOL_VERSION, instance: self.instance };
         let message = RunnerMessage::Welcome(welcome);

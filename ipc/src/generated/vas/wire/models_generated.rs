@@ -5,7 +5,7 @@ use super::*;
 pub enum ModelsOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
-/// On connect and on change: every runner seen by this scheduler instance.
+/// On connect and on change: every connected runner.
 pub struct Models<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
