@@ -2,7 +2,7 @@
 //! assignments. Everything lies in redb files beneath the state directory:
 //!
 //! ```text
-//! <state>/events/lock             held while an event store is open
+//! <state>/events/lock             locked while an event store is open; the empty file stays
 //! <state>/events/2026-01-31.redb  the events of one UTC day
 //! <state>/control.redb            devices, models, assignments, labels, revision
 //! ```

@@ -37,6 +37,8 @@ struct Inner {
     open: BTreeMap<Day, Open>,
     /// Counts uses, to find the file that was used longest ago.
     uses: u64,
+    /// Days whose last read failed, and why.
+    unread: BTreeMap<Day, String>,
 }
 
 #[derive(Debug)]
@@ -183,6 +185,7 @@ impl Pool {
                 inner.days.remove(&day);
                 // Readers inside go on with the deleted file.
                 inner.open.remove(&day);
+                inner.unread.remove(&day);
             }
             let path = day_path(&self.dir, day);
             match fs::remove_file(&path) {
@@ -200,6 +203,30 @@ impl Pool {
             sync_directory_of(&path).map_err(|e| StoreError::io(&self.dir, "syncing", e))?;
         }
         Ok(expired)
+    }
+
+    /// Remembers how the last read of a day ended.
+    pub(crate) fn note_read(&self, day: Day, error: Option<&StoreError>) {
+        let mut inner = self.inner();
+        match error {
+            Some(error) if inner.days.contains(&day) => {
+                inner.unread.insert(day, error.to_string());
+            }
+            _ => {
+                inner.unread.remove(&day);
+            }
+        }
+    }
+
+    /// Why the youngest day whose last read failed can't be read.
+    pub(crate) fn unread(&self) -> Option<String> {
+        self.inner().unread.values().next_back().cloned()
+    }
+
+    /// Today or, when it has no file yet, the newest day before it that has one.
+    pub(crate) fn newest_day(&self) -> Option<Day> {
+        let today = Day::of(self.now());
+        self.inner().days.range(..=today).next_back().copied()
     }
 
     /// How many files are open; for tests.

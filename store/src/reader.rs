@@ -1,6 +1,7 @@
 //! Reading events: by id, and in pages.
 
 use crate::database::Database;
+use crate::day::Day;
 use crate::error::{Fault, StoreError};
 use crate::event::{Event, EventId, NewEvent};
 use crate::pool::Pool;
@@ -8,7 +9,7 @@ use crate::query::{Cursor, EventPage, EventQuery, Page, TOTAL_MAX};
 use crate::record::{self, RecordError};
 use crate::tables::{BY_CAMERA, BY_CLASS, BY_MODEL, EVENTS, NUMBERS, TEXTS};
 use base::{CameraId, DeviceId, ModelId, UtcNanos};
-use redb::{ReadOnlyTable, ReadTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,10 +47,38 @@ impl EventReader {
                 source,
             })?))
         });
-        match read {
+        match self.noted(id.day(), read) {
             Err(e) if e.is_gone() => Ok(None),
             other => other,
         }
+    }
+
+    /// Why events can't be read, `None` when nothing is known to be wrong: the last event of the
+    /// newest file up to today's is looked up, then the last read of every day counts.
+    pub fn fault(&self) -> Option<String> {
+        self.probe().err().map(|e| e.to_string()).or_else(|| self.pool.unread())
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let newest = self.pool.newest_day();
+        let Some(file) = newest.and_then(|day| self.pool.get(day)) else { return Ok(()) };
+        let read = file.read("reading the last event", |read| {
+            if let Some((id, bytes)) = read.open_table(EVENTS)?.last()?
+                && let Some(id) = EventId::from_u128(id.value())
+            {
+                let _decoded = load(id, bytes.value(), &Texts::open(read)?)?;
+            }
+            Ok(())
+        });
+        match read {
+            Err(e) if e.is_gone() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn noted<T>(&self, day: Day, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.pool.note_read(day, read.as_ref().err().filter(|e| !e.is_gone()));
+        read
     }
 
     /// A page of events, newest first. Cost: the page, and at most 10,000 index entries to count;
@@ -100,9 +129,10 @@ impl EventReader {
                 Bound::At(id) if id.day() == day => id.as_u128(),
                 _ => EventId::last_of(day.end()).as_u128(),
             };
-            match file.read("listing events", |read| {
+            let walked = file.read("listing events", |read| {
                 walk_day(read, &file, query, low.as_u128(), high, pass)
-            }) {
+            });
+            match self.noted(day, walked) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(e) if e.is_gone() => {}

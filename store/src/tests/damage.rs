@@ -408,3 +408,52 @@ fn a_new_file_has_every_table() {
     let all: Vec<_> = texts.iter().unwrap().map(|e| e.unwrap().0.value()).collect();
     assert_eq!(all, [1, 2, 3, 4]);
 }
+
+#[test]
+fn a_day_that_can_not_be_read_is_a_fault_until_it_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Clock::at(NOON);
+    let yesterday = UtcNanos(NOON.0 - crate::day::DAY_NANOS);
+    let mut rng = Rng::with_seed(1);
+    let ids: Vec<_> = {
+        let (mut writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
+        assert_eq!(reader.fault(), None, "no file is no fault");
+        let outcomes = writer.append(&[event(&mut rng, yesterday), event(&mut rng, NOON)]).unwrap();
+        assert_eq!(reader.fault(), None);
+        outcomes.into_iter().map(Result::unwrap).collect()
+    };
+    let dir = events_directory(directory.path());
+    let path = |utc| day_path(&dir, Day::of(utc));
+    let sound = [yesterday, NOON].map(|utc| std::fs::read(path(utc)).unwrap());
+    let garbage = vec![0x5a; 64 * 1024];
+    let (_writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
+
+    // Today's file is looked at without anybody reading it.
+    std::fs::write(path(NOON), &garbage).unwrap();
+    let fault = reader.fault().unwrap();
+    assert!(fault.contains("2026-03-01.redb"), "{fault}");
+    std::fs::write(path(NOON), &sound[1]).unwrap();
+    assert_eq!(reader.fault(), None);
+
+    // Another day is known once it was read.
+    std::fs::write(path(yesterday), &garbage).unwrap();
+    assert_eq!(reader.fault(), None);
+    assert!(reader.get(ids[0]).is_err());
+    reader.get(ids[1]).unwrap().unwrap();
+    let fault = reader.fault().unwrap();
+    assert!(fault.contains("2026-02-28.redb"), "a sound day does not excuse it: {fault}");
+    assert!(reader.list(&EventQuery::default()).is_err());
+    std::fs::write(path(yesterday), &sound[0]).unwrap();
+    reader.get(ids[0]).unwrap().unwrap();
+    assert_eq!(reader.fault(), None);
+
+    // What retention deletes is no fault.
+    std::fs::write(path(yesterday), &garbage).unwrap();
+    drop((_writer, reader));
+    let (mut writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
+    assert!(reader.get(ids[0]).is_err());
+    assert!(reader.fault().is_some());
+    clock.set(UtcNanos(NOON.0 + 10 * crate::day::DAY_NANOS));
+    assert_eq!(writer.expire().unwrap(), [Day::of(yesterday)]);
+    assert_eq!(reader.fault(), None);
+}
