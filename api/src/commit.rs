@@ -3,9 +3,9 @@
 //! Whoever offers an event never waits. What does not fit is dropped and counted; what the store
 //! refuses is counted and told, and nothing is tried twice.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use store::NewEvent;
 use tracing::{error, info, warn};
@@ -19,13 +19,21 @@ pub struct CommitLimits {
     pub group_max: usize,
     /// or when its first event has waited so long.
     pub group_wait: Duration,
+    /// Whether anybody offers events or not, what is past retention is deleted so often.
+    pub expire_every: Duration,
 }
 
 impl Default for CommitLimits {
     /// 2048 events are some seconds of a large node and, with a usual ten detections each, under
-    /// 2 MB; 256 and 100 ms keep commits at ten per second or fewer (chosen).
+    /// 2 MB; 256 and 100 ms keep commits at ten per second or fewer; whole days are deleted, for
+    /// which an hour is often enough (all chosen).
     fn default() -> Self {
-        CommitLimits { waiting_max: 2048, group_max: 256, group_wait: Duration::from_millis(100) }
+        CommitLimits {
+            waiting_max: 2048,
+            group_max: 256,
+            group_wait: Duration::from_millis(100),
+            expire_every: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -48,8 +56,24 @@ pub struct EventCounters {
     pub unknown_camera: AtomicU64,
     /// Commits.
     pub commits: AtomicU64,
-    /// The last commit failed.
-    pub failing: AtomicBool,
+    /// Why the last commit failed; `None` when it did not.
+    failure: Mutex<Option<String>>,
+}
+
+impl EventCounters {
+    /// Why the last commit failed; `None` when it did not.
+    pub fn failure(&self) -> Option<String> {
+        self.failure_slot().clone()
+    }
+
+    /// Sets how the last commit ended and returns how the one before did.
+    pub(crate) fn set_failure(&self, failure: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.failure_slot(), failure)
+    }
+
+    fn failure_slot(&self) -> MutexGuard<'_, Option<String>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What one commit did.
@@ -95,9 +119,26 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Commits groups with `append` until every [`Commit`] is gone and the channel is empty.
-    pub fn run(self, mut append: impl FnMut(Vec<NewEvent>) -> Result<Committed, String>) {
-        while let Some(group) = self.group() {
+    /// Commits groups with `append` until every [`Commit`] is gone and the channel is empty, and
+    /// calls `expire` now and then between them.
+    pub fn run(
+        self,
+        mut append: impl FnMut(Vec<NewEvent>) -> Result<Committed, String>,
+        mut expire: impl FnMut(),
+    ) {
+        let mut expired = Instant::now();
+        loop {
+            let left = self.limits.expire_every.saturating_sub(expired.elapsed());
+            if left.is_zero() {
+                expire();
+                expired = Instant::now();
+                continue;
+            }
+            let group = match self.receive.recv_timeout(left) {
+                Ok(first) => self.group(first),
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             let size = group.len() as u64;
             let counters = &self.counters;
             counters.commits.fetch_add(1, Ordering::Relaxed);
@@ -109,13 +150,13 @@ impl Committer {
                     if let (0, Some(first)) = (before, committed.rejected.first()) {
                         warn!("event refused, further ones are only counted: {first}");
                     }
-                    if counters.failing.swap(false, Ordering::Relaxed) {
+                    if counters.set_failure(None).is_some() {
                         info!("storing events works again");
                     }
                 }
                 Err(reason) => {
                     counters.failed.fetch_add(size, Ordering::Relaxed);
-                    if !counters.failing.swap(true, Ordering::Relaxed) {
+                    if counters.set_failure(Some(reason.clone())).is_none() {
                         error!("events are lost until the store works again: {reason}");
                     }
                 }
@@ -123,9 +164,9 @@ impl Committer {
         }
     }
 
-    /// The next group; `None` = no more will come.
-    fn group(&self) -> Option<Vec<NewEvent>> {
-        let mut group = vec![self.receive.recv().ok()?];
+    /// The group that begins with `first`.
+    fn group(&self, first: NewEvent) -> Vec<NewEvent> {
+        let mut group = vec![first];
         let due = Instant::now() + self.limits.group_wait;
         while group.len() < self.limits.group_max {
             match self.receive.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -133,7 +174,7 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        Some(group)
+        group
     }
 }
 
@@ -144,7 +185,8 @@ mod tests {
     use std::sync::mpsc;
 
     fn limits(waiting_max: usize, group_max: usize) -> CommitLimits {
-        CommitLimits { waiting_max, group_max, group_wait: Duration::from_secs(3600) }
+        let group_wait = Duration::from_secs(3600);
+        CommitLimits { waiting_max, group_max, group_wait, ..CommitLimits::default() }
     }
 
     fn count(counter: &AtomicU64) -> u64 {
@@ -158,11 +200,12 @@ mod tests {
         let (began, begin) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            committer.run(|group| {
+            let append = |group: Vec<_>| {
                 began.send(()).unwrap();
                 wait.recv().unwrap_or(());
                 Ok(Committed { stored: group.len(), rejected: vec![] })
-            });
+            };
+            committer.run(append, || {});
         });
         // One full group makes the store busy, then 100 meet a channel of 8.
         (0..4).for_each(|n| commit.offer(testing::event(n)));
@@ -182,10 +225,11 @@ mod tests {
         (0..7).for_each(|n| commit.offer(testing::event(n)));
         drop(commit);
         let mut sizes = Vec::new();
-        committer.run(|group| {
+        let append = |group: Vec<_>| {
             sizes.push(group.len());
             Ok(Committed { stored: group.len(), rejected: vec![] })
-        });
+        };
+        committer.run(append, || {});
         assert_eq!(sizes, [7]);
     }
 
@@ -195,15 +239,19 @@ mod tests {
         let (commit, committer) = Commit::channel(limits(100, 2), counters.clone());
         (0..6).for_each(|n| commit.offer(testing::event(n)));
         drop(commit);
-        let mut calls = 0;
-        committer.run(|group| {
+        let (mut calls, mut failures) = (0, Vec::new());
+        let append = |group: Vec<_>| {
+            // What `append` sees is how the commit before it ended.
+            failures.push(counters.failure());
             calls += 1;
             match calls {
                 1 => Err("disk full".into()),
                 2 => Ok(Committed { stored: 1, rejected: vec!["too large".into()] }),
                 _ => Ok(Committed { stored: group.len(), rejected: vec![] }),
             }
-        });
+        };
+        committer.run(append, || {});
+        assert_eq!(failures, [None, Some("disk full".into()), None]);
         let counted = [&counters.failed, &counters.stored, &counters.rejected].map(count);
         assert_eq!((calls, counted), (3, [2, 3, 1]));
     }

@@ -19,13 +19,14 @@ use crate::plan::Plan;
 use crate::registry::Registry;
 use crate::services::{Published, Services};
 use crate::stills::Stills;
-use base::CameraId;
+use base::{CameraId, ModelId};
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
 use ipc::directories::Directories;
 use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, Stream};
-use store::{Control, EventOptions, EventStore, EventWriter};
+use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -246,6 +247,9 @@ fn upsert(
     cameras: &[CameraRow],
     assignments: &[AssignmentRow],
 ) -> Result<(), ServeError> {
+    for line in named_twice(assignments) {
+        warn!("{line}");
+    }
     let rows = ConfigRows {
         devices: cameras.iter().map(device_row).collect(),
         models: registry.iter().filter_map(model_row).collect(),
@@ -352,11 +356,89 @@ fn publish(plan: &Plan, control: &Control, directories: &Directories) -> Result<
     Ok(revision)
 }
 
-fn commit_thread(committer: Committer, mut writer: EventWriter) {
-    committer.run(|group| {
-        let each = writer.append(&group).map_err(|error| error.to_string())?;
+fn commit_thread(committer: Committer, writer: EventWriter) {
+    // Both closures run on this thread, one at a time.
+    let writer = RefCell::new(writer);
+    let append = |group: Vec<NewEvent>| {
+        let each = writer.borrow_mut().append(&group).map_err(|error| error.to_string())?;
         let stored = each.iter().filter(|one| one.is_ok()).count();
         let rejected = each.iter().filter_map(|one| one.as_ref().err().map(ToString::to_string));
         Ok(Committed { stored, rejected: rejected.collect() })
-    });
+    };
+    let expire = || {
+        if let Err(error) = writer.borrow_mut().expire() {
+            warn!("events past retention stay until the next try: {error}");
+        }
+    };
+    committer.run(append, expire);
+}
+
+/// One line per camera and model that several configured assignments name.
+fn named_twice(assignments: &[AssignmentRow]) -> Vec<String> {
+    let mut counts: BTreeMap<(&CameraId, &ModelId), usize> = BTreeMap::new();
+    for row in assignments {
+        *counts.entry((&row.camera, &row.model)).or_default() += 1;
+    }
+    let told = |((camera, model), count): ((&CameraId, &ModelId), usize)| {
+        format!(
+            "{count} assignments name camera {camera} and model {model}: there is one, and what \
+             several of them set is taken from the last; remove the others"
+        )
+    };
+    counts.into_iter().filter(|(_, count)| *count > 1).map(told).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn retention_works_while_nothing_is_appended() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Arc::new(AtomicU64::new(clock::utc().0));
+        let read = now.clone();
+        let options = EventOptions {
+            retention: Duration::from_secs(86_400),
+            free_space_floor_bytes: 0,
+            clock: Arc::new(move || base::UtcNanos(read.load(Ordering::SeqCst))),
+            ..EventOptions::default()
+        };
+        let (mut writer, events) = EventStore::open(directory.path(), options).unwrap();
+        writer.append(&[testing::event(1)]).unwrap().remove(0).unwrap();
+        let stored = || events.list(&store::EventQuery::default()).unwrap().events.len();
+        assert_eq!(stored(), 1);
+        let limits =
+            CommitLimits { expire_every: Duration::from_millis(1), ..CommitLimits::default() };
+        let (commit, committer) = Commit::channel(limits, Arc::default());
+        let thread = std::thread::spawn(move || commit_thread(committer, writer));
+        now.fetch_add(3 * 86_400 * base::time::NANOS_PER_SEC, Ordering::SeqCst);
+        let begun = std::time::Instant::now();
+        while stored() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the day is still there");
+            std::thread::yield_now();
+        }
+        drop(commit);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn assignments_of_the_same_camera_and_model_are_told_and_the_last_one_wins() {
+        let row = |camera: &str, fps| AssignmentRow {
+            desired_fps: Some(fps),
+            ..AssignmentRow::new(camera.parse().unwrap(), "nano".parse().unwrap())
+        };
+        let rows = [row("front", 5.0), row("yard", 5.0), row("front", 3.0)];
+        let told = named_twice(&rows);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("2 assignments name camera front and model nano"), "{told:?}");
+        assert_eq!(named_twice(&rows[..2]), <[String; 0]>::default());
+        let directory = tempfile::tempdir().unwrap();
+        let control = Control::open(directory.path()).unwrap();
+        upsert(&control, &mut Registry::new(vec![]), &[], &rows).unwrap();
+        let stored = control.assignments().unwrap();
+        let front: Vec<_> = stored.iter().filter(|a| a.camera.as_str() == "front").collect();
+        assert_eq!((front.len(), front[0].desired_fps), (1, Some(3.0)));
+    }
 }

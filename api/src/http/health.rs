@@ -7,7 +7,6 @@ use crate::moment;
 use crate::services::Services;
 use ipc::clock;
 use serde_json::json;
-use std::sync::atomic::Ordering;
 
 /// GET /health
 pub fn simple(services: &Services, request: &Request) -> Result<Answer, Failure> {
@@ -22,13 +21,8 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
     Query::of(request).finish()?;
     let now = clock::monotonic();
     let (scheduler, scheduler_reason) = scheduler_state(&services.live.scheduler(), now);
-    let (store, store_reason) = match services.control.devices() {
-        Ok(_) if services.counters.failing.load(Ordering::Relaxed) => {
-            ("degraded", Some("events can't be written; the log of serve has the reason".into()))
-        }
-        Ok(_) => ("healthy", None),
-        Err(error) => ("degraded", Some(error.to_string())),
-    };
+    let store_reason = store_fault(services);
+    let store = if store_reason.is_none() { "healthy" } else { "degraded" };
     let published = services.published.get();
     let rejected = published.1.rejected.len();
     let desired = if rejected == 0 { "healthy" } else { "degraded" };
@@ -46,4 +40,12 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
         },
         "timestamp": moment::text(clock::utc()),
     })))
+}
+
+/// What is wrong with the store, `None` when nothing is known.
+fn store_fault(services: &Services) -> Option<String> {
+    let unwritten = || Some(format!("events can't be written: {}", services.counters.failure()?));
+    let unread = || Some(format!("events can't be read: {}", services.events.fault()?));
+    let devices = services.control.devices().err().map(|error| error.to_string());
+    devices.or_else(unwritten).or_else(unread)
 }

@@ -328,7 +328,7 @@ fn store(counters: &EventCounters) -> Value {
         "errors": read(&counters.errors),
         "unknown_camera": read(&counters.unknown_camera),
         "commits": read(&counters.commits),
-        "failing": counters.failing.load(Ordering::Relaxed),
+        "failing": counters.failure().is_some(),
     })
 }
 

@@ -230,3 +230,23 @@ fn wrong_parameters_are_named_with_their_values() {
         assert!(error["message"].as_str().unwrap().contains(id));
     }
 }
+
+#[test]
+fn the_stages_of_an_event_add_up_to_its_age() {
+    let node = Node::new();
+    let server = node.start();
+    let nanos = [0, 1, 499, 1_234_567, 7_654_321, 33_366_700, 999_999, 12_345_678_901, 500];
+    let mut item = testing::item(1, &[0]);
+    item.stages = base::Stages::from_array(nanos.map(std::time::Duration::from_nanos));
+    item.received = item.capture + item.stages.age();
+    send(&node, &server, &[testing::results(&[item])], 1);
+    let event = &get_json(&server, "/api/v1/ai-events")["events"][0];
+    let stages = event["stages"].as_object().unwrap();
+    assert_eq!(stages.len(), nanos.len());
+    let sum: f64 = stages.values().map(|ms| ms.as_f64().unwrap()).sum();
+    let age = event["age_ms"].as_f64().unwrap();
+    // Each of the ten figures is rounded to a microsecond.
+    assert!((sum - age).abs() <= 0.005, "{sum} and {age}");
+    let exact = nanos.iter().sum::<u64>() as f64 / 1e6;
+    assert!((age - exact).abs() <= 0.0005, "{age} and {exact}");
+}

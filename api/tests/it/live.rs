@@ -263,6 +263,7 @@ fn a_lost_store_is_an_error_and_not_an_empty_list() {
     let mut scheduler = node.scheduler();
     scheduler.send(&EventsMessage::Results(testing::results(&[testing::item(1, &[0])])));
     wait_count(&server, "stored", 1);
+    assert_eq!(get_json(&server, "/health/detailed")["checks"]["store"]["status"], "healthy");
     let day = std::fs::read_dir(node.options.directories.state.join("events"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -272,6 +273,13 @@ fn a_lost_store_is_an_error_and_not_an_empty_list() {
     // Garbage in place of the day: lists must say so.
     std::fs::write(&day, vec![0x5a; 64 * 1024]).unwrap();
     let server = node.start();
+    // Told before anybody has asked for events.
+    let health = get_json(&server, "/health/detailed");
+    let store = &health["checks"]["store"];
+    assert_eq!((&health["status"], &store["status"]), (&json!("degraded"), &json!("degraded")));
+    let reason = store["reason"].as_str().unwrap();
+    let name = day.file_name().unwrap().to_str().unwrap();
+    assert!(reason.contains("can't be read") && reason.contains(name), "{health}");
     let error = get_error(&server, 503, "/api/v1/ai-events");
     assert!(error["message"].as_str().unwrap().contains("store"), "{error}");
     assert_eq!(get_json(&server, "/health")["status"], "healthy");
