@@ -109,6 +109,8 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Sim(args) => sim::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Check => check::run(&optional()?),
-        Command::Config(args) => config::run(&args, &optional()?),
+        Command::Config(args) => {
+            config::run(&args, &if args.needs_file() { required()? } else { optional()? })
+        }
     }
 }

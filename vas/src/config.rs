@@ -258,12 +258,42 @@ impl Config {
                 warnings.push(format!("camera `{}`: {} is not a file", camera.id, path.display()));
             }
         }
-        for model in &self.models {
-            if !model.dir.join("model.yaml").is_file() {
-                warnings.push(format!("model folder {} has no model.yaml", model.dir.display()));
+        self.warn_of_models(&mut warnings);
+        warnings
+    }
+}
+
+impl Config {
+    fn warn_of_models(&self, warnings: &mut Vec<String>) {
+        let mut provided: BTreeMap<String, &Path> = BTreeMap::new();
+        for Model { dir, .. } in &self.models {
+            let id = match runner::model_yaml::load(dir) {
+                Ok(spec) => spec.model_id.to_string(),
+                Err(error) => {
+                    warnings.extend(error.lines());
+                    // serve lists it under the name of its folder.
+                    dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned()
+                }
+            };
+            if let Some(first) = provided.get(&id) {
+                warnings.push(format!(
+                    "model `{id}` of {} is also provided by {}; only one of them can run: give one another \
+                     model_id or remove it",
+                    dir.display(),
+                    first.display()
+                ));
+            } else {
+                provided.insert(id, dir);
             }
         }
-        warnings
+        for Assignment { camera, model, .. } in &self.assignments {
+            if !provided.contains_key(model.as_str()) {
+                warnings.push(format!(
+                    "assignment of camera `{camera}` names model `{model}`, which no [[model]] provides; serve \
+                     rejects it"
+                ));
+            }
+        }
     }
 }
 
@@ -290,6 +320,15 @@ fn read(
                 at.value
             ),
         );
+    }
+    if let Some(at) = &bind
+        && at.value.port() == 0
+    {
+        let text = format_args!(
+            "is {}, must have a port from 1 to 65535: others have to know where serve answers",
+            at.value
+        );
+        http.wrong(at.line, "bind", text);
     }
     http.finish();
 

@@ -7,6 +7,7 @@
 mod cmd;
 mod config;
 mod get;
+mod output;
 mod parent;
 mod signals;
 mod telemetry;
@@ -30,9 +31,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // A configuration's problems name file and line, which is what editors look for.
             if error.is::<config::ConfigError>() {
-                eprintln!("{error}");
+                output::complain(error);
             } else {
-                eprintln!("vas {name}: {error}");
+                output::complain(format_args!("vas {name}: {error}"));
             }
             ExitCode::FAILURE
         }

@@ -23,6 +23,8 @@ pub fn init(name: &'static str, under_up: bool) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(false)
+        // It would tell of a closed standard error there, and panic.
+        .log_internal_errors(false)
         .event_format(line)
         .init();
 }

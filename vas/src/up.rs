@@ -13,16 +13,17 @@ mod view;
 
 use crate::cmd::Failure;
 use crate::config::Config;
-use crate::{get, signals};
+use crate::{get, output, signals};
+use ipc::directories::Directories;
 use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
 use part::Part;
 use screen::Screen;
 use status::Status;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,8 @@ const REFRESH_PLAIN: Duration = Duration::from_secs(5);
 /// A serve that answers is taken for ours only when our child has lived this long: a child that
 /// lost its port to another program ends well before.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Longest that `--seconds` waits for the first result before its clock starts.
+/// Longest wait for serve's first answer, and for the first result before the clock of `--seconds`
+/// starts.
 const WARM_UP: Duration = Duration::from_secs(60);
 /// Longest that a child may take to stop before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -46,7 +48,7 @@ pub struct Wishes {
     pub table: bool,
     /// Stop by itself, this long after the first result.
     pub run_for: Option<Duration>,
-    /// Print a summary at the end; fail when nobody was found.
+    /// Print a summary at the end; fail when nobody was found or nothing is stored.
     pub summary: bool,
 }
 
@@ -56,44 +58,97 @@ pub struct Wishes {
 /// Why it did not start.
 pub fn run(config: &Config, wishes: Wishes) -> Result<ExitCode, Failure> {
     let stop = signals::stop()?;
-    let directories = [&config.directories.runtime, &config.directories.shm];
-    let made_here = directories.map(|directory| !directory.exists());
-    prepare(config)?;
-    let lock = InstanceLock::take(&config.directories.instance_lock("up"), "another `vas up`")?;
     let screen = Screen::new(wishes.table);
+    // Dropped last, when the lock in it is gone.
+    let _made = MadeHere::before(&config.directories, &screen);
+    prepare(config)?;
+    let _lock = InstanceLock::take(&config.directories.instance_lock("up"), "another `vas up`")?;
     let parts = Part::all(config)?;
     let mut node = Node { config, wishes, screen, parts, started: Instant::now(), serving: false };
     let result = node.start().and_then(|()| node.watch(&stop));
     node.stop();
     leftovers::remove(&config.directories, &node.screen);
-    drop(lock);
-    for (directory, _) in directories.iter().zip(made_here).filter(|(_, made)| *made) {
-        match fs::remove_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Something that was started by hand lives there.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(error) => node.screen.note(&format!("{}: {error}", directory.display())),
-            Ok(()) => {}
+    result
+}
+
+/// Directories that are not there at the start. Removed when dropped, as far as they are empty.
+struct MadeHere {
+    /// Inner ones first.
+    directories: Vec<PathBuf>,
+    screen: Screen,
+}
+
+impl MadeHere {
+    fn before(directories: &Directories, screen: &Screen) -> MadeHere {
+        let Directories { runtime, shm, state, .. } = directories;
+        let missing = |path: &PathBuf| {
+            path.ancestors()
+                .take_while(|path| !path.exists())
+                .map(Path::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let directories = [runtime, shm, state].into_iter().flat_map(missing).collect();
+        MadeHere { directories, screen: screen.clone() }
+    }
+}
+
+impl Drop for MadeHere {
+    fn drop(&mut self) {
+        for directory in &self.directories {
+            match fs::remove_dir(directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Events, or something that was started by hand, live there.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) => self.screen.note(&format!("{}: {error}", directory.display())),
+                Ok(()) => {}
+            }
         }
     }
-    result
 }
 
 /// The directories that the processes meet in.
 fn prepare(config: &Config) -> Result<(), Failure> {
     let directories = &config.directories;
-    make("runtime", &directories.runtime)?;
-    let mode = fs::Permissions::from_mode(0o700);
-    fs::set_permissions(&directories.runtime, mode)
-        .map_err(|source| unusable("runtime", &directories.runtime, &source))?;
-    make("state", &directories.state)
+    let runtime = make("runtime", &directories.runtime)?;
+    private(&directories.runtime, &runtime)?;
+    probe("runtime", &directories.runtime)?;
+    make("state", &directories.state)?;
+    probe("state", &directories.state)
 }
 
-fn make(purpose: &str, path: &Path) -> Result<(), Failure> {
+/// Makes the directory for this user alone; one that exists stays as it is.
+fn make(purpose: &str, path: &Path) -> Result<Metadata, Failure> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.and_then(|()| fs::metadata(path)).map_err(|source| unusable(purpose, path, &source))
+}
+
+fn probe(purpose: &str, path: &Path) -> Result<(), Failure> {
     let probe = path.join(format!(".probe.{}", std::process::id()));
-    made.and_then(|()| fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)))
+    fs::write(&probe, b"")
+        .and_then(|()| fs::remove_file(&probe))
         .map_err(|source| unusable(purpose, path, &source))
+}
+
+/// Who may write to the runtime directory may pose as any process of the node.
+fn private(runtime: &Path, metadata: &Metadata) -> Result<(), Failure> {
+    let shown = runtime.display();
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    let user = rustix::process::geteuid().as_raw();
+    if owner != user {
+        return Err(format!(
+            "runtime directory {shown} (mode {mode:04o}) belongs to user {owner}, not to {user}, who runs \
+             this; set [dirs] runtime in vas.toml to a directory of this user"
+        )
+        .into());
+    }
+    if mode & 0o022 != 0 {
+        return Err(format!(
+            "runtime directory {shown} has mode {mode:04o}: others than its owner may write to it; run \
+             `chmod go-w {shown}` or set [dirs] runtime in vas.toml to a directory of its own"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 fn unusable(purpose: &str, path: &Path, source: &io::Error) -> Failure {
@@ -139,6 +194,15 @@ impl Node<'_> {
             self.report_ended()?;
             if !self.serving {
                 self.look_for_serve();
+                if !self.serving && self.started.elapsed() >= WARM_UP {
+                    return Err(format!(
+                        "serve does not answer at {} after {} s; its log stands above, and something else \
+                         may hold that port",
+                        self.config.bind,
+                        WARM_UP.as_secs()
+                    )
+                    .into());
+                }
                 continue;
             }
             if let Some(run_for) = self.wishes.run_for {
@@ -207,11 +271,9 @@ impl Node<'_> {
         let status =
             self.status().map_err(|e| format!("no summary, serve does not answer: {e}"))?;
         self.screen.end_table();
-        print!("{}", view::summary(&status, self.started.elapsed()));
-        if status.persons() > 0 {
-            return Ok(ExitCode::SUCCESS);
-        }
-        println!("nobody was found");
+        output::print(view::summary(&status, self.started.elapsed()))?;
+        let Some(failure) = status.failure() else { return Ok(ExitCode::SUCCESS) };
+        output::print(format_args!("{failure}\n"))?;
         Ok(ExitCode::FAILURE)
     }
 
@@ -238,5 +300,29 @@ impl Node<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_serve_that_never_answers_ends_the_start() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bind = free.local_addr().unwrap();
+        drop(free);
+        let text = format!("[http]\nbind = \"{bind}\"\n");
+        let config = Config::parse(&text, Path::new("/v.toml"), &Environment::default()).unwrap();
+        let wishes = Wishes { run_for: Some(Duration::from_secs(1)), ..Wishes::default() };
+        let started = Instant::now().checked_sub(WARM_UP).unwrap();
+        let screen = Screen::new(false);
+        let mut node =
+            Node { config: &config, wishes, screen, parts: Vec::new(), started, serving: false };
+        let (_trigger, stop) = Stop::pair().unwrap();
+        let error = node.watch(&stop).unwrap_err().to_string();
+        assert!(error.contains(&format!("serve does not answer at {bind} after 60 s")), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::config::Config;
+use crate::output;
 use clap::Subcommand;
 use std::process::ExitCode;
 
@@ -20,23 +21,30 @@ enum Action {
     Show,
 }
 
+impl Args {
+    /// Whether there must be a file: nothing can be said of one that is not there.
+    pub const fn needs_file(&self) -> bool {
+        matches!(self.action, Action::Check)
+    }
+}
+
 /// Runs it; the configuration has been read, so it is valid.
 ///
 /// # Errors
-/// None.
+/// When the output can't be written.
 pub fn run(args: &Args, config: &Config) -> Outcome {
     match args.action {
-        Action::Show => print!("{config}"),
+        Action::Show => output::print(config)?,
         Action::Check => {
             for warning in config.warnings() {
-                println!("warning: {warning}");
+                output::print(format_args!("warning: {warning}\n"))?;
             }
-            println!(
-                "{} cameras, {} models, {} assignments: valid",
+            output::print(format_args!(
+                "{} cameras, {} models, {} assignments: valid\n",
                 config.cameras.len(),
                 config.models.len(),
                 config.assignments.len()
-            );
+            ))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -2,10 +2,13 @@
 
 use super::{Outcome, runner::engine};
 use crate::config::Config;
+use crate::output;
 use base::Picture;
 use clap::Subcommand;
 use ingest::clip::{ClipError, ClipFrame, ClipFrames};
+use std::cell::Cell;
 use std::io::{self, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -52,31 +55,34 @@ pub fn run(args: Args, config: &Config) -> Outcome {
 fn check(dir: &Path, config: &Config) -> Outcome {
     let report = runner::model_check(dir, &engine(config)?);
     for fact in &report.facts {
-        println!("{fact}");
+        output::print(format_args!("{fact}\n"))?;
     }
     for problem in &report.problems {
-        eprintln!("{problem}");
+        output::complain(problem);
     }
     Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn over_clip(dir: &Path, clip: &Path, jsonl: bool, config: &Config) -> Outcome {
     let spec = runner::model_yaml::load(dir)?;
-    let frames = ClipFrames::open(clip)?.map(convert);
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut frames = ClipFrames::open(clip)?.map(convert);
+    // What nobody can read need not be found.
+    let closed = Cell::new(false);
+    let frames = iter::from_fn(|| if closed.get() { None } else { frames.next() });
+    let mut out = io::stdout().lock();
     let mut written = Ok(());
     let mut found = 0;
     let count = runner::model_run(&spec, &engine(config)?, frames, |index, detections| {
         found += detections.detections.len();
         if jsonl && written.is_ok() {
             written = writeln!(out, "{}", runner::jsonl_line(index, detections));
+            closed.set(written.is_err());
         }
     })?;
-    written?;
     if !jsonl {
-        writeln!(out, "{count} frames, {found} detections")?;
+        written = writeln!(out, "{count} frames, {found} detections");
     }
-    out.flush()?;
+    output::tolerate(written)?;
     Ok(ExitCode::SUCCESS)
 }
 

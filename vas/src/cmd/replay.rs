@@ -1,6 +1,7 @@
 //! `vas replay TRACE`: a recorded run through the core of this build.
 
 use super::Outcome;
+use crate::output;
 use scheduler::trace;
 use std::fs;
 use std::path::PathBuf;
@@ -22,12 +23,12 @@ pub fn run(args: &Args) -> Outcome {
     let shown = args.trace.display();
     let bytes = fs::read(&args.trace).map_err(|e| format!("can't read trace {shown}: {e}"))?;
     let seen = trace::replay(&bytes).map_err(|e| format!("trace {shown}: {e}"))?;
-    println!(
-        "recorded by version {}: {} inputs, {} polls, {} answers of rings, {} outputs, all equal",
+    output::print(format_args!(
+        "recorded by version {}: {} inputs, {} polls, {} answers of rings, {} outputs, all equal\n",
         seen.version, seen.inputs, seen.polls, seen.answers, seen.outputs
-    );
+    ))?;
     if seen.cut {
-        println!("the trace ends within a record: its recording was cut off");
+        output::print("the trace ends within a record: its recording was cut off\n")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::config::Config;
+use crate::output;
 use base::CameraId;
 use ipc::ring::{self, RingReport};
 use std::fmt::Write as _;
@@ -32,7 +33,7 @@ pub fn run(args: &Args, config: &Config) -> Outcome {
         }
         Some(camera) => {
             let report = ring::inspect(shm, camera)?;
-            print!("{}", details(&report));
+            output::print(details(&report))?;
         }
         None => all(shm)?,
     }
@@ -45,17 +46,16 @@ fn all(shm: &Path) -> std::io::Result<()> {
         other => other?,
     };
     if cameras.is_empty() {
-        println!("no rings in {}", shm.display());
-        return Ok(());
+        return output::print(format_args!("no rings in {}\n", shm.display()));
     }
-    println!(
-        "{:<16} {:>9} {:>5} {:>10} {:>10} {:>9} {:>8}  state",
+    output::print(format_args!(
+        "{:<16} {:>9} {:>5} {:>10} {:>10} {:>9} {:>8}  state\n",
         "camera", "size", "slots", "newest", "published", "beat", "memory"
-    );
+    ))?;
     for camera in cameras {
         match ring::inspect(shm, &camera) {
-            Ok(report) => println!("{}", row(&report)),
-            Err(error) => println!("{camera:<16} {error}"),
+            Ok(report) => output::print(format_args!("{}\n", row(&report)))?,
+            Err(error) => output::print(format_args!("{camera:<16} {error}\n"))?,
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! `vas sim`: the production scheduler in virtual time.
 
 use super::{Failure, Outcome};
+use crate::output;
 use scheduler_sim::report::RunReport;
 use scheduler_sim::workload::BUILT_IN;
 use scheduler_sim::{Workload, run as simulate};
@@ -38,14 +39,14 @@ const POLICY: &str = "fab-base";
 pub fn run(args: &Args) -> Outcome {
     if args.list {
         for (name, _) in BUILT_IN {
-            println!("{name}");
+            output::print(format_args!("{name}\n"))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
     let (name, workload) = load(&args.workload)?;
     let reports = [simulate(&name, &workload, args.seed)];
     for report in &reports {
-        print!("{}", report.table());
+        output::print(report.table())?;
     }
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&reports)? + "\n";

@@ -14,7 +14,7 @@ pub struct Args {
     /// Stop by itself, so many seconds after the first result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
-    /// Print a summary at the end; fail when nobody was found
+    /// Print a summary at the end; fail when nobody was found or nothing is stored
     #[arg(long)]
     summary: bool,
 }

@@ -170,6 +170,13 @@ fn places_and_addresses_are_checked() {
         ],
     );
     check_problems(
+        "[http]\nbind = \"127.0.0.1:0\"\n",
+        &[
+            "2: `bind` in [http] is 127.0.0.1:0, must have a port from 1 to 65535: others have to know \
+           where serve answers",
+        ],
+    );
+    check_problems(
         "[dirs]\nshm = \"\"\nstate = 3\n",
         &[
             "2: `shm` in [dirs] is \"\": a path can't be empty",
@@ -262,7 +269,8 @@ fn warnings_name_what_is_probably_not_meant() {
         "assignment of model `m` names camera `b`, which this file does not have",
         "frame export is off",
         "camera `a`: /etc/vas/missing.mp4 is not a file",
-        "model folder /etc/vas/gone has no model.yaml",
+        "no model at /etc/vas/gone: it has no readable model.yaml",
+        "assignment of camera `b` names model `m`, which no [[model]] provides",
     ];
     assert_eq!(warnings.len(), starts.len(), "{warnings:?}");
     for (warning, start) in warnings.iter().zip(starts) {

@@ -1,5 +1,6 @@
 //! Where people look: lines of log, and on a terminal a table below them that is drawn in place.
 
+use crate::output;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +29,7 @@ impl Screen {
 
     /// A line of a child's log.
     pub fn log(&self, line: &str) {
-        self.above(|| eprintln!("{line}"));
+        self.above(|| output::complain(line));
     }
 
     /// A line of `vas up` itself.

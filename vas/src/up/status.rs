@@ -113,6 +113,19 @@ pub struct Store {
     pub stored: u64,
     /// Events lost because the store was slow.
     pub dropped: u64,
+    /// Events lost because the store failed.
+    pub failed: u64,
+    /// Events that the store refused one by one.
+    pub rejected: u64,
+    /// The last attempt to store events failed.
+    pub failing: bool,
+}
+
+impl Store {
+    /// Events that were given to the store and are not in it.
+    pub fn lost(&self) -> u64 {
+        self.failed + self.rejected
+    }
 }
 
 /// The class that a person is.
@@ -135,6 +148,20 @@ impl Status {
     /// Persons found, over all subscriptions.
     pub fn persons(&self) -> u64 {
         self.subscriptions.iter().map(Subscription::persons).sum()
+    }
+
+    /// Why a run that ends now was not a good one.
+    pub fn failure(&self) -> Option<&'static str> {
+        let found = |s: &Subscription| s.classes.iter().any(|class| class.count > 0);
+        if self.store.failing {
+            Some("the store fails: events are lost, serve's log says why")
+        } else if self.store.stored == 0 && self.subscriptions.iter().any(found) {
+            Some("there were detections, and none of them is stored; serve's log says why")
+        } else if self.persons() == 0 {
+            Some("nobody was found")
+        } else {
+            None
+        }
     }
 }
 

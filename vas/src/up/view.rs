@@ -1,6 +1,6 @@
 //! The live table and the summary, as text.
 
-use super::status::{Runner, Status, Subscription};
+use super::status::{Runner, Status, Store, Subscription};
 use base::Stages;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -81,10 +81,10 @@ pub fn table(status: &Status, since: Duration, ended: &[&str]) -> String {
     line(
         &mut text,
         format_args!(
-            "{} s, {} events stored, {} dropped",
+            "{} s, {} events stored{}",
             since.as_secs(),
             status.store.stored,
-            status.store.dropped
+            not_stored(&status.store)
         ),
     );
     text
@@ -126,9 +126,14 @@ pub fn summary(status: &Status, since: Duration) -> String {
     }
     line(
         &mut text,
-        format_args!("store: {} events, {} dropped", status.store.stored, status.store.dropped),
+        format_args!("store: {} events{}", status.store.stored, not_stored(&status.store)),
     );
     text
+}
+
+fn not_stored(store: &Store) -> String {
+    let failing = if store.failing { ", THE STORE FAILS" } else { "" };
+    format!(", {} dropped, {} lost{failing}", store.dropped, store.lost())
 }
 
 fn summarise(text: &mut String, status: &Status, subscription: &Subscription) {

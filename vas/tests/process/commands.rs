@@ -1,6 +1,6 @@
 //! Commands that end by themselves: configuration, rings, models, simulation.
 
-use crate::node::{Place, clip, model, root, stderr, stdout, vas};
+use crate::node::{Place, clip, command, model, root, stderr, stdout, unread, vas};
 use std::fs;
 
 #[test]
@@ -39,6 +39,7 @@ fn config_check_warns_and_show_prints_what_holds() {
     assert!(output.status.success());
     let text = stdout(&output);
     assert!(text.contains("warning: assignment of model `m` names camera `a`"), "{text}");
+    assert!(text.contains("names model `m`, which no [[model]] provides"), "{text}");
     assert!(text.ends_with("0 cameras, 0 models, 1 assignments: valid\n"), "{text}");
     let shown = stdout(&place.vas(&["config", "show"]));
     assert!(shown.contains(&format!("bind = \"127.0.0.1:{}\"", place.port)), "{shown}");
@@ -130,4 +131,66 @@ fn the_same_seed_simulates_the_same_bytes() {
     let unknown = vas(&["sim", "--workload", "dmeo"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("workload dmeo is neither built in (demo,"));
+}
+
+#[test]
+fn config_check_looks_into_the_models() {
+    let place = Place::new("");
+    let folder = place.folder.path().join("wrong");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("model.yaml"), "model_id: wrong\nconfidence_treshold: 0.5\n").unwrap();
+    let models = [model(), folder.clone(), model().join("../nanodet_g_416")];
+    let models = models.map(|dir| format!("[[model]]\ndir = \"{}\"\n", dir.display()));
+    place.configure(&models.concat());
+    let output = place.vas(&["config", "check"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    let start = format!("warning: {}: ", folder.join("model.yaml").display());
+    assert!(text.lines().any(|l| l.starts_with(&start) && l.contains("`confidence_treshold`")), "{text}");
+    assert!(text.matches("warning: ").count() > 3, "a warning per problem: {text}");
+    assert!(text.contains("warning: model `nanodet_g_416` of "), "{text}");
+}
+
+#[test]
+fn config_check_needs_a_file_and_show_does_not() {
+    let empty = tempfile::tempdir().unwrap();
+    let run = |action| command(&["config", action]).current_dir(&empty).output().unwrap();
+    let checked = run("check");
+    assert_eq!(checked.status.code(), Some(1), "{}", stdout(&checked));
+    assert!(stderr(&checked).starts_with("configuration vas.toml can't be read:"));
+    assert!(run("show").status.success());
+}
+
+#[test]
+fn a_closed_output_ends_commands_quietly() {
+    let place = Place::new("");
+    let (config, model, clip) = (place.config_text(), model(), clip());
+    let (model, clip) = (model.to_str().unwrap(), clip.to_str().unwrap());
+    fs::create_dir(place.state()).unwrap();
+    fs::create_dir(place.rings()).unwrap();
+    for arguments in [
+        &["config", "show"][..],
+        &["config", "check"],
+        &["sim", "--list"],
+        &["ring"],
+        &["check"],
+        &["model", "check", model],
+        &["model", "run", model, clip, "--jsonl"],
+    ] {
+        let mut command = command(&[arguments, &["--config", &config]].concat());
+        let output = unread(command.env("VAS_LOG", "warn"));
+        assert_eq!(stderr(&output), "", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_check_could_not_save_makes_it_fail() {
+    let place = Place::new("");
+    fs::create_dir(place.state()).unwrap();
+    assert!(place.vas(&["check"]).status.success());
+    fs::write(place.state().join("control.redb"), "not a database".repeat(1000)).unwrap();
+    let output = place.vas(&["check"]);
+    assert!(stdout(&output).contains("can't be opened"), "{}", stdout(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
 }

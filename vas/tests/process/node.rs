@@ -43,7 +43,16 @@ pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn command(arguments: &[&str]) -> Command {
+/// Runs a program whose standard output has no reader any more, to its end.
+pub fn unread(command: &mut Command) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+/// `vas` with these arguments.
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vas"));
     command.args(arguments).stdin(Stdio::null());
     // What the surroundings of a test run say must not matter.

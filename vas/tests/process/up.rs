@@ -1,9 +1,11 @@
 //! `vas up`: start, failures of single parts, stop.
 
-use crate::node::{Place, Process, child_of, model, signal, stderr, stdout, until};
+use crate::node::{Place, Process, child_of, model, signal, stderr, stdout, unread, until};
 use ipc::instance::InstanceLock;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 #[test]
 fn people_are_found_and_nothing_is_left() {
@@ -78,6 +80,78 @@ fn a_state_directory_that_cannot_be_made_is_named() {
     let start = format!("vas up: state directory {} is not writable: ", place.state().display());
     assert!(text.starts_with(&start), "{text}");
     assert!(text.contains("set [dirs] state in vas.toml"), "{text}");
+    assert!(!place.runtime().exists(), "what it made stays");
+}
+
+#[test]
+fn a_hangup_stops_the_node_in_order() {
+    let place = Place::new("");
+    let mut up = place.up_serving();
+    up.signal("HUP");
+    assert!(up.end().success());
+    place.assert_nothing_left();
+    assert!(!place.runtime().exists());
+}
+
+#[test]
+fn a_runtime_directory_that_others_may_write_to_is_refused_and_left_as_it_is() {
+    let place = Place::new("");
+    let runtime = place.runtime();
+    fs::create_dir(&runtime).unwrap();
+    let set = |mode| fs::set_permissions(&runtime, Permissions::from_mode(mode)).unwrap();
+    let mode = || fs::metadata(&runtime).unwrap().permissions().mode() & 0o7777;
+    set(0o1777);
+    let output = place.vas(&["up"]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown = runtime.display();
+    let expected = format!(
+        "vas up: runtime directory {shown} has mode 1777: others than its owner may write to it; run `chmod \
+         go-w {shown}` or set [dirs] runtime in vas.toml to a directory of its own\n"
+    );
+    assert_eq!(stderr(&output), expected);
+    assert_eq!(mode(), 0o1777);
+    set(0o755);
+    let mut up = place.up_serving();
+    assert_eq!(mode(), 0o755);
+    assert!(up.stop().success());
+    assert!(runtime.is_dir(), "it was there before");
+}
+
+#[test]
+fn detections_of_which_none_is_stored_are_a_failure() {
+    let may = Command::new("unshare").args(["--mount", "true"]).output();
+    if !may.is_ok_and(|output| output.status.success()) {
+        println!("skipped: this user may not make a mount namespace");
+        return;
+    }
+    let place = Place::with_people();
+    fs::create_dir(place.state()).unwrap();
+    // Below the space that is kept free.
+    let line = format!(
+        "mount -t tmpfs -o size=64m none '{}' && exec '{}' up --seconds 2 --summary --config '{}'",
+        place.state().display(),
+        env!("CARGO_BIN_EXE_vas"),
+        place.config_text()
+    );
+    let output = Command::new("unshare").args(["--mount", "sh", "-c", &line]).output().unwrap();
+    let (text, log) = (stdout(&output), stderr(&output));
+    assert_eq!(output.status.code(), Some(1), "{text}\n{log}");
+    assert!(text.contains("store: 0 events, 0 dropped, "), "{text}");
+    assert!(text.contains("the store fails") || text.contains("none of them is stored"), "{text}");
+    assert!(log.contains("events are written above 1024 MiB"), "{log}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_summary_that_nobody_reads_does_not_keep_the_children_from_stopping_in_order() {
+    let place = Place::with_people();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vas"));
+    let config = place.config_text();
+    command.args(["up", "--seconds", "1", "--summary", "--config", &config]);
+    let output = unread(&mut command);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    place.assert_nothing_left();
 }
 
 #[test]

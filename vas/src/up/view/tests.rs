@@ -29,7 +29,7 @@ fn status() -> Status {
             "model_id": "m", "device": "cpu", "state": "ready", "batches": 100, "members": 101,
             "mean_batch": 1.01, "stages": stages
         }],
-        "store": {"stored": 99, "dropped": 0}
+        "store": {"stored": 99, "dropped": 0, "failed": 0, "rejected": 0, "failing": false}
     });
     Status::parse(answer).unwrap()
 }
@@ -43,7 +43,7 @@ door           m                  10.0     5.0     5      100     6.50   31.2 ms
 yard           no assignment    no enabled assignment
 runner m on cpu: ready, 100 batches, 1.01 frames per batch, execute 20.5 ms
 ended: ingest
-21 s, 99 events stored, 0 dropped
+21 s, 99 events stored, 0 dropped, 0 lost
 ";
     assert_eq!(table, expected);
 }
@@ -61,7 +61,7 @@ camera door: 201 frames seen at 10.00 fps, model m active
 {stages}
 runner m on cpu (ready): 100 batches, 101 frames, mean size 1.01
 {stages}
-store: 99 events, 0 dropped
+store: 99 events, 0 dropped, 0 lost
 "
     );
     assert_eq!(summary(&status(), Duration::from_secs(20)), expected);
@@ -78,7 +78,7 @@ fn a_node_that_just_started_is_shown_too() {
             "results": 0, "stages": null
         }],
         "runners": [],
-        "store": {"stored": 0, "dropped": 0}
+        "store": {"stored": 0, "dropped": 0, "failed": 0, "rejected": 0, "failing": false}
     });
     let status = Status::parse(answer).unwrap();
     let table = table(&status, Duration::ZERO, &[]);
@@ -87,4 +87,25 @@ fn a_node_that_just_started_is_shown_too() {
     let summary = summary(&status, Duration::ZERO);
     assert!(summary.contains("no ledger"), "{summary}");
     assert_eq!((status.persons(), status.results()), (0, 0));
+}
+
+#[test]
+fn lost_events_are_shown_and_make_a_run_fail() {
+    let mut status = status();
+    assert_eq!(status.failure(), None);
+    status.store.failed = 5;
+    status.store.rejected = 2;
+    assert!(table(&status, Duration::ZERO, &[]).contains("99 events stored, 0 dropped, 7 lost\n"));
+    assert_eq!(status.failure(), None, "some are stored");
+    status.store.failing = true;
+    assert!(
+        summary(&status, Duration::ZERO)
+            .contains("99 events, 0 dropped, 7 lost, THE STORE FAILS\n")
+    );
+    assert!(status.failure().unwrap().contains("the store fails"));
+    status.store.failing = false;
+    status.store.stored = 0;
+    assert!(status.failure().unwrap().contains("none of them is stored"));
+    status.subscriptions[0].classes.clear();
+    assert_eq!(status.failure(), Some("nobody was found"));
 }
