@@ -114,7 +114,8 @@ fn undisturbed(up: &Process) {
         let before = lines(camera).len();
         until("ingest's next count", || lines(camera).len() > before);
         let last = lines(camera).pop().expect("there is one more than before");
-        for nothing in ["0 dropped at the worker's queue", "0 worker restarts", "0 source failures"] {
+        for nothing in ["0 dropped at the worker's queue", "0 worker restarts", "0 source failures"]
+        {
             assert!(last.contains(nothing), "{last}");
         }
     }
@@ -254,6 +255,15 @@ fn a_stopped_runner_and_a_stopped_serve_delay_nobody_else() {
     wait_for_results(&place, "nanodet_g_416", 3);
     let during = batches(&place) - before;
     assert!(during >= 30, "{during} batches while serve was stopped, about 40 were due");
+
+    // A stopped scheduler: nobody is held to have been late while it stood still.
+    let scheduler = child_of(up.id(), "scheduler").unwrap();
+    signal(scheduler, "STOP");
+    let from = newest("one");
+    until("video goes on while the scheduler is stopped", || newest("one") >= from + 30);
+    signal(scheduler, "CONT");
+    wait_for_results(&place, "nanodet_g_416", 3);
+    wait_for_results(&place, "second", 2);
     watch.end();
     assert!(again.stop().success());
     up.stop();
