@@ -146,7 +146,10 @@ fn config_check_looks_into_the_models() {
     assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
     let start = format!("warning: {}: ", folder.join("model.yaml").display());
-    assert!(text.lines().any(|l| l.starts_with(&start) && l.contains("`confidence_treshold`")), "{text}");
+    assert!(
+        text.lines().any(|l| l.starts_with(&start) && l.contains("`confidence_treshold`")),
+        "{text}"
+    );
     assert!(text.matches("warning: ").count() > 3, "a warning per problem: {text}");
     assert!(text.contains("warning: model `nanodet_g_416` of "), "{text}");
 }
