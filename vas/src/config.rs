@@ -277,7 +277,7 @@ impl Config {
             };
             if let Some(first) = provided.get(&id) {
                 warnings.push(format!(
-                    "model `{id}` of {} is also provided by {}; only one of them can run: give one another \
+                    "model `{id}` of {} is also provided by {}; serve uses the latter: give one another \
                      model_id or remove it",
                     dir.display(),
                     first.display()
