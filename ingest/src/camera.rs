@@ -407,12 +407,7 @@ fn utc_at(utc: UtcNanos, now: Instant, then: Instant) -> UtcNanos {
 
 /// The newest media time in the ring that an ingest before this one left.
 fn last_media(shm: &Path, camera: &CameraId) -> Option<MediaTime> {
-    if !shm.join(camera.as_str()).exists() {
-        return None;
-    }
-    let report = ipc::ring::inspect(shm, camera).ok()?;
-    let frames = report.slots.iter().filter_map(|slot| slot.frame.as_ref());
-    frames.map(|(_, record)| record.info.media).max().max(report.media_before)
+    ipc::ring::last(shm, camera).map(|(_, media)| media)
 }
 
 #[cfg(test)]

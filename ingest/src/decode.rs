@@ -326,12 +326,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Another deadline or rate: another number of slots.
+    /// Another deadline or rate: another number of slots, as long as there is room for both rings.
     fn resize(&mut self) -> Result<(), Refusal> {
-        if let Some(ring) = self.ring.take() {
+        if let Some(mut ring) = self.ring.take() {
             let spec = RingSpec { slots: slots(&self.configuration), ..ring.spec().clone() };
-            let same = spec == *ring.spec();
-            self.ring = Some(if same { ring } else { ring.replace(&spec)? });
+            if spec != *ring.spec() {
+                ring = ring.replace(&spec)?;
+            }
+            if spec != *ring.spec() {
+                let (has, wanted) = (ring.spec().slots, spec.slots);
+                tracing::warn!(camera = %self.camera, "no room in shared memory to change the ring \
+                    from {has} to {wanted} slots: it stays as it is; enlarge shared memory");
+            }
+            self.ring = Some(ring);
         }
         Ok(())
     }
@@ -354,7 +361,8 @@ fn export(
     let spec =
         RingSpec { camera: camera.clone(), picture: decoded.picture, slots: slots(configuration) };
     let writer = match ring.take() {
-        Some(writer) if *writer.spec() == spec => writer,
+        // The number of slots is changed by the configuration alone, where there is room.
+        Some(writer) if writer.spec().picture == spec.picture => writer,
         Some(writer) => writer.replace(&spec)?,
         None => RingWriter::create(&configuration.shm, &spec)?,
     };

@@ -59,7 +59,7 @@ mod kill_tests;
 mod model_tests;
 
 use base::limits::{RING_MARGIN, RING_SLOTS_MAX, RING_SLOTS_MIN};
-use base::{Absent, CameraId, FrameInfo, Instant, Picture, Size};
+use base::{Absent, CameraId, FrameId, FrameInfo, Instant, MediaTime, Picture, Size};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -153,7 +153,10 @@ pub enum RingError {
         path: PathBuf,
     },
     /// An operation on a file failed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error(
+        "cannot {action} {}: {source}; check that the shm directory exists, is a tmpfs and belongs \
+         to this user", path.display()
+    )]
     Io {
         /// What was tried.
         action: &'static str,
@@ -208,6 +211,12 @@ pub struct ReaderStats {
 /// What does not look like a ring is left alone.
 pub fn sweep(shm: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
     directory::sweep(shm, keep)
+}
+
+/// Id and media time of the last frame that a camera's writer, now gone, wrote; `None` when there is
+/// no ring or no frame. Also from a ring whose pixels were given up for want of room.
+pub fn last(shm: &Path, camera: &CameraId) -> Option<(FrameId, MediaTime)> {
+    directory::last(&shm.join(camera.as_str()))
 }
 
 #[cfg(test)]

@@ -259,6 +259,23 @@ pub(super) fn remove(names: &Names) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Retires the current ring and deletes its pixels, for want of room; true when there were any.
+/// Its header stays, for ids and media time to go on from. For the holder of the lock.
+pub(super) fn vacate(names: &Names) -> bool {
+    if !matches!(holds_ring(&names.ring), Ok(Some(true))) {
+        return false;
+    }
+    retire(&names.ring);
+    step(Step::Retired);
+    std::fs::remove_file(names.ring.join(DATA)).is_ok()
+}
+
+/// Id and media time of the last frame in a ring, of which the header is enough.
+pub(super) fn last(ring: &Path) -> Option<(FrameId, MediaTime)> {
+    let meta = open(&ring.join(META), false).and_then(|file| Meta::map(&file, false)).ok()?;
+    Before::read(&meta).ok()?.last
+}
+
 /// The two files of a fresh ring, mapped.
 pub(super) struct Built {
     /// Header.
@@ -306,7 +323,7 @@ fn build_files(names: &Names, spec: &RingSpec, before: Before) -> Result<Built, 
     let data = Data::map_writable(&data_file, file_bytes).map_err(io("map", &data_path))?;
     let meta = Meta::map(&meta_file, true).map_err(io("map", &meta_path))?;
     let (first, media_before) = match before.last {
-        Some((id, media)) => (FrameId(id.0 + 1), media),
+        Some((id, media)) => (FrameId(id.0.saturating_add(1)), media),
         None => (FrameId(1), MediaTime(0)),
     };
     let geometry = Geometry {
@@ -400,7 +417,7 @@ pub(super) fn sweep(shm: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Vec<S
     let mut removed = Vec::new();
     for camera in cameras {
         let names = Names::of(shm, camera.as_str());
-        if let Some(lock) = Lock::take(&names.lock, 1)? {
+        if let Some(lock) = Lock::take(&names.lock, LOCK_TRIES)? {
             let gone = remove(&names);
             lock.remove()?;
             if gone? {

@@ -304,6 +304,19 @@ fn a_lock_on_a_file_without_a_name_is_no_lock() {
     assert!(!Lock::held(&path));
 }
 
+/// Somebody who only looks whether a writer lives holds the lock for a moment.
+#[test]
+fn a_sweep_waits_for_a_lock_that_is_held_for_a_moment() {
+    let shm = tempfile::tempdir().expect("a directory");
+    drop(RingWriter::create(shm.path(), &spec(64)).expect("there is room"));
+    let names = Names::of(shm.path(), "cam");
+    let held = Lock::take(&names.lock, 1).expect("its own directory").expect("nobody holds it");
+    let second_try: Act = Box::new(move || drop(held));
+    let first_try: Act = Box::new(move || NEXT.set(Some((Step::LockOpened, second_try))));
+    NEXT.set(Some((Step::LockOpened, first_try)));
+    assert_eq!(super::sweep(shm.path(), |_| false).expect("its own directory"), ["cam"]);
+}
+
 #[test]
 fn names_of_two_cameras_never_meet() {
     let shm = Path::new("/shm");

@@ -122,8 +122,8 @@ impl RingReader {
     /// Copies frame `frame_id` of `generation` out of `slot` into `pixels`: `w * h * 3 / 2` bytes
     /// of NV12, in the vector's own memory. After an error `pixels` is empty.
     ///
-    /// Costs the copy and one fstat. A generation that is newer than the open one makes it look at
-    /// the path.
+    /// Costs the copy and one fstat. A generation other than the open one makes it look at the
+    /// path.
     pub fn copy(
         &mut self,
         generation: Generation,
@@ -154,9 +154,10 @@ impl RingReader {
         ReaderStats { reopened: self.opened.saturating_sub(1), ..self.stats }
     }
 
-    /// The ring of a generation, reopened when it is newer than what is open.
+    /// The ring of a generation, reopened when another one is open. Numbers tell nothing of the
+    /// order: UTC may have been set back while there was no ring.
     fn ring_of(&mut self, generation: Generation) -> Result<&mut OpenRing, CopyError> {
-        if self.ring.as_ref().is_none_or(|ring| ring.geometry.generation < generation) {
+        if self.ring.as_ref().is_none_or(|ring| ring.geometry.generation != generation) {
             let now = crate::clock::monotonic();
             // A generation that was not asked for before is worth a look at once.
             if now >= self.reopen_at || self.missed != Some(generation) {
@@ -258,11 +259,12 @@ impl OpenRing {
         let (sequence, [id, capture, offset]) = newest(words).read()?;
         let id = FrameId(id);
         let Some(slot) = geometry.slot_of(id) else {
-            let answer =
-                if id.0 + 1 == geometry.first.0 { Answer::Nothing } else { Answer::Invalid };
+            let before = id.0.checked_add(1) == Some(geometry.first.0);
+            let answer = if before { Answer::Nothing } else { Answer::Invalid };
             return Some((sequence, answer));
         };
-        if offset != geometry.slot_stride * u64::from(slot) {
+        // Half of the range, as for the first id: whoever counts on from it can't overflow.
+        if id.0 > u64::MAX / 2 || offset != geometry.slot_stride * u64::from(slot) {
             return Some((sequence, Answer::Invalid));
         }
         let (_, values) = record(words, slot).read()?;

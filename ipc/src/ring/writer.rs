@@ -44,14 +44,20 @@ impl RingWriter {
     /// Makes the camera's ring, with all of its memory, in the place of the one it may have. Frame
     /// id and media time go on from that one; its readers are told to reopen.
     ///
-    /// Fails without leaving anything behind: another writer lives, the picture or the number of
-    /// slots is out of bounds, shared memory is full, or the file system refuses.
+    /// When there is no room beside the ring of a writer that died, that one is retired and its
+    /// pixels go first. Fails without leaving anything behind but that ring's header: another writer
+    /// lives, the picture or the number of slots is out of bounds, shared memory is full, or the
+    /// file system refuses.
     pub fn create(shm: &Path, spec: &RingSpec) -> Result<RingWriter, RingError> {
         check(spec)?;
         directory::make_root(shm)?;
         let names = Names::of(shm, spec.camera.as_str());
         let lock = directory::lock(&names, &spec.camera)?;
-        match publish_generation(&names, spec, None) {
+        let published = match publish_generation(&names, spec, None) {
+            Err(full @ RingError::Full { .. }) => publish_instead(&names, spec, None, full),
+            other => other,
+        };
+        match published {
             Ok((built, last)) => Ok(RingWriter {
                 shm: shm.to_owned(),
                 spec: spec.clone(),
@@ -94,7 +100,7 @@ impl RingWriter {
     /// Opens the slot of the next frame, which takes the oldest frame from the readers. Dropping
     /// the slot unpublished abandons it: the oldest frame is gone, nothing else has changed.
     pub fn begin(&mut self) -> SlotMut<'_> {
-        let id = FrameId(self.last.map_or(1, |(id, _)| id.0 + 1));
+        let id = FrameId(self.last.map_or(1, |(id, _)| id.0.saturating_add(1)));
         let slot = self.geometry.slot_of(id).expect("ids go on from the generation's first");
         record(self.meta.words(), slot).open();
         step(Step::SlotOpened);
@@ -114,19 +120,34 @@ impl RingWriter {
 
     /// Starts a new generation, for example with another size. Frame id and media time go on.
     ///
-    /// After an error the writer is gone and the old generation stays where it is, to become stale.
+    /// When there is no room for both generations, another number of slots is not worth the
+    /// pictures: the writer goes on with the old generation, as [`RingWriter::spec`] tells. Pictures
+    /// of another kind can't be written into the old one: it is retired and its pixels go first.
+    ///
+    /// After an error the writer is gone. The old generation stays where it is, to become stale, or
+    /// its header does, from which the next writer goes on.
     pub fn replace(self, spec: &RingSpec) -> Result<RingWriter, RingError> {
         assert_eq!(self.spec.camera, spec.camera, "a ring stays with its camera");
         check(spec)?;
         let names = Names::of(&self.shm, spec.camera.as_str());
-        let (built, last) = publish_generation(&names, spec, self.last)?;
+        let (built, last) = match publish_generation(&names, spec, self.last) {
+            Err(RingError::Full { .. }) if spec.picture == self.spec.picture => return Ok(self),
+            Err(full @ RingError::Full { .. }) => {
+                // While it is mapped here, its memory stays allocated.
+                drop(self.data);
+                publish_instead(&names, spec, self.last, full)?
+            }
+            other => other?,
+        };
+        let RingWriter { shm, lock, .. } = self;
         Ok(RingWriter {
+            shm,
             spec: spec.clone(),
             geometry: built.geometry,
             meta: built.meta,
             data: built.data,
             last,
-            ..self
+            lock,
         })
     }
 
@@ -167,6 +188,16 @@ fn publish_generation(
     let built = directory::build(names, spec, before)?;
     current.swap(names)?;
     Ok((built, before.last))
+}
+
+/// After a first try found `full`: once more, in the room that the pixels of the current ring took.
+fn publish_instead(
+    names: &Names,
+    spec: &RingSpec,
+    last: Last,
+    full: RingError,
+) -> Result<(Built, Last), RingError> {
+    if directory::vacate(names) { publish_generation(names, spec, last) } else { Err(full) }
 }
 
 /// A slot that is being written. Its pixels are whatever was there before.

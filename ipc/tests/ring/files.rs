@@ -64,7 +64,7 @@ fn a_damaged_ring_is_absent_until_a_writer_replaces_it() {
     fn put(path: &Path, offset: u64, bytes: &[u8]) {
         File::options().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
     }
-    let cases: [(&str, Damage, Absent); 19] = [
+    let cases: [(&str, Damage, Absent); 20] = [
         ("empty header", |r| cut(&r.join("frame.meta"), 0), Absent::Invalid),
         ("v1 length", |r| cut(&r.join("frame.meta"), 64), Absent::Invalid),
         ("odd length", |r| cut(&r.join("frame.meta"), 1001), Absent::Invalid),
@@ -77,6 +77,21 @@ fn a_damaged_ring_is_absent_until_a_writer_replaces_it() {
         ("slots", |r| put(&r.join("frame.meta"), 64, &[255]), Absent::Invalid),
         ("offset", |r| put(&r.join("frame.meta"), 48, &[1]), Absent::Invalid),
         ("frame id", |r| put(&r.join("frame.meta"), 8, &[0xff; 8]), Absent::Invalid),
+        (
+            "the last frame id there is",
+            |r| {
+                // Of 8 slots the one it would be in: ids begin at 1.
+                let slot = (u64::MAX - 1) % 8;
+                put(&r.join("frame.meta"), 8, &[0xff; 8]);
+                put(&r.join("frame.meta"), 48, &(slot * 8192).to_le_bytes());
+                let meta = fs::read(r.join("frame.meta")).unwrap();
+                let mut record = meta[192..320].to_vec();
+                record[8..16].fill(0xff);
+                record[24..32].copy_from_slice(&meta[16..24]);
+                put(&r.join("frame.meta"), 192 + slot * 128, &record);
+            },
+            Absent::Invalid,
+        ),
         ("retired", |r| put(&r.join("frame.meta"), 136, &[1]), Absent::Retired),
         ("short data", |r| cut(&r.join("frame.data"), 8192), Absent::Invalid),
         ("no data", |r| fs::remove_file(r.join("frame.data")).unwrap(), Absent::NoRing),

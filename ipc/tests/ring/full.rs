@@ -1,7 +1,8 @@
 //! A full file system is one clear error when a ring is made, never a bus error later.
 
 use crate::support::{CHILD_ARGS, ORDER, camera, names, newest, publish, shm, spec};
-use ipc::ring::{RingError, RingReader, RingWriter};
+use base::Newest;
+use ipc::ring::{RingError, RingReader, RingSpec, RingWriter};
 use std::path::Path;
 use std::process::Command;
 
@@ -34,14 +35,37 @@ pub fn outgrow(shm: &Path) {
     let mut writer = RingWriter::create(shm, &spec(320, 240)).unwrap();
     publish(&mut writer);
     let last = publish(&mut writer);
-    full(writer.replace(&spec(1280, 720)));
-    assert_eq!(names(shm), [".cam.lock", "cam"]);
+    let more = RingSpec { slots: 100, ..spec(320, 240) };
+    let writer = writer.replace(&more).unwrap();
+    assert_eq!(writer.spec().slots, 8, "other slots are not worth the pictures");
     let mut reader = RingReader::new(shm, &camera());
     assert_eq!(newest(&mut reader).frame_id, last, "the old generation stays");
+    full(writer.replace(&spec(1280, 720)));
+    assert_eq!(names(shm), [".cam.lock", "cam"]);
+    assert!(matches!(reader.newest(ipc::clock::monotonic()), Newest::Absent(_)));
     full(RingWriter::create(shm, &spec(1280, 720)));
     assert_eq!(names(shm), [".cam.lock", "cam"]);
+    assert_eq!(ipc::ring::last(shm, &camera()).map(|(id, _)| id), Some(last));
     let mut writer = RingWriter::create(shm, &spec(320, 240)).unwrap();
     assert_eq!(publish(&mut writer).0, last.0 + 1, "frame ids go on");
+    writer.remove().unwrap();
+    assert_eq!(names(shm), [""; 0]);
+    println!("{DONE}");
+}
+
+/// A child: there is room for one ring at a time, whose writer died or wants another size.
+pub fn refill(shm: &Path) {
+    let mut writer = RingWriter::create(shm, &spec(320, 240)).unwrap();
+    let last = publish(&mut writer);
+    let mut reader = RingReader::new(shm, &camera());
+    assert_eq!(newest(&mut reader).frame_id, last);
+    drop(writer);
+    let mut writer = RingWriter::create(shm, &spec(320, 240)).unwrap();
+    assert_eq!(publish(&mut writer).0, last.0 + 1, "frame ids go on");
+    assert_eq!(newest(&mut reader).frame_id.0, last.0 + 1, "readers are led along");
+    let mut writer = writer.replace(&spec(240, 320)).unwrap();
+    assert_eq!(publish(&mut writer).0, last.0 + 2);
+    assert_eq!(newest(&mut reader).frame_id.0, last.0 + 2);
     writer.remove().unwrap();
     assert_eq!(names(shm), [""; 0]);
     println!("{DONE}");
@@ -78,8 +102,13 @@ fn a_full_tmpfs_is_a_clear_error() {
 }
 
 #[test]
-fn a_ring_that_cannot_grow_leaves_the_old_one() {
+fn a_ring_that_cannot_grow_stays_or_leaves_its_ids() {
     in_tmpfs("outgrow", "4m");
+}
+
+#[test]
+fn a_ring_that_fits_once_takes_the_room_of_its_own_predecessor() {
+    in_tmpfs("refill", "1500k");
 }
 
 /// Needs no rights: the limit on file sizes stands in for the full file system.

@@ -4,6 +4,7 @@ use crate::support::{camera, info, names, newest, painted, publish, shm, spec};
 use base::{Absent, CameraId, FrameId, Generation, MediaTime, Newest};
 use ipc::clock;
 use ipc::ring::{CopyError, RingError, RingReader, RingWriter, inspect, list, sweep};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -70,6 +71,25 @@ fn a_new_size_is_a_new_generation_with_the_next_id() {
     writer.remove().unwrap();
     assert_eq!(poller.newest(clock::monotonic()), Newest::Absent(Absent::NoRing));
     assert_eq!(names(shm.path()), [""; 0]);
+}
+
+/// UTC was set back while the camera had no ring.
+#[test]
+fn a_copier_finds_a_generation_with_a_lower_number() {
+    let shm = shm();
+    let mut writer = RingWriter::create(shm.path(), &spec(64, 64)).unwrap();
+    publish(&mut writer);
+    let mut copier = RingReader::new(shm.path(), &camera());
+    let mut pixels = Vec::new();
+    copier.copy(writer.generation(), FrameId(1), 0, &mut pixels).unwrap();
+    writer.remove().unwrap();
+    let mut writer = RingWriter::create(shm.path(), &spec(64, 64)).unwrap();
+    let meta = std::fs::File::options().write(true).open(shm.path().join("cam/frame.meta"));
+    meta.unwrap().write_all_at(&5u64.to_le_bytes(), 80).unwrap();
+    publish(&mut writer);
+    let stamp = newest(&mut RingReader::new(shm.path(), &camera()));
+    assert_eq!(stamp.generation, Generation(5));
+    copier.copy(stamp.generation, stamp.frame_id, stamp.slot, &mut pixels).unwrap();
 }
 
 #[test]

@@ -25,6 +25,7 @@ fn child() {
         ["read", shm, accepted] => torn::read(shm.as_ref(), accepted.parse().unwrap()),
         ["write_under_filter", shm, call] => syscalls::write(shm.as_ref(), *call == "call"),
         ["fill", shm] => full::fill(shm.as_ref()),
+        ["refill", shm] => full::refill(shm.as_ref()),
         ["outgrow", shm] => full::outgrow(shm.as_ref()),
         other => panic!("unknown order {other:?}"),
     }
