@@ -23,6 +23,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// After a worker's thread could not be started, the next attempt (chosen).
+const LINK_RETRY: Duration = Duration::from_secs(3);
+
 /// What a camera is to do. Equal settings change nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -85,6 +88,8 @@ impl Camera {
             timeline: Timeline::default(),
             link: None,
             leaving: None,
+            link_retry: None,
+            link_gate: LogGate::default(),
             info: None,
             stopped: false,
             id,
@@ -130,6 +135,9 @@ struct Actor {
     link: Option<Link>,
     /// The link before, while it stops.
     leaving: Option<JoinHandle<()>>,
+    /// When to try again to start a link, after it failed.
+    link_retry: Option<Instant>,
+    link_gate: LogGate,
     info: Option<StreamInfo>,
     stopped: bool,
 }
@@ -219,18 +227,29 @@ impl Actor {
             command: self.common.decode_command.clone(),
             configuration,
             counters: Arc::clone(&self.counters),
-            after: self.leaving.take(),
         };
-        match Link::start(options) {
-            Ok(link) => self.link = Some(link),
+        self.link_retry = None;
+        match Link::start(options, &mut self.leaving) {
+            Ok(link) => {
+                self.link = Some(link);
+                if self.link_gate.clear() {
+                    tracing::info!(camera = %self.id, "frame export is on again");
+                }
+            }
             Err(e) => {
-                tracing::error!(camera = %self.id, "frame export is off: no thread or descriptor \
-                    is left: {e}; raise the limits of the process");
+                let now = clock::monotonic();
+                self.link_retry = Some(now + LINK_RETRY);
+                let line = format!("frame export is off: no thread or descriptor is left: {e}");
+                if self.link_gate.allows(&line, now) {
+                    tracing::error!(camera = %self.id, "{line}; raise the limits of the process; \
+                        trying again every {} s", LINK_RETRY.as_secs());
+                }
             }
         }
     }
 
     fn close_link(&mut self) {
+        self.link_retry = None;
         if let Some(link) = self.link.take() {
             self.leaving = Some(link.stop());
         }
@@ -351,6 +370,9 @@ impl Actor {
         codec: Codec,
     ) {
         let (capture, capture_utc) = (clock::monotonic(), clock::utc());
+        if self.link_retry.is_some_and(|due| capture >= due) {
+            self.keep_link();
+        }
         let position = loops.media_ticks(unit.shown);
         if let Some(origin) = begin.take() {
             // Due times and UTC meet at the origin, not where this thread happened to wake up.
@@ -430,6 +452,63 @@ mod tests {
         assert_eq!(entry(info, ms(5_000), at(1000), at(101_000)), (153_600, at(101_000)));
         let unknown = StreamInfo { duration: None, ..info };
         assert_eq!(entry(unknown, ms(5_000), at(1000), at(101_000)), (51_200, at(101_000)));
+    }
+
+    /// An actor without a thread, on a clip.
+    fn actor(shm: &Path) -> Actor {
+        let tick = TickLength { numerator: 1, denominator: 10_240 };
+        let (codec, hints) = (Codec::H264, Hints::default());
+        let decode_command = vec!["true".into()];
+        let (running, inbox) = (unbounded().0, unbounded().1);
+        Actor {
+            id: CameraId::new("cam").unwrap(),
+            settings: Settings {
+                source: Source::File("/clip.mp4".into()),
+                offset: Duration::ZERO,
+                decode: DecodeMode::Full,
+                deadline_ms: 500,
+            },
+            origin: Instant::ZERO,
+            inbox,
+            common: Common { shm: shm.to_owned(), decode_command, running },
+            counters: Arc::default(),
+            timeline: Timeline::default(),
+            link: None,
+            leaving: None,
+            link_retry: None,
+            link_gate: LogGate::default(),
+            info: Some(StreamInfo { codec, fps: 10.0, hints, tick, duration: None }),
+            stopped: false,
+        }
+    }
+
+    #[test]
+    fn a_link_that_could_not_be_started_is_tried_again() {
+        let shm = tempfile::tempdir().unwrap();
+        let mut actor = actor(shm.path());
+        let unit = || ClipUnit {
+            sent: 0,
+            shown: 0,
+            end: 1024,
+            key: true,
+            new_parameters: false,
+            loss: false,
+            data: vec![0],
+        };
+        let loops = ClipClock::new(actor.info.unwrap().tick, 0);
+        let emit = |actor: &mut Actor| {
+            let begin = &mut Some(clock::monotonic());
+            actor.emit(unit(), begin, &mut false, &loops, Codec::H264);
+        };
+        // What a failed start leaves.
+        actor.link_retry = Some(clock::monotonic() + Duration::from_secs(3600));
+        emit(&mut actor);
+        assert!(actor.link.is_none(), "not before it is due");
+        actor.link_retry = Some(clock::monotonic());
+        emit(&mut actor);
+        assert!(actor.link.is_some() && actor.link_retry.is_none());
+        actor.close_link();
+        actor.leaving.take().unwrap().join().unwrap();
     }
 
     #[test]

@@ -44,8 +44,6 @@ pub struct LinkOptions {
     pub configuration: Configuration,
     /// Where to count.
     pub counters: Arc<Counters>,
-    /// The link before this one, which may still be stopping its worker.
-    pub after: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -65,6 +63,8 @@ struct State {
     /// Counts the changes of the configuration.
     version: u64,
     stop: bool,
+    /// The link before, until it was waited for.
+    after: Option<JoinHandle<()>>,
 }
 
 /// How a worker's life ended.
@@ -78,13 +78,14 @@ enum End {
 }
 
 impl Link {
-    /// Starts the thread, which starts the worker.
+    /// Starts the thread, which starts the worker. `after`: the link before this one, which may
+    /// still be stopping its worker; taken when the start succeeds.
     ///
     /// # Errors
     /// When the process has no descriptors or threads left.
-    pub fn start(options: LinkOptions) -> io::Result<Link> {
+    pub fn start(options: LinkOptions, after: &mut Option<JoinHandle<()>>) -> io::Result<Link> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let LinkOptions { camera, command, configuration, counters, after } = options;
+        let LinkOptions { camera, command, configuration, counters } = options;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 queue: UnitQueue::default(),
@@ -93,6 +94,7 @@ impl Link {
                 configuration,
                 version: 0,
                 stop: false,
+                after: None,
             }),
             wake: eventfd(0, flags)?,
             camera,
@@ -100,9 +102,13 @@ impl Link {
             counters,
         });
         let its = Arc::clone(&shared);
+        // The thread begins with this lock.
+        let mut state = shared.lock();
         let thread = thread::Builder::new()
             .name(format!("link:{}", shared.camera))
-            .spawn(move || its.run(after))?;
+            .spawn(move || its.run())?;
+        state.after = after.take();
+        drop(state);
         Ok(Link { shared, thread })
     }
 
@@ -169,7 +175,8 @@ impl Shared {
         let _ = rustix::io::read(&self.wake, &mut count);
     }
 
-    fn run(&self, after: Option<JoinHandle<()>>) {
+    fn run(&self) {
+        let after = self.lock().after.take();
         if let Some(after) = after {
             // A panic there has been printed; its worker died with its thread.
             let _ = after.join();

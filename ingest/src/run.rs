@@ -6,7 +6,7 @@ use crate::source::Source;
 use base::{CameraId, Instant};
 use crossbeam_channel::{Receiver, unbounded};
 use ipc::clock;
-use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState};
+use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState, DesiredStream};
 use ipc::directories::Directories;
 use ipc::stop::Stop;
 use rustix::fs::{FlockOperation, flock};
@@ -81,6 +81,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
         return Err(IngestError::DecodeCommand);
     }
     let lock = InstanceLock::take(&options.directories)?;
+    raise_descriptor_limit();
     let shm = options.directories.shm.clone();
     let (running, all_ended) = unbounded();
     let common = Common { shm: shm.clone(), decode_command: options.decode_command, running };
@@ -121,6 +122,29 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     remove_root(&shm);
     lock.release();
     Ok(())
+}
+
+/// A camera takes about five descriptors, and the soft limit is often 1024 for the sake of programs
+/// that use select(2); this one does not.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        let has = current.unwrap_or(u64::MAX);
+        tracing::warn!(
+            "can't raise the limit of {has} open files to its hard limit: {e}; with \
+            many cameras raise it before the start (ulimit -n)"
+        );
+    }
+}
+
+/// The stream to detect on, else the first.
+fn detected(streams: &[DesiredStream]) -> Option<&DesiredStream> {
+    let detect = |stream: &&DesiredStream| stream.roles.iter().any(|role| role == "detect");
+    streams.iter().find(detect).or(streams.first())
 }
 
 fn guard(fleet: &Mutex<Option<Fleet>>) -> MutexGuard<'_, Option<Fleet>> {
@@ -233,7 +257,7 @@ fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, Se
             }
         };
         let settings = Settings {
-            source: Source::parse(row.streams.first().map_or("", |stream| &stream.url)),
+            source: Source::parse(detected(&row.streams).map_or("", |stream| &stream.url)),
             offset: Duration::from_millis(row.loop_offset_ms),
             decode: if export_enabled { row.decode } else { DecodeMode::Off },
             deadline_ms: row.deadline_ms,
@@ -362,6 +386,33 @@ mod tests {
         assert_eq!((a.offset, a.decode), (Duration::from_millis(7), DecodeMode::Full));
         let off = wanted(&rows, false);
         assert!(off.values().all(|settings| settings.decode == DecodeMode::Off));
+    }
+
+    #[test]
+    fn the_stream_with_the_role_detect_counts_else_the_first() {
+        let stream = |url: &str, roles: &[&str]| desired::DesiredStream {
+            url: url.into(),
+            roles: roles.iter().map(|&role| role.into()).collect(),
+            ..row("a", "").streams.remove(0)
+        };
+        let url = |streams: &[DesiredStream]| detected(streams).map(|s| s.url.clone());
+        let (main, sub) = (stream("/main", &["record"]), stream("/sub", &["live", "detect"]));
+        assert_eq!(url(&[main.clone(), sub.clone()]).as_deref(), Some("/sub"));
+        let both = DesiredCamera { streams: vec![main.clone(), sub], ..row("a", "") };
+        let settings = wanted(&[both], true).into_values().next().unwrap();
+        assert_eq!(settings.source, Source::File("/sub".into()));
+        assert_eq!(url(&[main.clone(), stream("/b", &[])]).as_deref(), Some("/main"));
+        assert_eq!(url(&[]), None);
+    }
+
+    #[test]
+    fn the_limit_of_open_files_is_raised_to_its_hard_limit() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let lower = maximum.map_or(1 << 16, |most| most - 1);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lower), maximum }).unwrap();
+        raise_descriptor_limit();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
     }
 
     #[test]
