@@ -27,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod answers;
 mod batch_size;
 mod camera;
 mod config;
@@ -34,8 +35,10 @@ mod device;
 mod input;
 mod launch;
 mod ledger;
+mod look;
 mod machine;
 mod output;
+mod reconcile;
 mod runner;
 mod status;
 mod subscription;
