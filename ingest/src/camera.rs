@@ -8,7 +8,7 @@ use crate::clip::ClipError;
 use crate::container::{ClipReader, ClipUnit, StreamInfo};
 use crate::counters::Counters;
 use crate::link::{Link, LinkOptions};
-use crate::pacing::{ClipClock, LATE, Pacing, Verdict};
+use crate::pacing::{ClipClock, Joints, LATE, Pacing, Verdict};
 use crate::source::Source;
 use crate::timeline::Timeline;
 use crate::unit::{AccessUnit, Codec, UnitFlags};
@@ -294,10 +294,12 @@ impl Actor {
         }
         let mut loops = ClipClock::new(info.tick, start);
         let mut pacing = Pacing::new(origin);
+        let mut joints = Joints::new(info.tick);
+        let mut told = false;
         let mut begin = Some(origin);
         let mut discontinuity = true;
         loop {
-            let unit = match clip.next() {
+            let mut unit = match clip.next() {
                 Ok(Some(unit)) => unit,
                 Ok(None) => {
                     if !loops.turn() {
@@ -307,11 +309,20 @@ impl Actor {
                     if let Err(error) = clip.rewind() {
                         return Ended::Failed(error);
                     }
+                    joints.rewind();
                     discontinuity = true;
                     continue;
                 }
                 Err(error) => return Ended::Failed(error),
             };
+            let (shift, jumped) = joints.join(unit.sent, unit.end);
+            if jumped && !std::mem::replace(&mut told, true) {
+                tracing::warn!(camera = %self.id, "clip {}: its times jump at {:.1} s; it is \
+                    played on without the jump, remux it to be rid of it", path.display(),
+                    info.tick.nanos(unit.sent) as f64 / 1e9);
+            }
+            discontinuity |= jumped;
+            unit.shift(shift);
             loops.saw(unit.end);
             self.counters.units.add(1);
             let due = loops.nanos(unit.sent);

@@ -58,6 +58,15 @@ pub struct ClipUnit {
     pub data: Vec<u8>,
 }
 
+impl ClipUnit {
+    /// Moves it by so many ticks.
+    pub fn shift(&mut self, ticks: i64) {
+        for position in [&mut self.sent, &mut self.shown, &mut self.end] {
+            *position = position.saturating_add(ticks);
+        }
+    }
+}
+
 /// Reads a clip.
 pub struct ClipReader {
     path: PathBuf,

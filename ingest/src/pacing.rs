@@ -103,6 +103,44 @@ impl ClipClock {
     }
 }
 
+/// A clip's times that go further than this from where the unit before ended are a jump, not a gap
+/// (chosen: longer than any distance of pictures, shorter than anybody waits).
+pub const JUMP: Duration = Duration::from_secs(10);
+
+/// Joins the parts of a clip whose times jump (recordings put together, clocks that were set, time
+/// stamps that wrapped), so that each begins where the one before ended.
+#[derive(Debug)]
+pub struct Joints {
+    limit: i64,
+    shift: i64,
+    end: Option<i64>,
+}
+
+impl Joints {
+    /// For a clip that is read from its first unit on, or from wherever it was entered.
+    pub fn new(tick: TickLength) -> Joints {
+        Joints { limit: tick.ticks_in(JUMP), shift: 0, end: None }
+    }
+
+    /// How far to shift the next unit, which lasts from `sent` to `end` by its own times, and
+    /// whether they jumped before it.
+    pub fn join(&mut self, sent: i64, end: i64) -> (i64, bool) {
+        let placed = sent.saturating_add(self.shift);
+        let before = self.end.unwrap_or(placed);
+        let jumped = placed.abs_diff(before) > self.limit.unsigned_abs();
+        if jumped {
+            self.shift = before.saturating_sub(sent);
+        }
+        self.end = Some(end.saturating_add(self.shift));
+        (self.shift, jumped)
+    }
+
+    /// The clip begins again.
+    pub fn rewind(&mut self) {
+        (self.shift, self.end) = (0, None);
+    }
+}
+
 /// What to do with a unit now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -248,6 +286,32 @@ mod tests {
         // One period from the last picture of the clip to the first.
         let wrapped = clock.nanos(0) - (first + 148 * 100 * MS as i64);
         assert_eq!(wrapped, 100 * MS as i64);
+    }
+
+    #[test]
+    fn times_that_jump_are_joined_and_gaps_stay_gaps() {
+        let period = 1024;
+        let second = 10_240;
+        let mut joints = Joints::new(TICK);
+        let mut join = |sent: i64| {
+            let (shift, jumped) = joints.join(sent, sent + period);
+            (sent + shift, jumped)
+        };
+        assert_eq!(join(500), (500, false), "wherever it begins");
+        assert_eq!(join(500 + period), (500 + period, false));
+        // Ten seconds after the end are a gap.
+        let gap = 500 + 2 * period + 10 * second;
+        assert_eq!(join(gap), (gap, false));
+        // A tick more is a jump, and so is a clock that was set back, or one that wrapped.
+        let mut end = gap + period;
+        for start in [end + 10 * second + 1, 0, i64::MAX / 2, i64::MIN / 2, 7] {
+            assert_eq!(join(start), (end, true), "{start}");
+            assert_eq!(join(start + period), (end + period, false));
+            end += 2 * period;
+        }
+        joints.rewind();
+        assert_eq!(joints.join(9, 10), (0, false));
+        assert!(joints.join(i64::MAX, i64::MAX).1 && joints.join(i64::MIN, i64::MIN).1);
     }
 
     #[test]
