@@ -397,6 +397,7 @@ impl Actor {
             .with(UnitFlags::when(std::mem::take(discontinuity), UnitFlags::DISCONTINUITY))
             .with(UnitFlags::when(unit.new_parameters, UnitFlags::NEW_PARAMETERS))
             .with(UnitFlags::when(unit.loss, UnitFlags::LOSS))
+            .with(UnitFlags::when(unit.decoding_time, UnitFlags::DECODING_TIME))
             .with(UnitFlags::when(loops.nanos(unit.shown) < 0, UnitFlags::PREROLL));
         if self.settings.decode == DecodeMode::Keyframes && !unit.key {
             return;
@@ -504,6 +505,7 @@ mod tests {
             key: true,
             new_parameters: false,
             loss: false,
+            decoding_time: false,
             data: vec![0],
         };
         let loops = ClipClock::new(actor.info.unwrap().tick, 0);

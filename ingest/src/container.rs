@@ -54,6 +54,8 @@ pub struct ClipUnit {
     pub new_parameters: bool,
     /// Something before it could not be read.
     pub loss: bool,
+    /// The container does not say when pictures are shown: `shown` is `sent`.
+    pub decoding_time: bool,
     /// Annex B.
     pub data: Vec<u8>,
 }
@@ -81,6 +83,9 @@ pub struct ClipReader {
     /// Where the next picture begins if it does not say.
     next_sent: i64,
     loss: bool,
+    /// A picture without a presentation time was seen (AVI, elementary streams). Then none is
+    /// believed: some containers have one for every other picture.
+    decoding_time: bool,
 }
 
 impl ClipReader {
@@ -134,6 +139,7 @@ impl ClipReader {
             period: tick.ticks_in(Duration::from_secs_f64(1.0 / fps)).max(1),
             next_sent: 0,
             loss: false,
+            decoding_time: false,
             input,
         };
         let first = reader.next()?;
@@ -215,13 +221,24 @@ impl ClipReader {
             };
             let from_first = |t: i64| t.saturating_sub(self.first);
             let sent = packet.dts().or(packet.pts()).map_or(self.next_sent, from_first);
-            let shown = packet.pts().map_or(sent, from_first);
+            self.decoding_time |= packet.pts().is_none();
+            let decoding_time = self.decoding_time;
+            let shown = packet.pts().filter(|_| !decoding_time).map_or(sent, from_first);
             let length = if packet.duration() > 0 { packet.duration() } else { self.period };
             let end = sent.saturating_add(length);
             self.next_sent = end;
             // A key frame leans on nothing before it.
             let loss = std::mem::take(&mut self.loss) && !key;
-            return Ok(Some(ClipUnit { sent, shown, end, key, new_parameters, loss, data }));
+            return Ok(Some(ClipUnit {
+                sent,
+                shown,
+                end,
+                key,
+                new_parameters,
+                loss,
+                decoding_time,
+                data,
+            }));
         }
     }
 

@@ -62,10 +62,15 @@ enum Layout {
     Grey,
 }
 
-struct Pending<T> {
+struct Pending {
     number: i64,
     flags: UnitFlags,
     corrupt: bool,
+}
+
+/// What goes with the time of a picture, not with its bytes.
+struct Timed<T> {
+    preroll: bool,
     tag: T,
 }
 
@@ -76,7 +81,9 @@ pub struct Decoder<T> {
     codec: Codec,
     hints: Hints,
     number: i64,
-    pending: VecDeque<Pending<T>>,
+    pending: VecDeque<Pending>,
+    /// As many as `pending`, in the same order.
+    timed: VecDeque<Timed<T>>,
     /// Something was lost or broken since the last key frame.
     corrupt: bool,
     errors: u64,
@@ -118,6 +125,7 @@ impl<T> Decoder<T> {
             hints,
             number: 0,
             pending: VecDeque::new(),
+            timed: VecDeque::new(),
             corrupt: true,
             errors: 0,
         })
@@ -151,8 +159,10 @@ impl<T> Decoder<T> {
         packet.set_dts(Some(self.number));
         if self.pending.len() == PENDING_MAX {
             self.pending.pop_front();
+            self.timed.pop_front();
         }
-        self.pending.push_back(Pending { number: self.number, flags, corrupt: self.corrupt, tag });
+        self.pending.push_back(Pending { number: self.number, flags, corrupt: self.corrupt });
+        self.timed.push_back(Timed { preroll: flags.has(UnitFlags::PREROLL), tag });
         if self.video.send_packet(packet).is_err() {
             self.broken();
         }
@@ -169,13 +179,30 @@ impl<T> Decoder<T> {
         self.corrupt = true;
     }
 
+    /// Takes out the unit at `at`, whose picture has come, with the time of the picture.
+    fn take(&mut self, mut at: usize) -> Option<(Pending, Timed<T>)> {
+        let flags = self.pending.get(at)?.flags;
+        if !flags.has(UnitFlags::DECODING_TIME) {
+            return self.pending.remove(at).zip(self.timed.remove(at));
+        }
+        // All pictures before a key picture have come out: what is left of them never will, and
+        // its times must not shift those that follow.
+        if flags.has(UnitFlags::KEY) {
+            self.pending.drain(..at);
+            self.timed.drain(..at);
+            at = 0;
+        }
+        // Decoding times rise: the first is the smallest.
+        self.pending.remove(at).zip(self.timed.pop_front())
+    }
+
     /// The next picture, in presentation order.
     ///
     /// # Errors
     /// [`DecoderError`] when it has a size or samples that can't be exported.
     #[allow(clippy::should_implement_trait)] // It lends.
     pub fn next(&mut self) -> Result<Option<Decoded<'_, T>>, DecoderError> {
-        let pending = loop {
+        let (pending, timed) = loop {
             match self.video.receive_frame(&mut self.frame) {
                 Ok(()) => {}
                 Err(ff::Error::Eof | ff::Error::Other { errno: ff::error::EAGAIN }) => {
@@ -189,8 +216,8 @@ impl<T> Decoder<T> {
             let number = self.frame.pts();
             let at = self.pending.iter().position(|p| Some(p.number) == number);
             // Without its unit a picture has no time: it can't be shown.
-            if let Some(pending) = at.and_then(|at| self.pending.remove(at)) {
-                break pending;
+            if let Some(taken) = at.and_then(|at| self.take(at)) {
+                break taken;
             }
         };
         if self.frame.is_corrupt() || self.frame.has_decode_errors() {
@@ -205,8 +232,8 @@ impl<T> Decoder<T> {
             flags: flag(key, FrameFlags::KEY)
                 .with(flag(pending.corrupt || self.corrupt, FrameFlags::CORRUPT))
                 .with(flag(pending.flags.has(UnitFlags::DISCONTINUITY), FrameFlags::DISCONTINUITY)),
-            preroll: pending.flags.has(UnitFlags::PREROLL),
-            tag: pending.tag,
+            preroll: timed.preroll,
+            tag: timed.tag,
             frame: &self.frame,
         }))
     }
@@ -343,6 +370,54 @@ mod tests {
             assert!(!decoded.flags.has(FrameFlags::CORRUPT));
             assert!(decoder.next().unwrap().is_none());
         }
+    }
+
+    /// The tags of all pictures of a clip: when their units are shown. `spoiled`: a unit that is cut
+    /// off, so that no picture comes of it.
+    fn times(name: &str, spoiled: Option<usize>) -> Vec<i64> {
+        let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/assets").join(name);
+        let mut reader = ClipReader::open(&clip).unwrap();
+        let info = reader.info();
+        let mut decoder = Decoder::new(info.codec, info.hints).unwrap();
+        let (mut out, mut n) = (Vec::new(), 0);
+        loop {
+            match reader.next().unwrap() {
+                Some(mut unit) => {
+                    if spoiled == Some(n) {
+                        unit.data.truncate(5);
+                    }
+                    n += 1;
+                    let flags = UnitFlags::when(unit.key, UnitFlags::KEY)
+                        .with(UnitFlags::when(unit.decoding_time, UnitFlags::DECODING_TIME));
+                    decoder.submit(&mut ff::Packet::copy(&unit.data), flags, unit.shown);
+                }
+                None => {
+                    decoder.finish();
+                    n = usize::MAX;
+                }
+            }
+            while let Some(decoded) = decoder.next().unwrap() {
+                out.push(decoded.tag);
+            }
+            if n == usize::MAX {
+                return out;
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_have_rising_times_also_where_the_container_has_only_decoding_times() {
+        for name in ["bframes.mp4", "bframes.avi", "bframes.h264", "bframes.hevc"] {
+            let times = times(name, None);
+            assert_eq!(times.len(), 50, "{name}");
+            let period = times[1] - times[0];
+            let even = times.windows(2).all(|pair| pair[1] - pair[0] == period);
+            assert!(period > 0 && even, "{name}: {times:?}");
+        }
+        // A picture that never comes shifts times up to the next key frame, no further.
+        let (whole, spoiled) = (times("bframes.avi", None), times("bframes.avi", Some(7)));
+        assert!(spoiled.len() < 50 && spoiled.is_sorted_by(|a, b| a < b), "{spoiled:?}");
+        assert_eq!(spoiled[spoiled.len() - 25..], whole[25..]);
     }
 
     #[test]

@@ -30,6 +30,9 @@ impl UnitFlags {
     pub const LOSS: UnitFlags = UnitFlags(16);
     /// Another unit follows at once. Set on the wire only.
     pub const MORE: UnitFlags = UnitFlags(32);
+    /// The container does not say when it is shown: the time is that of its decoding, and pictures
+    /// take the times in the order in which they come out.
+    pub const DECODING_TIME: UnitFlags = UnitFlags(64);
 
     /// Whether all bits of `other` are set.
     pub const fn has(self, other: UnitFlags) -> bool {
