@@ -11,9 +11,11 @@ mod onnx;
 pub use onnx::OnnxEngine;
 
 use crate::options::EngineOptions;
+use base::limits::HANG_LIMIT;
 use base::model::{Backend, ModelSpec};
 use base::{Instant, Picture, Rect};
 use kernels::{Fit, PreprocessError};
+use std::time::Duration;
 
 /// Why an engine refused. Each is one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,17 @@ pub enum EngineError {
     /// The graph is not what `model.yaml` says.
     #[error("{0}")]
     Mismatch(String),
+    /// A batch of one takes so long that it looks hung.
+    #[error(
+        "one run of the model takes {:.1} s, the limit is {} s: use a smaller input, or raise \
+         runner.threads in the configuration",
+        took.as_secs_f64(),
+        HANG_LIMIT.as_secs()
+    )]
+    TooSlow {
+        /// What one run took when the engine was warm.
+        took: Duration,
+    },
     /// A batch failed; the engine lives.
     #[error("batch of {members}: {why}")]
     Run {

@@ -1,6 +1,6 @@
 //! L(b) of this runner: measured under the token, kept across restarts, corrected while it works.
 
-use base::limits::BATCH_MAX;
+use base::limits::{BATCH_MAX, HANG_LIMIT};
 use base::model::ModelSpec;
 use base::{DeviceId, Instant, LatencyEntry, LatencyTable};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ const UPDATE_PERIOD: Duration = Duration::from_secs(10);
 const WINDOW: usize = 128;
 /// New batches of one size between two looks at their percentiles.
 const LOOK_EVERY: usize = 16;
+/// A batch that takes longer is not offered: a machine that is twice as slow for a moment must not
+/// make it look hung.
+const RUN_MAX: Duration = HANG_LIMIT.checked_div(2).expect("two is not zero");
 
 /// Median and 99th percentile of samples, nearest rank. `None` when there are none.
 pub fn entry(batch: u32, samples: &[Duration]) -> Option<LatencyEntry> {
@@ -34,8 +37,11 @@ pub fn entry(batch: u32, samples: &[Duration]) -> Option<LatencyEntry> {
 #[derive(Debug)]
 pub struct LatencyBook {
     table: LatencyTable,
+    /// What is offered once it is measured, ascending.
     sizes: Vec<u32>,
     measured: BTreeMap<u32, LatencyEntry>,
+    /// This size and larger ones are too much for the engine or take too long.
+    dropped_from: Option<u32>,
     windows: BTreeMap<u32, Window>,
     changed: bool,
     sent: Option<Instant>,
@@ -56,6 +62,7 @@ impl LatencyBook {
             table,
             sizes,
             measured: BTreeMap::new(),
+            dropped_from: None,
             windows: BTreeMap::new(),
             changed: false,
             sent: None,
@@ -84,7 +91,42 @@ impl LatencyBook {
             return true;
         }
         self.measured.insert(batch, entry);
-        if !self.missing().is_empty() {
+        self.complete()
+    }
+
+    /// Whether a batch of this size may be run to measure it: it was not dropped, and what the
+    /// largest smaller one that was measured took, scaled up, is short enough.
+    pub fn fits(&self, batch: u32) -> bool {
+        if self.dropped_from.is_some_and(|from| batch >= from) {
+            return false;
+        }
+        let smaller = self.measured.range(..batch).next_back().map(|(_, entry)| *entry);
+        smaller.is_none_or(|smaller| {
+            smaller.p50.mul_f64(f64::from(batch) / f64::from(smaller.batch)) <= RUN_MAX
+        })
+    }
+
+    /// Whether samples of a size are short enough for it to be offered. The smallest always is:
+    /// without it there is no model.
+    pub fn offers(&self, batch: u32, samples: &[Duration]) -> bool {
+        self.sizes.first().is_none_or(|smallest| batch <= *smallest)
+            || entry(batch, samples).is_some_and(|entry| entry.p50 <= RUN_MAX)
+    }
+
+    /// This size and all larger ones are not offered, those excepted that were measured. The
+    /// smallest size stays wanted. True = the table is complete now.
+    pub fn drop_from(&mut self, batch: u32) -> bool {
+        if !self.table.is_empty() || self.sizes.first().is_none_or(|smallest| batch <= *smallest) {
+            return false;
+        }
+        self.dropped_from = Some(self.dropped_from.map_or(batch, |from| from.min(batch)));
+        let measured = &self.measured;
+        self.sizes.retain(|size| *size < batch || measured.contains_key(size));
+        self.complete()
+    }
+
+    fn complete(&mut self) -> bool {
+        if self.measured.is_empty() || !self.missing().is_empty() {
             return false;
         }
         self.table = LatencyTable::new(self.measured.values().copied());
@@ -271,6 +313,34 @@ mod tests {
         assert!(book.measured(4, &[MS(40), MS(44)]));
         assert_eq!(book.table().batch_max(), 4);
         assert!(book.missing().is_empty());
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_dropped_and_the_rest_is_the_table() {
+        let mut book = LatencyBook::new(vec![1, 2, 4, 8, 16], None);
+        assert!(book.fits(16), "nothing is known yet");
+        assert!(!book.measured(1, &[MS(300)]));
+        assert!(book.fits(2));
+        assert!(!book.fits(4), "1.2 s are predicted");
+        assert!(book.offers(2, &[MS(1000)]) && !book.offers(2, &[MS(1001)]));
+        assert!(book.offers(1, &[MS(1900)]), "the only one there is");
+        assert!(!book.drop_from(4));
+        assert_eq!(book.missing(), [2]);
+        assert!(book.measured(2, &[MS(600)]));
+        assert_eq!(book.table().batch_max(), 2);
+        assert!(!book.fits(4) && !book.fits(16), "a late grant changes nothing");
+
+        // The drop may be the last that was missing.
+        let mut book = LatencyBook::new(vec![1, 2, 4], None);
+        book.measured(1, &[MS(10)]);
+        assert!(book.drop_from(2));
+        assert_eq!(book.table().batch_max(), 1);
+        assert!(!book.drop_from(4), "said once");
+
+        // What fails at one member says nothing about sizes.
+        let mut book = LatencyBook::new(vec![1, 2], None);
+        assert!(!book.drop_from(1));
+        assert_eq!(book.missing(), [1, 2]);
     }
 
     #[test]

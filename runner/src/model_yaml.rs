@@ -33,7 +33,7 @@ const TEXT_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No `model.yaml`.
-    #[error("no model at {}: it has no readable model.yaml ({why})", folder.display())]
+    #[error("no model at {}: it has no readable model.yaml ({why}); give the folder that holds one", folder.display())]
     MissingModelYaml {
         /// The folder.
         folder: PathBuf,
@@ -49,7 +49,10 @@ pub enum ModelError {
         problems: Vec<Problem>,
     },
     /// The weights are missing, unreadable, outside the folder or not what `model_type` says.
-    #[error("weights of model {model}: {why}")]
+    #[error(
+        "weights of model {model}: {why}; fetch or rebuild the file (the folder's rebuild.py, if \
+         there is one, makes it), or name another in model.yaml"
+    )]
     Weights {
         /// The model.
         model: ModelId,

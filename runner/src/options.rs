@@ -92,7 +92,7 @@ pub enum RunnerError {
     #[error(transparent)]
     Instance(#[from] InstanceError),
     /// A file or directory could not be used.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {source}; {remedy}", path.display())]
     File {
         /// What was tried.
         what: &'static str,
@@ -100,6 +100,8 @@ pub enum RunnerError {
         path: PathBuf,
         /// How it failed.
         source: io::Error,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The system refused something without a name.
     #[error("{what}: {source}")]

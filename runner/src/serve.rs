@@ -5,6 +5,7 @@
 //! ends the process when the engine hangs. Stop: no new connections, the batch that runs is
 //! answered, socket and lock are removed.
 
+mod cap;
 mod listen;
 mod peer;
 mod shared;
@@ -15,10 +16,11 @@ pub use watchdog::EXIT_HUNG;
 
 use crate::engine::{self, Engine, EngineError};
 use crate::latency::{LatencyBook, LatencyCache};
+use crate::model_yaml;
 use crate::options::{DevicePolicy, Options, RunnerError};
-use crate::tools::{batch_sizes, grey_frame};
-use crate::{model_yaml, pipeline};
+use crate::tools::{batch_sizes, warm_up};
 use base::InstanceId;
+use base::limits::{HANG_LIMIT, PROFILE_GRACE};
 use base::model::ModelSpec;
 use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
@@ -84,10 +86,18 @@ fn serve_with(
         directories,
         shared: &shared,
     };
-    let work = Work { spec, engine, shared: &shared, watchdog: &watchdog, cache, logged: None };
+    let work = Work {
+        spec,
+        engine,
+        shared: &shared,
+        watchdog: &watchdog,
+        cache,
+        logged: None,
+        capped: false,
+    };
     let listened = std::thread::scope(|scope| {
         let watching = std::thread::Builder::new().name("watchdog".into());
-        let watch = || watchdog.watch(|| hung(spec, &socket.path));
+        let watch = || watchdog.watch(|members| hung(spec, &socket.path, members));
         watching.spawn_scoped(scope, watch).map_err(system("cannot start a thread"))?;
         let working = std::thread::Builder::new().name("engine".into());
         let work = || {
@@ -148,16 +158,8 @@ fn make_runtime(path: &Path) -> Result<(), RunnerError> {
         what: "cannot make the runtime directory",
         path: path.to_owned(),
         source,
+        remedy: "give VAS a runtime directory that its user can write to",
     })
-}
-
-/// One batch of one before anybody can connect: the first run allocates what later ones use.
-fn warm_up(spec: &ModelSpec, engine: &mut dyn Engine) -> Result<(), RunnerError> {
-    let size = spec.input.size;
-    let even = |side: u32| side.next_multiple_of(2).max(kernels::preprocess::FRAME_SIDE_MIN);
-    engine.prepare(0, vec![grey_frame(even(size.width), even(size.height))])?;
-    pipeline::execute(engine, 0, 1)?;
-    Ok(())
 }
 
 fn latencies(
@@ -208,7 +210,9 @@ impl Socket {
             Ok(listener) => Ok(Socket { listener, path }),
             Err(source) => {
                 let _ = std::fs::remove_file(&beside);
-                Err(RunnerError::File { what: "cannot listen on", path, source })
+                let remedy = "give VAS a runtime directory that its user can write to, with a short path \
+                              (a socket's has at most 107 bytes)";
+                Err(RunnerError::File { what: "cannot listen on", path, source, remedy })
             }
         }
     }
@@ -232,14 +236,23 @@ impl Drop for Socket {
 
 /// The engine does not come back. The kernel gives up lock and memory; destructors of a library
 /// that hangs must not run.
-fn hung(spec: &ModelSpec, socket: &Path) {
-    tracing::error!(
-        model = %spec.model_id,
-        "the engine has held one batch longer than allowed; this runner ends"
-    );
+fn hung(spec: &ModelSpec, socket: &Path, members: usize) {
+    tracing::error!(model = %spec.model_id, "{}", hang_line(members));
     let _ = std::fs::remove_file(socket);
     // SAFETY: `_exit` takes a number and ends the process.
     unsafe { libc::_exit(EXIT_HUNG) }
+}
+
+/// What is said of a batch of `members` that hangs.
+fn hang_line(members: usize) -> String {
+    format!(
+        "a batch of {members} has held the engine for longer than allowed (a batch {} s, a \
+         measurement its lease and {} s), this runner ends; if it happens again, lower batch_max \
+         in model.yaml, raise runner.threads in the configuration, or look for what else keeps \
+         the machine busy",
+        HANG_LIMIT.as_secs(),
+        PROFILE_GRACE.as_secs()
+    )
 }
 
 #[cfg(test)]

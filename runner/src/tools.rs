@@ -6,6 +6,7 @@ use crate::options::EngineOptions;
 use crate::parameters::Parameters;
 use crate::pipeline;
 use crate::{EngineError, ModelError};
+use base::limits::HANG_LIMIT;
 use base::model::ModelSpec;
 use base::{ColourMatrix, ColourRange, FrameDetections, MemberError, Picture, Rect, Size};
 use std::fmt::Write as _;
@@ -142,13 +143,45 @@ pub fn model_check(folder: &Path, options: &EngineOptions) -> Report {
     };
     let took = started.elapsed().as_millis();
     report.facts.push(format!("loaded in {took} ms: {}", engine.info().summary));
+    check_engine(&spec, engine.as_mut(), &mut report);
+    report
+}
+
+/// The part of [`model_check`] that runs the model.
+pub(crate) fn check_engine(spec: &ModelSpec, engine: &mut dyn Engine, report: &mut Report) {
+    if let Err(error) = warm_up(spec, engine) {
+        report.problems.push(error.to_string());
+        return;
+    }
     for members in batch_sizes(spec.batch_max) {
-        match grey_batch(&spec, engine.as_mut(), members as usize) {
+        match grey_batch(spec, engine, members as usize) {
             Ok(fact) => report.facts.push(fact),
             Err(problem) => report.problems.push(problem),
         }
     }
-    report
+}
+
+/// Two batches of one: the first allocates what later ones use, the second says whether the model
+/// is fast enough to be told from a hung one.
+///
+/// # Errors
+/// [`EngineError`] when the engine fails or the second run takes [`HANG_LIMIT`] or longer.
+pub(crate) fn warm_up(spec: &ModelSpec, engine: &mut dyn Engine) -> Result<(), EngineError> {
+    let size = spec.input.size;
+    let even = |side: u32| side.next_multiple_of(2).max(kernels::preprocess::FRAME_SIDE_MIN);
+    let mut frames = vec![grey_frame(even(size.width), even(size.height))];
+    let mut took = std::time::Duration::ZERO;
+    for _ in 0..2 {
+        let begun = ipc::clock::monotonic();
+        engine.prepare(0, frames)?;
+        let finished = pipeline::execute(engine, 0, 1)?;
+        took = finished.executed - begun;
+        frames = finished.frames;
+    }
+    if took >= HANG_LIMIT {
+        return Err(EngineError::TooSlow { took });
+    }
+    Ok(())
 }
 
 /// 1, 2, 4, 8 ... and the largest itself.

@@ -128,6 +128,7 @@ fn a_missing_file_and_missing_weights_are_told_apart() {
     let empty = tempfile::tempdir().unwrap();
     let error = load(empty.path()).unwrap_err();
     assert_eq!(error.reason(), "missing_model_yaml");
+    assert!(error.to_string().contains("give the folder that holds one"), "{error}");
     let dir = folder(GOOD);
     let weights = dir.path().join("nanodet_g_416_f16w.onnx");
     fs::remove_file(&weights).unwrap();
@@ -137,6 +138,7 @@ fn a_missing_file_and_missing_weights_are_told_apart() {
     fs::write(&weights, b"garbage").unwrap();
     let error = load(dir.path()).unwrap_err().to_string();
     assert!(error.contains("not an ONNX file, or damaged"), "{error}");
+    assert!(error.contains("rebuild.py"), "{error}");
     assert!(!error.contains('\n'));
     assert_eq!(load(&dir.path().join("nowhere")).unwrap_err().reason(), "missing_model_yaml");
 }

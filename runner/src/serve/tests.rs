@@ -35,6 +35,11 @@ struct StubEngine {
     finished: Option<Finished>,
     /// When set, each batch waits here; said before it waits.
     gate: Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
+    /// What each member of a batch seems to take.
+    per_member: Duration,
+    /// Larger batches fail.
+    members_max: usize,
+    runs: u32,
 }
 
 struct Values(Vec<usize>, Vec<f32>);
@@ -51,11 +56,20 @@ impl OutputTensor for Values {
 impl StubEngine {
     fn new() -> StubEngine {
         let info = EngineInfo { runtime: "stub 1".into(), summary: "stub 1".into(), gpu: false };
-        StubEngine { info, spec: test_model::spec(), slot: None, finished: None, gate: None }
+        StubEngine {
+            info,
+            spec: test_model::spec(),
+            slot: None,
+            finished: None,
+            gate: None,
+            per_member: Duration::ZERO,
+            members_max: usize::MAX,
+            runs: 0,
+        }
     }
 
-    /// The engine, what it says when a batch begins, and what lets the batch end. The warm-up is
-    /// let through.
+    /// The engine, what it says when a batch begins, and what lets the batch end. The first run is
+    /// not gated and the second is let through: they are the warm-up.
     fn gated() -> (StubEngine, mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (begun, begins) = mpsc::channel();
         let (go, goes) = mpsc::channel();
@@ -77,12 +91,13 @@ impl Engine for StubEngine {
     }
     fn submit(&mut self, _: usize) -> Result<Ticket, EngineError> {
         let frames = self.slot.take().unwrap();
-        if let Some((begun, goes)) = &self.gate {
+        self.runs += 1;
+        if let (Some((begun, goes)), 2..) = (&self.gate, self.runs) {
             let _ = begun.send(());
             goes.recv_timeout(PATIENCE).unwrap();
         }
         let first: Vec<u8> = frames.iter().map(|f| f.pixels[0]).collect();
-        if first.contains(&FAILS) {
+        if first.contains(&FAILS) || frames.len() > self.members_max {
             return Err(EngineError::Run { members: frames.len(), why: "asked to".into() });
         }
         assert!(!first.contains(&PANICS), "asked to");
@@ -98,7 +113,8 @@ impl Engine for StubEngine {
         let outputs: Vec<Box<dyn OutputTensor>> =
             vec![Box::new(Values(shape(3), scores)), Box::new(Values(shape(4), boxes))];
         let fits = fits.collect();
-        self.finished = Some(Finished { frames, fits, outputs, preprocessed: now, executed: now });
+        let executed = now + self.per_member * frames.len() as u32;
+        self.finished = Some(Finished { frames, fits, outputs, preprocessed: now, executed });
         Ok(Ticket(1))
     }
     fn poll(&mut self, _: &Ticket) -> Result<Option<Finished>, EngineError> {
@@ -709,6 +725,42 @@ fn latencies_are_measured_under_grants_and_kept() {
 }
 
 #[test]
+fn sizes_that_fail_or_take_too_long_are_not_offered() {
+    let lease = Duration::from_millis(100);
+    // 0.7 s for two are measured, 1.4 s for four predicted; or an engine that refuses three.
+    let slow = StubEngine { per_member: Duration::from_millis(350), ..StubEngine::new() };
+    let failing = StubEngine { members_max: 2, ..StubEngine::new() };
+    let node_of = |engine| {
+        let mut node = Node::new();
+        node.spec.batch_max = 8;
+        node.start(engine);
+        node
+    };
+    for engine in [slow, failing] {
+        let node = node_of(engine);
+        let mut scheduler = node.connect();
+        scheduler.welcome();
+        let sizes = vec![1, 2, 4, 8];
+        assert_eq!(scheduler.next(), RunnerMessage::ProfileRequest { sizes });
+        for batch_size in [1, 2, 4] {
+            scheduler.send(&RunnerMessage::ProfileGrant { batch_size, lease });
+            let RunnerMessage::ProfileDone { batch_size: done, samples } = scheduler.next() else {
+                panic!("not done")
+            };
+            assert_eq!((done, samples.is_empty()), (batch_size, batch_size == 4));
+        }
+        let RunnerMessage::Table(table) = scheduler.next() else { panic!("no table") };
+        assert_eq!(table.batch_max(), 2);
+        // What was granted before the table came is answered too, without a run.
+        scheduler.send(&RunnerMessage::ProfileGrant { batch_size: 8, lease });
+        let none = RunnerMessage::ProfileDone { batch_size: 8, samples: vec![] };
+        assert_eq!(scheduler.next(), none);
+        let again = node.connect();
+        assert_eq!(again.hello().latency, table);
+    }
+}
+
+#[test]
 fn one_runner_per_model_and_device() {
     let mut node = Node::with(StubEngine::new());
     node.connect();
@@ -789,10 +841,22 @@ fn what_cannot_start_says_why_in_one_line() {
     blocked.directories.runtime = file.join("run");
     let error = refused(&blocked, &node.spec);
     assert!(error.starts_with("cannot make the runtime directory"), "{error}");
+    assert!(error.ends_with("that its user can write to"), "{error}");
     let mut long = node.options.clone();
     long.directories.runtime = node.dir.path().join("x".repeat(120));
     let error = serve_with(&long, &node.spec, &stop, || Ok(Box::new(StubEngine::new())));
-    assert!(error.unwrap_err().to_string().starts_with("cannot listen on"));
+    let error = error.unwrap_err().to_string();
+    assert!(error.starts_with("cannot listen on") && error.contains("short path"), "{error}");
+
+    // A single run that looks hung; check says the same.
+    let slow = || StubEngine { per_member: HANG_LIMIT, ..StubEngine::new() };
+    let error = serve_with(&node.options, &node.spec, &stop, || Ok(Box::new(slow())));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("takes 2.0 s, the limit is 2 s: use a smaller input"), "{error}");
+    let mut report = crate::tools::Report::default();
+    crate::tools::check_engine(&node.spec, &mut slow(), &mut report);
+    assert_eq!(report.problems, [error]);
+    assert!(hang_line(8).contains("batch of 8 ") && hang_line(8).contains("2 s"));
 
     let missing = serve(node.options.clone(), stop).unwrap_err().to_string();
     assert!(missing.contains("it has no readable model.yaml"), "{missing}");

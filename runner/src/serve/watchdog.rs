@@ -14,6 +14,8 @@ pub const EXIT_HUNG: i32 = 70;
 struct State {
     /// When the batch that runs now is hung.
     until: Option<Instant>,
+    /// Members of the batch that runs now.
+    members: usize,
     /// When the watching thread looks again, `None` = it is awake.
     asleep_until: Option<Instant>,
     over: bool,
@@ -35,12 +37,13 @@ impl Watchdog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The engine is used from now on, for at most `limit`. Wakes nobody while batches follow each
+    /// The engine is used from now on for a batch of `members`, for at most `limit`. Wakes nobody while batches follow each
     /// other: the watcher sleeps until the limit of an earlier one and looks again.
-    pub fn guard(&self, limit: Duration) -> Guard<'_> {
+    pub fn guard(&self, limit: Duration, members: usize) -> Guard<'_> {
         let mut state = self.state();
         let until = clock::monotonic() + limit;
         state.until = Some(until);
+        state.members = members;
         if state.asleep_until.is_some_and(|asleep| until < asleep) {
             self.wake.notify_one();
         }
@@ -53,8 +56,9 @@ impl Watchdog {
         self.wake.notify_one();
     }
 
-    /// Watches until [`Watchdog::finish`]; calls `hung` once when a limit has passed.
-    pub fn watch(&self, hung: impl FnOnce()) {
+    /// Watches until [`Watchdog::finish`]; calls `hung` once, with the members of the batch, when a
+    /// limit has passed.
+    pub fn watch(&self, hung: impl FnOnce(usize)) {
         let mut state = self.state();
         loop {
             if state.over {
@@ -75,8 +79,9 @@ impl Watchdog {
             }
             state.asleep_until = None;
         }
+        let members = state.members;
         drop(state);
-        hung();
+        hung(members);
     }
 }
 
@@ -97,20 +102,21 @@ mod tests {
         let watchdog = Arc::new(Watchdog::default());
         let (sender, receiver) = mpsc::channel();
         let watching = Arc::clone(&watchdog);
-        let thread = std::thread::spawn(move || watching.watch(|| sender.send(()).unwrap()));
+        let thread =
+            std::thread::spawn(move || watching.watch(|members| sender.send(members).unwrap()));
         // Many good batches are no reason.
         for _ in 0..1000 {
-            drop(watchdog.guard(Duration::from_secs(3600)));
+            drop(watchdog.guard(Duration::from_secs(3600), 1));
         }
         assert!(receiver.try_recv().is_err());
         // The watcher sleeps until the limit of this one.
-        let long = watchdog.guard(Duration::from_secs(3600));
+        let long = watchdog.guard(Duration::from_secs(3600), 2);
         while watchdog.state().asleep_until.is_none_or(|until| until == Instant::FAR) {
             std::thread::yield_now();
         }
         drop(long);
-        let guard = watchdog.guard(Duration::from_millis(1));
-        receiver.recv_timeout(Duration::from_secs(60)).unwrap();
+        let guard = watchdog.guard(Duration::from_millis(1), 3);
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(3));
         drop(guard);
         thread.join().unwrap();
     }
@@ -119,8 +125,8 @@ mod tests {
     fn an_end_in_time_is_not_a_hang() {
         let watchdog = Arc::new(Watchdog::default());
         let watching = Arc::clone(&watchdog);
-        let thread = std::thread::spawn(move || watching.watch(|| panic!("not hung")));
-        drop(watchdog.guard(Duration::from_secs(3600)));
+        let thread = std::thread::spawn(move || watching.watch(|_| panic!("not hung")));
+        drop(watchdog.guard(Duration::from_secs(3600), 1));
         watchdog.finish();
         thread.join().unwrap();
     }

@@ -1,5 +1,6 @@
 //! The engine thread: runs granted batches and granted measurements, one after the other.
 
+use super::cap::cap;
 use super::peer::Peer;
 use super::shared::{Batch, Shared, Task};
 use super::watchdog::Watchdog;
@@ -8,7 +9,7 @@ use crate::latency::LatencyCache;
 use crate::parameters::Parameters;
 use crate::pipeline;
 use crate::tools::grey_frame;
-use base::limits::HANG_LIMIT;
+use base::limits::{HANG_LIMIT, PROFILE_GRACE};
 use base::model::ModelSpec;
 use base::{FrameDetections, Instant, LatencyTable, MemberError, StageTimes};
 use ipc::clock;
@@ -25,8 +26,6 @@ const WARM: usize = 2;
 const LEASE_SHARE: f64 = 0.6;
 /// Frames that are measured with: what preprocessing costs depends on their size.
 const PROFILE_FRAME: (u32, u32) = (1280, 720);
-/// A measurement may take this many hang limits beyond its lease: the first run of a size is slow.
-const PROFILE_HANG: u32 = 5;
 /// The same engine error is logged at most this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
@@ -44,6 +43,8 @@ pub struct Work<'a> {
     pub cache: Option<LatencyCache>,
     /// When an engine error was logged, and which.
     pub logged: Option<(EngineError, Instant)>,
+    /// Whether it was said that replies are too large.
+    pub capped: bool,
 }
 
 impl Work<'_> {
@@ -73,7 +74,7 @@ impl Work<'_> {
             .collect();
         let count = frames.len();
         let executed = {
-            let _watched = self.watchdog.guard(HANG_LIMIT);
+            let _watched = self.watchdog.guard(HANG_LIMIT, count);
             self.execute(frames)
         };
         let now = clock::monotonic();
@@ -96,7 +97,7 @@ impl Work<'_> {
         }
 
         let mut next = 0;
-        let outcomes = parameters
+        let mut outcomes: Vec<_> = parameters
             .into_iter()
             .map(|parameters| {
                 let parameters = parameters?;
@@ -110,6 +111,14 @@ impl Work<'_> {
             .collect();
         if let Err(error) = executed {
             self.log(error);
+        }
+        if cap(&mut outcomes) && !self.capped {
+            self.capped = true;
+            tracing::warn!(
+                model = %self.spec.model_id,
+                "a reply is too large: masks and keypoints of its worst detections are left out; \
+                 raise confidence_threshold or lower batch_max"
+            );
         }
         let postprocessed = clock::monotonic();
         let times = StageTimes {
@@ -160,24 +169,52 @@ impl Work<'_> {
         }
     }
 
-    /// Measures batches of one size within 60 % of the lease; at least one, whatever it takes.
+    /// Measures batches of one size, or drops it: it is predicted to take too long, it does, or the
+    /// engine refuses it. Then the table is complete without it.
     fn profile(&mut self, peer: &Peer, batch_size: u32, lease: Duration) {
+        let fits = self.shared.latency().fits(batch_size);
+        let samples = if fits { self.samples(batch_size, lease) } else { Vec::new() };
+        let (samples, complete) = {
+            let mut book = self.shared.latency();
+            if !samples.is_empty() && book.offers(batch_size, &samples) {
+                let complete = book.measured(batch_size, &samples);
+                (samples, complete)
+            } else {
+                (Vec::new(), book.drop_from(batch_size))
+            }
+        };
+        if samples.is_empty() {
+            tracing::info!(
+                model = %self.spec.model_id,
+                "batches of {batch_size} are not offered: they fail or take too long"
+            );
+        }
+        peer.send(&RunnerMessage::ProfileDone { batch_size, samples });
+        if complete {
+            let table = self.shared.latency().table().clone();
+            self.store(&table);
+            peer.send(&RunnerMessage::Table(table));
+        }
+    }
+
+    /// Runs of one size within 60 % of the lease; at least one, whatever it takes. None when the
+    /// engine refuses.
+    fn samples(&mut self, batch_size: u32, lease: Duration) -> Vec<Duration> {
         let start = clock::monotonic();
-        let limit = lease.max(HANG_LIMIT) + HANG_LIMIT * PROFILE_HANG;
         let share = lease.mul_f64(LEASE_SHARE);
         let (width, height) = PROFILE_FRAME;
         let mut frames = vec![grey_frame(width, height); batch_size as usize];
-        let mut samples: Vec<Duration> = Vec::new();
+        let mut samples = Vec::new();
         let mut warm = 0;
-        let _watched = self.watchdog.guard(limit);
+        let _watched =
+            self.watchdog.guard(lease.saturating_add(PROFILE_GRACE), batch_size as usize);
         while samples.len() < SAMPLES {
             let begun = clock::monotonic();
             let finished = match self.execute(frames) {
                 Ok(finished) => finished,
                 Err(error) => {
-                    // Without samples the scheduler goes on with b = 1.
                     self.log(error);
-                    break;
+                    return Vec::new();
                 }
             };
             let took = finished.executed - begun;
@@ -192,13 +229,7 @@ impl Work<'_> {
                 break;
             }
         }
-        let complete = self.shared.latency().measured(batch_size, &samples);
-        peer.send(&RunnerMessage::ProfileDone { batch_size, samples });
-        if complete {
-            let table = self.shared.latency().table().clone();
-            self.store(&table);
-            peer.send(&RunnerMessage::Table(table));
-        }
+        samples
     }
 
     fn update(&mut self, peer: &Peer, now: Instant) {
