@@ -9,16 +9,17 @@ use crate::engine::{EngineInfo, Frame};
 use crate::parameters::{ParameterCache, Parameters};
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
 use base::model::ModelSpec;
-use base::{CameraId, DeviceId, InstanceId, Instant, MemberError};
+use base::{Absent, CameraId, DeviceId, InstanceId, Instant, MemberError, Newest};
 use ipc::clock;
 use ipc::directories::Directories;
-use ipc::ring::{CopyError, RingReader};
-use ipc::runner_message::{Hello, Prepare, Reply, RunnerMessage, Welcome};
+use ipc::ring::{CopyError, FrameRecord, RingReader};
+use ipc::runner_message::{Hello, Member, Prepare, Reply, RunnerMessage, Welcome};
 use ipc::stop::Stop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,35 @@ struct Connection {
 
 struct Ring {
     reader: RingReader,
+    /// When a frame was last copied from it; at first when it was made.
     used: Instant,
+}
+
+impl Ring {
+    fn new(shm: &Path, camera: &CameraId, now: Instant) -> Ring {
+        Ring { reader: RingReader::new(shm, camera), used: now }
+    }
+
+    /// Copies the frame of a member. Only a success keeps the ring open for longer: a camera that
+    /// is gone may be named for as long as somebody wants it.
+    fn copy(
+        &mut self,
+        member: &Member,
+        pixels: &mut Vec<u8>,
+        now: Instant,
+    ) -> Result<FrameRecord, CopyError> {
+        let copied = self.reader.copy(member.generation, member.frame_id, member.slot, pixels);
+        if copied.is_ok() {
+            self.used = now;
+        }
+        copied
+    }
+
+    /// Whether its memory may stay mapped: it is used, and its camera has not given it up.
+    fn wanted(&mut self, now: Instant) -> bool {
+        now - self.used < RING_IDLE
+            && !matches!(self.reader.newest(now), Newest::Absent(Absent::Retired | Absent::NoRing))
+    }
 }
 
 /// The state of the thread.
@@ -67,6 +96,8 @@ struct Listener<'a> {
     /// Accepting failed then: no descriptors left, most likely.
     deaf_since: Option<Instant>,
     rings: HashMap<CameraId, Ring>,
+    /// When the rings were looked over.
+    looked: Instant,
     defaults: Arc<Parameters>,
     parameters: ParameterCache,
 }
@@ -85,6 +116,7 @@ pub fn listen(
         newcomers: Vec::new(),
         deaf_since: None,
         rings: HashMap::new(),
+        looked: Instant::ZERO,
         defaults,
         parameters: ParameterCache::default(),
     };
@@ -326,7 +358,7 @@ impl Listener<'_> {
         let spec = self.about.spec;
         let sets: Vec<Result<Arc<Parameters>, MemberError>> =
             prepare.parameters.iter().map(|set| self.parameters.get(spec, &set.json)).collect();
-        let one = |member: &ipc::runner_message::Member| {
+        let one = |member: &Member| {
             let parameters = match member.parameters {
                 None => Arc::clone(&self.defaults),
                 Some(index) => sets[index as usize].clone()?,
@@ -335,15 +367,12 @@ impl Listener<'_> {
             let ring = match self.rings.get_mut(camera) {
                 Some(ring) => ring,
                 None => {
-                    let reader = RingReader::new(&self.about.directories.shm, camera);
-                    self.rings.entry(camera.clone()).or_insert(Ring { reader, used: now })
+                    let ring = Ring::new(&self.about.directories.shm, camera, now);
+                    self.rings.entry(camera.clone()).or_insert(ring)
                 }
             };
-            ring.used = now;
             let mut pixels = self.about.shared.buffer();
-            let copied =
-                ring.reader.copy(member.generation, member.frame_id, member.slot, &mut pixels);
-            match copied {
+            match ring.copy(member, &mut pixels, now) {
                 Ok(record) => {
                     let frame = Frame { picture: record.picture, region: member.region, pixels };
                     Ok((frame, parameters))
@@ -365,7 +394,10 @@ impl Listener<'_> {
     fn look_over(&mut self) {
         let now = clock::monotonic();
         self.deaf_since = self.deaf_since.filter(|since| now - *since < LOOK_EVERY);
-        self.rings.retain(|_, ring| now - ring.used < RING_IDLE);
+        if now - self.looked >= LOOK_EVERY {
+            self.looked = now;
+            self.rings.retain(|_, ring| ring.wanted(now));
+        }
         self.newcomers.retain(|newcomer| {
             let good = now - newcomer.since < HANG_LIMIT;
             if !good {
@@ -391,5 +423,71 @@ fn name(message: &RunnerMessage) -> &'static str {
         RunnerMessage::ProfileGrant { .. } => "ProfileGrant",
         RunnerMessage::ProfileDone { .. } => "ProfileDone",
         RunnerMessage::Table(_) => "Table",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{ColourMatrix, ColourRange, FrameFlags, FrameId, FrameInfo, MediaTime};
+    use base::{Picture, Rect, Size, UtcNanos};
+    use ipc::ring::{RingSpec, RingWriter};
+
+    /// A ring with a frame, and the frame.
+    fn ring(shm: &Path, camera: &CameraId) -> (RingWriter, Member) {
+        let size = Size { width: 32, height: 16 };
+        let (matrix, range) = (ColourMatrix::Bt601, ColourRange::Limited);
+        let picture = Picture { size, matrix, range };
+        let spec = RingSpec { camera: camera.clone(), picture, slots: 8 };
+        let mut writer = RingWriter::create(shm, &spec).unwrap();
+        let now = clock::monotonic();
+        let frame_id = writer.begin().publish(&FrameInfo {
+            media: MediaTime(1),
+            capture: now,
+            capture_utc: UtcNanos(1),
+            decode_start: now,
+            flags: FrameFlags::default(),
+        });
+        let Newest::Frame(stamp) = RingReader::new(shm, camera).newest(now) else { panic!() };
+        let member = Member {
+            camera: 0,
+            generation: writer.generation(),
+            frame_id,
+            slot: stamp.slot,
+            region: Rect::WHOLE,
+            parent: 0,
+            parameters: None,
+        };
+        (writer, member)
+    }
+
+    /// Whether this process has mapped anything below `shm`.
+    fn mapped(shm: &Path) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().any(|line| line.contains(shm.to_str().unwrap()))
+    }
+
+    #[test]
+    fn a_ring_that_is_retired_or_only_fails_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let camera: CameraId = "front".parse().unwrap();
+        let (writer, member) = ring(dir.path(), &camera);
+        let now = clock::monotonic();
+        let mut one = Ring::new(dir.path(), &camera, now);
+        let mut pixels = Vec::new();
+        one.copy(&member, &mut pixels, now).unwrap();
+        assert!(one.wanted(now));
+        // Trying in vain is no use of it.
+        let later = now + RING_IDLE;
+        let gone = Member { frame_id: FrameId(999), ..member };
+        one.copy(&gone, &mut pixels, later).unwrap_err();
+        assert!(!one.wanted(later));
+        one.copy(&member, &mut pixels, later).unwrap();
+        assert!(one.wanted(later), "its camera is silent, not gone");
+
+        writer.remove().unwrap();
+        assert!(!one.wanted(now));
+        drop(one);
+        assert!(!mapped(dir.path()));
     }
 }
