@@ -145,7 +145,8 @@ impl OutBuffer {
 /// nothing is written.
 pub fn write_message(peer: &mut impl Write, message: &[u8]) -> io::Result<()> {
     if !(1..=MESSAGE_BYTES_MAX).contains(&message.len()) {
-        let text = format!("message of {} bytes, allowed are 1 to {MESSAGE_BYTES_MAX}", message.len());
+        let text =
+            format!("message of {} bytes, allowed are 1 to {MESSAGE_BYTES_MAX}", message.len());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     // One write for small messages: prefix and body in one segment.
