@@ -20,7 +20,7 @@ pub fn stop() -> io::Result<Stop> {
     Ok(stop)
 }
 
-/// Whether `status`, the text of /proc/<pid>/status, has the signal among the ignored ones.
+/// Whether `status`, the text of `/proc/PID/status`, has the signal among the ignored ones.
 fn ignored(status: &str, signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
