@@ -46,12 +46,8 @@ pub const PROFILE_GRACE: Duration = Duration::from_secs(10);
 /// Bounds of max fps (interfaces).
 pub const MAX_FPS_RANGE: (f64, f64) = (0.1, 30.0);
 
-/// Cameras of one node.
-pub const CAMERAS_MAX: usize = 10_000;
 /// Subscriptions of one node.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
-/// Runners of one node.
-pub const RUNNERS_MAX: usize = 1_000;
 
 const _: () = assert!(RING_SLOTS_MIN >= 3 && RING_SLOTS_MIN <= RING_SLOTS_MAX);
 const _: () = assert!(FRAME_SIDE_MAX.is_multiple_of(2));

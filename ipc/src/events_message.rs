@@ -3,7 +3,7 @@
 use crate::generated::vas::wire as fb;
 use crate::runner_message::{Encoder, Outcome};
 use crate::wire::{self, WireError};
-use base::{CameraId, DeviceId, FrameFlags, FrameId, FrameInfo, Generation, InstanceId, Instant};
+use base::{CameraId, DeviceId, FrameFlags, FrameId, Generation, InstanceId, Instant};
 use base::{LatencyTable, MediaTime, ModelId, Size, Stages, UtcNanos};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct ResultItem {
     pub slot: u32,
     /// Size of the frame in pixels.
     pub size: Size,
-    /// What the writer said of the frame. `decode_start` does not travel: it is in the stages.
+    /// Place on the camera's media timeline.
     pub media: MediaTime,
     /// Flags of the frame.
     pub flags: FrameFlags,
@@ -41,19 +41,6 @@ pub struct ResultItem {
     pub stages: Stages,
     /// Detections or why there are none.
     pub outcome: Outcome,
-}
-
-impl ResultItem {
-    /// Fills the frame's part from its stamp.
-    pub fn info(&self) -> FrameInfo {
-        FrameInfo {
-            media: self.media,
-            capture: self.capture,
-            capture_utc: self.capture_utc,
-            decode_start: self.capture + self.stages.transport,
-            flags: self.flags,
-        }
-    }
 }
 
 /// The results of one batch.

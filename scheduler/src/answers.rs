@@ -2,12 +2,29 @@
 
 use crate::device::{DeviceIx, ModelIx};
 use crate::input::{Outcome, RunnerInfo};
+use crate::ledger::Ledger;
 use crate::machine::Scheduler;
-use crate::output::{CloseReason, Output};
+use crate::output::{Binding, CloseReason, Output};
 use crate::runner::{Batch, Bound, Phase, Runner, RunnerState};
-use crate::{BatchId, RunnerKey};
+use crate::subscription::Subscription;
+use crate::{BatchId, RunnerKey, SubscriptionKey};
 use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages};
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Ends bound frames that get no answer: `count` names where the ledger keeps them.
+fn end_members(
+    subscriptions: &mut BTreeMap<SubscriptionKey, Subscription>,
+    members: &[Binding],
+    count: impl Fn(&mut Ledger),
+) {
+    for binding in members {
+        if let Some(s) = subscriptions.get_mut(&binding.subscription) {
+            s.in_flight -= 1;
+            count(&mut s.ledger);
+        }
+    }
+}
 
 impl Scheduler {
     pub(crate) fn runner_up(&mut self, key: RunnerKey, info: RunnerInfo) {
@@ -80,18 +97,12 @@ impl Scheduler {
         runner.state = state;
         runner.profiling = None;
         runner.profile_queue.clear();
-        for mut batch in std::mem::take(&mut runner.batches) {
+        for batch in std::mem::take(&mut runner.batches) {
             tokens += u32::from(batch.phase == Phase::Executing);
             if batch.phase != Phase::Late {
-                for binding in &batch.members {
-                    if let Some(s) = self.subscriptions.get_mut(&binding.subscription) {
-                        s.in_flight -= 1;
-                        s.ledger.lost_with_runner += 1;
-                    }
-                }
+                end_members(&mut self.subscriptions, &batch.members, |l| l.lost_with_runner += 1);
             }
-            batch.members.clear();
-            self.spare_members.push(batch.members);
+            self.give_back_members(batch.members);
         }
         self.devices[device.0].lent -= tokens;
         self.refresh_suspect(device);
@@ -150,12 +161,7 @@ impl Scheduler {
         for b in runner.batches.iter_mut().filter(|b| b.id == batch) {
             b.phase = Phase::Late;
             self.devices[device.0].lent -= 1;
-            for binding in &b.members {
-                if let Some(s) = self.subscriptions.get_mut(&binding.subscription) {
-                    s.in_flight -= 1;
-                    s.ledger.expired_late += 1;
-                }
-            }
+            end_members(&mut self.subscriptions, &b.members, |l| l.expired_late += 1);
         }
     }
 
@@ -165,12 +171,7 @@ impl Scheduler {
         let Some(at) = runner.batches.iter().position(|b| b.id == id) else { return };
         let batch = runner.batches.remove(at);
         runner.note_revoked(id);
-        for m in &batch.members {
-            if let Some(s) = self.subscriptions.get_mut(&m.subscription) {
-                s.in_flight -= 1;
-                s.ledger.revoked += 1;
-            }
-        }
+        end_members(&mut self.subscriptions, &batch.members, |l| l.revoked += 1);
         self.give_back_members(batch.members);
     }
 
@@ -226,8 +227,7 @@ impl Scheduler {
         b.phase = Phase::Executed;
         b.since = now;
         runner.busy += busy;
-        self.devices[device.0].busy += busy;
-        self.devices[device.0].lent -= 1;
+        self.devices[device.0].take_token(busy);
     }
 
     pub(crate) fn reply(
@@ -252,12 +252,11 @@ impl Scheduler {
         if runner.batches[at].phase == Phase::Prepared && outcomes.iter().any(Result::is_ok) {
             return self.protocol_error(key, "replied to a batch without the token");
         }
-        let mut b = runner.batches.remove(at);
+        let b = runner.batches.remove(at);
         if b.phase == Phase::Executing {
             let busy = (times.executed - times.granted).min(now - b.since);
             runner.busy += busy;
-            self.devices[runner.device.0].busy += busy;
-            self.devices[runner.device.0].lent -= 1;
+            self.devices[runner.device.0].take_token(busy);
         }
         if b.phase == Phase::Late {
             // Its members have ended; the answer is discarded.
@@ -294,8 +293,7 @@ impl Scheduler {
                 *last = true;
             }
         }
-        b.members.clear();
-        self.spare_members.push(b.members);
+        self.give_back_members(b.members);
     }
 
     pub(crate) fn profile_done(
@@ -308,8 +306,7 @@ impl Scheduler {
         let Some((size, since, _)) = runner.profiling.take() else { return };
         let device = runner.device;
         if runner.state == RunnerState::Profiling {
-            self.devices[device.0].lent -= 1;
-            self.devices[device.0].busy += self.now - since;
+            self.devices[device.0].take_token(self.now - since);
             runner.resume();
         } else if runner.connected() {
             runner.demote();

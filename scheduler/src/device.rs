@@ -34,6 +34,12 @@ impl Device {
     pub fn free(&self) -> bool {
         self.lent < self.capacity
     }
+
+    /// A token comes back after it was used for this long.
+    pub fn take_token(&mut self, busy: Duration) {
+        self.busy += busy;
+        self.lent -= 1;
+    }
 }
 
 /// A model and who wants it.

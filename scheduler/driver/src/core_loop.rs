@@ -107,20 +107,23 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
 impl Loop {
     /// Until it is told to stop.
     fn run(&mut self, events: &Receiver<Event>) {
+        let mut wake = self.drain();
         loop {
-            let wake = self.drain();
             let wait = (wake - clock::monotonic()).min(STATUS_INTERVAL);
             let first = match events.recv_timeout(wait) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            if first.is_none() {
+                wake = self.drain();
+            }
             for event in first.into_iter().chain(events.try_iter()) {
                 if !self.event(event) {
                     return;
                 }
                 // Results of one event are sent before the next one can take their names away.
-                self.drain();
+                wake = self.drain();
             }
         }
     }

@@ -184,8 +184,7 @@ impl Sockets {
         match (&mut stream.as_ref()).read(&mut self.buffer) {
             Ok(0) => self.drop_peer(at, None),
             Ok(n) => {
-                let bytes = self.buffer[..n].to_vec();
-                self.peers[at].reassembly.extend(&bytes);
+                self.peers[at].reassembly.extend(&self.buffer[..n]);
                 if let Err(problem) = self.messages(at) {
                     self.drop_peer(at, Some(problem));
                 }

@@ -85,13 +85,6 @@ impl Checker {
         track.lowest = track.lowest.min(value);
     }
 
-    /// The ceiling of a subscription changed: windows do not span the change.
-    pub fn ceiling_changed(&mut self, subscription: SubscriptionKey) {
-        if let Some(track) = self.tracks.get_mut(&subscription) {
-            track.lowest = f64::MAX;
-        }
-    }
-
     /// The sums of every ledger agree.
     pub fn report(&mut self, now: Instant, report: &Report) {
         for s in &report.subscriptions {

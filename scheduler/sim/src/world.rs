@@ -237,16 +237,6 @@ impl World {
         }
     }
 
-    /// Kills a runner's connection now.
-    pub fn kill(&mut self, runner: usize) {
-        self.event(self.now, Event::Crash(runner));
-    }
-
-    /// Connects a runner again now, as a new instance.
-    pub fn connect(&mut self, runner: usize) {
-        self.event(self.now, Event::Connect(runner));
-    }
-
     fn event(&mut self, at: Instant, event: Event) {
         self.next_event += 1;
         self.events.push(Reverse((at, self.next_event, event)));
