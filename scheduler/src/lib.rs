@@ -45,7 +45,7 @@ mod subscription;
 pub mod trace;
 
 pub use camera::AgentState;
-pub use config::Config;
+pub use config::{Config, Steering};
 pub use input::{Desired, Input, Outcome, RunnerInfo, SubscriptionSpec};
 pub use ledger::Ledger;
 pub use machine::Scheduler;

@@ -21,7 +21,7 @@ use std::fmt;
 /// First bytes of a trace.
 pub const MAGIC: &[u8; 8] = b"VASTRACE";
 /// Format of the records. A replay refuses another one.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What a replay saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,11 +164,17 @@ impl Config {
             out.text(device.as_str());
             out.u32(*capacity);
         }
-        for duration in
-            [self.poll_interval, self.arrival_slack, self.hang_limit, self.prepare_ahead]
-        {
+        for duration in [
+            self.poll_interval,
+            self.arrival_slack,
+            self.hang_limit,
+            self.prepare_ahead,
+            self.replan_interval,
+        ] {
             out.duration(duration);
         }
+        out.f64(self.usable_share);
+        out.u8(self.steering as u8);
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<Config> {
@@ -185,6 +191,14 @@ impl Config {
             arrival_slack: reader.duration()?,
             hang_limit: reader.duration()?,
             prepare_ahead: reader.duration()?,
+            replan_interval: reader.duration()?,
+            usable_share: reader.f64()?,
+            steering: match reader.u8()? {
+                0 => crate::Steering::Off,
+                1 => crate::Steering::Auto,
+                2 => crate::Steering::On,
+                _ => return None,
+            },
         })
     }
 }
