@@ -3,23 +3,23 @@
 use crate::device::{DeviceIx, ModelIx};
 use crate::input::{Outcome, RunnerInfo};
 use crate::ledger::Ledger;
-use crate::machine::Scheduler;
+use crate::machine::{Replied, Scheduler};
 use crate::output::{Binding, CloseReason, Output};
-use crate::runner::{Batch, Bound, Phase, Runner, RunnerState};
-use crate::subscription::Subscription;
-use crate::{BatchId, RunnerKey, SubscriptionKey};
+use crate::runner::{Batch, Bound, Phase, Runner, RunnerIx, RunnerState};
+use crate::slab::Subscriptions;
+use crate::{BatchId, RunnerKey};
 use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Ends bound frames that get no answer: `count` names where the ledger keeps them.
 fn end_members(
-    subscriptions: &mut BTreeMap<SubscriptionKey, Subscription>,
+    subscriptions: &mut Subscriptions,
     members: &[Binding],
     count: impl Fn(&mut Ledger),
 ) {
     for binding in members {
-        if let Some(s) = subscriptions.get_mut(&binding.subscription) {
+        if let Some(s) = subscriptions.get_mut(binding.subscription) {
             s.in_flight -= 1;
             count(&mut s.ledger);
         }
@@ -36,24 +36,40 @@ impl Scheduler {
         let model = self.model_ix(&info.model);
         let device = self.device_ix(&info.device);
         // What is known of earlier lives of this runner goes; a live one is replaced.
-        let before = self.devices[device.0].runners.iter().copied();
-        let earlier: Vec<_> = before.filter(|k| self.runners[k].model == model).collect();
-        for other in earlier {
-            if self.runners[&other].connected() {
-                self.queue
-                    .push_back(Output::Close { runner: other, reason: CloseReason::Replaced });
+        let of_model = |ix: &RunnerIx| self.runner(*ix).is_some_and(|r| r.model == model);
+        let earlier = self.devices[device.0].runners.iter().copied().filter(of_model);
+        for other in earlier.collect::<Vec<_>>() {
+            let Some(r) = self.runner(other) else { continue };
+            let other_key = r.key;
+            if r.connected() {
+                let reason = CloseReason::Replaced;
+                self.queue.push_back(Output::Close { runner: other_key, reason });
                 self.lose_runner(other, RunnerState::Gone);
             }
-            self.runners.remove(&other);
-            self.devices[device.0].runners.retain(|k| *k != other);
-            self.models[model.0].runners.retain(|k| *k != other);
+            self.runners[other.0] = None;
+            self.runner_keys.remove(&other_key);
+            self.devices[device.0].runners.retain(|ix| *ix != other);
+            self.models[model.0].runners.retain(|ix| *ix != other);
         }
+        let ix = match self.runners.iter().position(Option::is_none) {
+            Some(free) => RunnerIx(free),
+            None => {
+                self.runners.push(None);
+                RunnerIx(self.runners.len() - 1)
+            }
+        };
         self.rebase_tags(model, device);
-        self.devices[device.0].runners.push(key);
-        self.models[model.0].runners.push(key);
-        self.runners.insert(key, Runner::new(info, model, device));
+        self.devices[device.0].runners.push(ix);
+        self.models[model.0].runners.push(ix);
+        if !self.models[model.0].devices.contains(&device) {
+            self.models[model.0].devices.push(device);
+        }
+        self.runner_keys.insert(key, ix);
+        self.runners[ix.0] = Some(Runner::new(key, info, model, device));
         self.refresh_suspect(device);
         self.refresh_states(model);
+        self.devices[device.0].dirty = true;
+        self.plan_soon(model);
     }
 
     /// Tags that ran ahead on another device are worth nothing on this one: none lies further
@@ -62,27 +78,27 @@ impl Scheduler {
         let virtual_now = self.devices[device.0].virtual_now;
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
-            let Some(s) = self.subscriptions.get_mut(&key) else { continue };
-            let furthest = virtual_now.saturating_add(s.step(&self.cameras[s.camera.0 as usize]));
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            let furthest = virtual_now.saturating_add(s.step());
             if s.tag > furthest {
-                if s.ready {
-                    self.models[model.0].ready.remove(&(s.tag, key));
-                    self.models[model.0].ready.insert((furthest, key));
-                }
                 s.tag = furthest;
+                if s.ready {
+                    self.models[model.0].ready.push(Reverse((furthest, key)));
+                }
             }
         }
     }
 
     pub(crate) fn runner_down(&mut self, key: RunnerKey) {
-        if self.runners.get(&key).is_some_and(Runner::connected) {
-            self.lose_runner(key, RunnerState::Gone);
+        let Some(ix) = self.runner_ix(key) else { return };
+        if self.runner(ix).is_some_and(Runner::connected) {
+            self.lose_runner(ix, RunnerState::Gone);
         }
     }
 
     pub(crate) fn runner_gone(&mut self, instance: InstanceId) {
         let hung = |r: &&mut Runner| r.info.instance == instance && r.state == RunnerState::Hung;
-        let Some(runner) = self.runners.values_mut().find(hung) else { return };
+        let Some(runner) = self.runners.iter_mut().flatten().find(hung) else { return };
         runner.state = RunnerState::Gone;
         let (model, device) = (runner.model, runner.device);
         self.refresh_suspect(device);
@@ -90,8 +106,8 @@ impl Scheduler {
     }
 
     /// Settles everything a runner owes and frees its tokens.
-    pub(crate) fn lose_runner(&mut self, key: RunnerKey, state: RunnerState) {
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+    pub(crate) fn lose_runner(&mut self, ix: RunnerIx, state: RunnerState) {
+        let Some(runner) = self.runners[ix.0].as_mut() else { return };
         let (model, device) = (runner.model, runner.device);
         let mut tokens = u32::from(runner.state == RunnerState::Profiling);
         runner.state = state;
@@ -105,72 +121,102 @@ impl Scheduler {
             self.give_back_members(batch.members);
         }
         self.devices[device.0].lent -= tokens;
+        self.devices[device.0].dirty = true;
         self.refresh_suspect(device);
         self.refresh_states(model);
+        self.plan_soon(model);
     }
 
     pub(crate) fn refresh_suspect(&mut self, device: DeviceIx) {
-        let hung =
-            |k: &RunnerKey| self.runners.get(k).is_some_and(|r| r.state == RunnerState::Hung);
+        let hung = |ix: &RunnerIx| self.runner(*ix).is_some_and(|r| r.state == RunnerState::Hung);
         let suspect = self.devices[device.0].runners.iter().any(hung);
         self.devices[device.0].suspect = suspect;
     }
 
+    /// A runner's bounds may have changed.
+    pub(crate) fn rebound(&mut self, ix: RunnerIx) {
+        let Some(r) = self.runner(ix) else { return };
+        let (at, device) = (r.next_bound(self.config.hang_limit).0, r.device);
+        let device = &mut self.devices[device.0];
+        device.bound_at = device.bound_at.min(at);
+    }
+
     /// Passes the leases and hang limits whose time has come.
     pub(crate) fn pass_bounds(&mut self) {
-        loop {
-            let due = self
-                .runners
-                .iter()
-                .filter(|(_, r)| !r.batches.is_empty() || r.profiling.is_some())
-                .map(|(key, r)| (r.next_bound(self.config.hang_limit), *key))
-                .filter(|((at, _), _)| *at <= self.now)
-                .min_by_key(|((at, _), key)| (*at, *key));
-            let Some(((_, bound), key)) = due else { return };
-            match bound {
-                Bound::Hang => self.hang(key),
-                Bound::Lease(batch) => self.lease_passed(key, batch),
-                Bound::ProfileLease => {
-                    let Some(runner) = self.runners.get_mut(&key) else { return };
-                    runner.state = RunnerState::Late;
-                    self.devices[runner.device.0].lent -= 1;
+        for device in (0..self.devices.len()).map(DeviceIx) {
+            while self.devices[device.0].bound_at <= self.now {
+                let mut first = (Instant::FAR, Bound::Hang, RunnerIx(0));
+                for ix in &self.devices[device.0].runners {
+                    let Some(r) = self.runner(*ix) else { continue };
+                    if r.batches.is_empty() && r.profiling.is_none() {
+                        continue;
+                    }
+                    let (at, bound) = r.next_bound(self.config.hang_limit);
+                    if at < first.0 {
+                        first = (at, bound, *ix);
+                    }
                 }
+                self.devices[device.0].bound_at = first.0;
+                if first.0 > self.now {
+                    break;
+                }
+                self.bound_passed(first.2, first.1);
+                self.devices[device.0].bound_at = Instant::ZERO;
             }
         }
     }
 
-    pub(crate) fn hang(&mut self, key: RunnerKey) {
-        if let Some(runner) = self.runners.get(&key) {
-            self.refused.insert(runner.info.instance);
+    fn bound_passed(&mut self, ix: RunnerIx, bound: Bound) {
+        match bound {
+            Bound::Hang => self.hang(ix),
+            Bound::Lease(batch) => self.lease_passed(ix, batch),
+            Bound::ProfileLease => {
+                let Some(runner) = self.runners[ix.0].as_mut() else { return };
+                runner.state = RunnerState::Late;
+                let device = &mut self.devices[runner.device.0];
+                device.lent -= 1;
+                device.dirty = true;
+            }
         }
-        self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Hung });
-        self.lose_runner(key, RunnerState::Hung);
     }
 
-    pub(crate) fn lease_passed(&mut self, key: RunnerKey, batch: BatchId) {
-        let Some(runner) = self.runners.get_mut(&key) else { return };
-        let device = runner.device;
+    pub(crate) fn hang(&mut self, ix: RunnerIx) {
+        let Some(runner) = self.runner(ix) else { return };
+        let (key, instance) = (runner.key, runner.info.instance);
+        self.refused.insert(instance);
+        self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Hung });
+        self.lose_runner(ix, RunnerState::Hung);
+    }
+
+    pub(crate) fn lease_passed(&mut self, ix: RunnerIx, batch: BatchId) {
+        let now = self.now;
+        let Some(runner) = self.runners[ix.0].as_mut() else { return };
+        let (key, device) = (runner.key, runner.device);
         runner.state = RunnerState::Late;
         // What it has prepared can't be granted to it now: another runner is not to wait for that.
         if let Some(prepared) = runner.batches.iter().find(|b| b.phase == Phase::Prepared) {
             let prepared = prepared.id;
-            self.take_back(key, prepared);
+            self.take_back(ix, prepared);
             self.queue.push_back(Output::Revoke { runner: key, batch: prepared });
         }
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let Some(runner) = self.runners[ix.0].as_mut() else { return };
+        let mut lent = Duration::ZERO;
         for b in runner.batches.iter_mut().filter(|b| b.id == batch) {
             b.phase = Phase::Late;
-            self.devices[device.0].lent -= 1;
+            lent = now - b.since;
             end_members(&mut self.subscriptions, &b.members, |l| l.expired_late += 1);
         }
+        runner.spend(now, lent);
+        self.devices[device.0].take_token(lent);
     }
 
     /// Settles a prepared batch that is not granted.
-    pub(crate) fn take_back(&mut self, key: RunnerKey, id: BatchId) {
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+    pub(crate) fn take_back(&mut self, ix: RunnerIx, id: BatchId) {
+        let Some(runner) = self.runners[ix.0].as_mut() else { return };
         let Some(at) = runner.batches.iter().position(|b| b.id == id) else { return };
         let batch = runner.batches.remove(at);
         runner.note_revoked(id);
+        self.devices[runner.device.0].dirty = true;
         end_members(&mut self.subscriptions, &batch.members, |l| l.revoked += 1);
         self.give_back_members(batch.members);
     }
@@ -178,16 +224,19 @@ impl Scheduler {
     /// Whether a message about `batch` came too late to matter: its connection is being closed, or
     /// the batch was taken back while the message was on its way.
     pub(crate) fn stale_message(&self, key: RunnerKey, batch: BatchId) -> bool {
-        self.runners.get(&key).is_none_or(|r| !r.connected() || r.was_revoked(batch))
+        let runner = self.runner_ix(key).and_then(|ix| self.runner(ix));
+        runner.is_none_or(|r| !r.connected() || r.was_revoked(batch))
     }
 
     pub(crate) fn protocol_error(&mut self, key: RunnerKey, what: &'static str) {
         self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Protocol(what) });
-        self.lose_runner(key, RunnerState::Gone);
+        if let Some(ix) = self.runner_ix(key) {
+            self.lose_runner(ix, RunnerState::Gone);
+        }
     }
 
     pub(crate) fn batch_mut(&mut self, key: RunnerKey, batch: BatchId) -> Option<&mut Batch> {
-        self.runners.get_mut(&key)?.batches.iter_mut().find(|b| b.id == batch)
+        self.runner_mut(key)?.batches.iter_mut().find(|b| b.id == batch)
     }
 
     pub(crate) fn prepared(&mut self, key: RunnerKey, batch: BatchId) {
@@ -197,7 +246,15 @@ impl Scheduler {
         let now = self.now;
         match self.batch_mut(key, batch) {
             // Preparing is done; from here on it waits for us, not we for it.
-            Some(b) if b.phase == Phase::Prepared => b.since = now,
+            Some(b) if b.phase == Phase::Prepared => {
+                let took = now - b.since;
+                b.since = now;
+                if let Some(r) = self.runner_mut(key) {
+                    r.note_lead(took);
+                    let device = r.device;
+                    self.devices[device.0].dirty = true;
+                }
+            }
             Some(_) => {}
             None => self.protocol_error(key, "prepared a batch that it does not hold"),
         }
@@ -220,13 +277,17 @@ impl Scheduler {
             _ => return self.protocol_error(key, "executed a batch without the token"),
         }
         let now = self.now;
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let Some(runner) = self.runner_mut(key) else { return };
         let device = runner.device;
         let Some(b) = runner.batches.iter_mut().find(|b| b.id == batch) else { return };
-        let busy = (executed - granted).min(now - b.since);
+        let out = now - b.since;
+        let busy = (executed - granted).min(out);
+        let size = b.members.len() as u32;
         b.phase = Phase::Executed;
         b.since = now;
-        runner.busy += busy;
+        runner.executed(size, busy);
+        runner.note_turnaround(out - busy);
+        runner.spend(now, busy);
         self.devices[device.0].take_token(busy);
     }
 
@@ -235,13 +296,14 @@ impl Scheduler {
         key: RunnerKey,
         batch: BatchId,
         times: &StageTimes,
-        outcomes: Vec<Outcome>,
+        mut outcomes: Vec<Outcome>,
     ) {
         let now = self.now;
         if self.stale_message(key, batch) {
             return;
         }
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let Some(ix) = self.runner_ix(key) else { return };
+        let Some(runner) = self.runners[ix.0].as_mut() else { return };
         let Some(at) = runner.batches.iter().position(|b| b.id == batch) else {
             return self.protocol_error(key, "replied to a batch that it does not hold");
         };
@@ -252,48 +314,97 @@ impl Scheduler {
         if runner.batches[at].phase == Phase::Prepared && outcomes.iter().any(Result::is_ok) {
             return self.protocol_error(key, "replied to a batch without the token");
         }
-        let b = runner.batches.remove(at);
+        let mut b = runner.batches.remove(at);
+        let size = b.members.len() as u32;
+        self.devices[runner.device.0].dirty = true;
         if b.phase == Phase::Executing {
-            let busy = (times.executed - times.granted).min(now - b.since);
-            runner.busy += busy;
+            let out = now - b.since;
+            let busy = (times.executed - times.granted).min(out);
+            runner.executed(size, busy);
+            runner.note_turnaround(out - busy);
+            runner.spend(now, busy);
             self.devices[runner.device.0].take_token(busy);
         }
         if b.phase == Phase::Late {
-            // Its members have ended; the answer is discarded.
+            // Its members have ended; the answer is discarded, what it took is not forgotten.
+            let took = (times.executed - times.granted).min(now - b.since);
+            runner.executed(size, took);
             runner.demote();
-        } else {
-            runner.batch_count += 1;
-            runner.member_count += b.members.len() as u64;
-            runner.count_in_time();
-            let count = outcomes.len();
-            for (i, (binding, outcome)) in b.members.iter().zip(outcomes).enumerate() {
-                let info = &binding.stamp.info;
-                let published = binding.stamp.published;
-                let stages = Stages::new(info.capture, info.decode_start, published, times, now);
-                runner.count_stages(&stages);
-                let Some(s) = self.subscriptions.get_mut(&binding.subscription) else { continue };
-                s.in_flight -= 1;
-                s.ledger.answer(outcome.as_ref().err().copied());
-                self.queue.push_back(Output::Result {
-                    runner: key,
-                    batch,
-                    binding: *binding,
-                    sequence: self.next_sequence,
-                    received: now,
-                    stages,
-                    outcome,
-                    last: i + 1 == count,
-                });
-                self.next_sequence += 1;
-            }
-            // A member whose subscription went meanwhile may have been the last one.
-            if let Some(Output::Result { batch: of, last, .. }) = self.queue.back_mut()
-                && *of == batch
-            {
-                *last = true;
-            }
+            return self.give_back_members(b.members);
         }
-        self.give_back_members(b.members);
+        runner.batch_count += 1;
+        runner.member_count += u64::from(size);
+        runner.count_in_time();
+        runner.note_tail((now - times.executed).min(now - b.since));
+        let (model, sequence) = (runner.model, self.next_sequence);
+        let mut kept = 0;
+        for i in 0..b.members.len() {
+            let binding = b.members[i];
+            let info = &binding.stamp.info;
+            let published = binding.stamp.published;
+            let stages = Stages::new(info.capture, info.decode_start, published, times, now);
+            if let Some(r) = self.runners[ix.0].as_mut() {
+                r.count_stages(&stages);
+            }
+            let waited = base::time::nanos(now - published);
+            self.models[model.0].trial.count(now, waited);
+            let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
+            s.in_flight -= 1;
+            s.ledger.answer(outcomes[i].as_ref().err().copied());
+            let children = !s.children.is_empty();
+            if let (true, Ok(found)) = (children, &outcomes[i]) {
+                let at = sequence + kept as u64;
+                self.offer_crops(binding.subscription, &binding.stamp, at, found);
+            }
+            b.members.swap(kept, i);
+            outcomes.swap(kept, i);
+            kept += 1;
+        }
+        // A member whose subscription went meanwhile has nobody to be told.
+        b.members.truncate(kept);
+        outcomes.truncate(kept);
+        self.next_sequence += kept as u64;
+        if kept == 0 {
+            return self.give_back_members(b.members);
+        }
+        self.replied.push_back(Replied {
+            runner: key,
+            batch,
+            received: now,
+            times: *times,
+            sequence,
+            members: b.members,
+            outcomes: outcomes.into_iter(),
+            next: 0,
+        });
+    }
+
+    /// The next result of the oldest reply.
+    pub(crate) fn next_result(&mut self) -> Option<Output<'static>> {
+        let reply = self.replied.front_mut()?;
+        let outcome = reply.outcomes.next()?;
+        let binding = reply.members[reply.next];
+        let sequence = reply.sequence + reply.next as u64;
+        reply.next += 1;
+        let last = reply.next == reply.members.len();
+        let (info, received) = (&binding.stamp.info, reply.received);
+        let published = binding.stamp.published;
+        let times = &reply.times;
+        let stages = Stages::new(info.capture, info.decode_start, published, times, received);
+        let result = Output::Result {
+            runner: reply.runner,
+            batch: reply.batch,
+            binding,
+            sequence,
+            received,
+            stages,
+            outcome,
+            last,
+        };
+        if last && let Some(done) = self.replied.pop_front() {
+            self.give_back_members(done.members);
+        }
+        Some(result)
     }
 
     pub(crate) fn profile_done(
@@ -302,15 +413,17 @@ impl Scheduler {
         batch_size: u32,
         mut samples: Vec<Duration>,
     ) {
-        let Some(runner) = self.runners.get_mut(&key) else { return };
+        let now = self.now;
+        let Some(runner) = self.runner_mut(key) else { return };
         let Some((size, since, _)) = runner.profiling.take() else { return };
         let device = runner.device;
         if runner.state == RunnerState::Profiling {
-            self.devices[device.0].take_token(self.now - since);
             runner.resume();
+            self.devices[device.0].take_token(now - since);
         } else if runner.connected() {
             runner.demote();
         }
+        self.devices[device.0].dirty = true;
         if size != batch_size || samples.is_empty() {
             return;
         }
@@ -318,8 +431,9 @@ impl Scheduler {
         samples.sort_unstable();
         let p50 = samples[samples.len() / 2];
         let p99 = samples[samples.len() - 1];
-        let mut table = runner.table.clone();
+        let Some(runner) = self.runner_mut(key) else { return };
+        let mut table = runner.watch.announced().clone();
         table.set(LatencyEntry { batch: size, p50, p99 });
-        runner.table = table;
+        runner.watch.announce(table);
     }
 }

@@ -3,8 +3,8 @@
 use base::LatencyTable;
 
 /// A larger batch must cost at least this much less per frame than the best smaller one, or it
-/// only adds age (chosen: above the noise of a p50 over seven samples).
-const GAIN_MIN: f64 = 0.05;
+/// only adds age (chosen: a T4 gains 4 % from 32 to 64 frames of ResNet-50, a CPU nothing).
+const GAIN_MIN: f64 = 0.03;
 
 /// The largest batch worth launching: each step up from 1 must lower `L(b)/b` by [`GAIN_MIN`].
 ///
@@ -54,7 +54,7 @@ mod tests {
             [1, 2, 4, 8, 16, 32, 64].map(|b: u32| (b, 1.63 + 0.30 * f64::from(b))).to_vec();
         assert_eq!(paying_batch(&table(&gpu), 64), 64);
         assert_eq!(paying_batch(&table(&gpu), 8), 8);
-        // The last step gains under 5 %.
+        // The last step gains under 3 %.
         assert_eq!(paying_batch(&table(&[(1, 10.0), (2, 12.0), (4, 23.5)]), 4), 2);
     }
 

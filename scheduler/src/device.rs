@@ -1,8 +1,11 @@
 //! Devices and models as the core numbers them.
 
-use crate::{RunnerKey, SubscriptionKey};
-use base::{DeviceId, ModelId};
-use std::collections::BTreeSet;
+use crate::SubscriptionKey;
+use crate::planning::{Cohorts, Trial};
+use crate::runner::RunnerIx;
+use base::{DeviceId, Instant, ModelId};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 /// Index into the core's models.
@@ -22,12 +25,22 @@ pub(crate) struct Device {
     pub lent: u32,
     /// Virtual time of the fair order; stalls under overload.
     pub virtual_now: u64,
-    pub runners: Vec<RunnerKey>,
+    pub runners: Vec<RunnerIx>,
     /// A runner hung on it.
     pub suspect: bool,
     pub busy: Duration,
     /// The last token went to a measurement: the next one goes to a batch when there is one.
     pub profiled_last: bool,
+    /// Something happened to it: it is stepped at the next poll.
+    pub dirty: bool,
+    /// When it is stepped without that.
+    pub next_at: Instant,
+    /// When the first lease or hang limit on it passes.
+    pub bound_at: Instant,
+    /// Wanted device time per second, as the planner sees it.
+    pub load: f64,
+    /// More is wanted than there is: the fair order decides, not the timetable.
+    pub overloaded: bool,
 }
 
 impl Device {
@@ -39,6 +52,7 @@ impl Device {
     pub fn take_token(&mut self, busy: Duration) {
         self.busy += busy;
         self.lent -= 1;
+        self.dirty = true;
     }
 }
 
@@ -46,12 +60,32 @@ impl Device {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub id: ModelId,
-    pub runners: Vec<RunnerKey>,
+    pub runners: Vec<RunnerIx>,
+    pub devices: Vec<DeviceIx>,
     pub subscriptions: Vec<SubscriptionKey>,
-    /// Subscriptions with a frame to bind, by tag.
-    pub ready: BTreeSet<(u64, SubscriptionKey)>,
+    /// Subscriptions with a frame to bind, by tag. An entry counts while its subscription is ready
+    /// with this tag.
+    pub ready: BinaryHeap<Reverse<(u64, SubscriptionKey)>>,
+    /// How many are ready.
+    pub ready_count: u32,
+    /// When the first of the ready ones was due; [`Instant::FAR`] when none is ready.
+    pub due: Instant,
+    /// Whether one of the ready ones was taken for a launch of the timetable.
+    pub on_time: bool,
+    /// When subscriptions may have a frame to bind. An entry counts while its subscription awaits
+    /// that instant.
+    pub awaited: BinaryHeap<Reverse<(Instant, SubscriptionKey)>>,
+    /// Whether some of its subscriptions look at another model's detections.
+    pub crops: bool,
     /// How many groups of subscriptions began so far: places the next one between the others.
     pub begun: u64,
+    /// What the planner found out about its subscriptions.
+    pub wanted: crate::planning::Wanted,
+    /// Its part of the timetable, while it is steered.
+    pub cohorts: Option<Cohorts>,
+    pub trial: Trial,
+    /// When it is planned next.
+    pub plan_at: Instant,
 }
 
 /// Fractional part of `n` times the golden ratio: any number of consecutive values lies nearly

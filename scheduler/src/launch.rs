@@ -1,29 +1,60 @@
 //! The policy: which batch is launched when, on which device, with which frames.
 //!
-//! Eager and work-conserving: a free token goes at once to the model whose foremost ready
-//! subscription comes first in the fair order, with as many ready subscriptions as the batch size
-//! that pays. Frames are read again at that moment, so the newest is bound.
+//! Work-conserving and late-binding: a free token goes to a model with ready subscriptions, and
+//! their frames are read again at that moment, so the newest is bound. While a device has time
+//! enough, the model whose subscriptions are due first goes first, and launches keep the timetable
+//! where one exists. Once more is wanted than there is, the fair order decides.
 
 use crate::device::DeviceIx;
 use crate::machine::Scheduler;
-use crate::output::{Output, WaitReason};
-use crate::runner::{Batch, Phase, RunnerState};
-use crate::{BatchId, FrameIndex, RunnerKey};
+use crate::output::{Binding, Output, WaitReason};
+use crate::runner::{Batch, Bound, Phase, RunnerIx, RunnerState};
+use crate::{BatchId, FrameIndex, RunnerKey, SubscriptionKey};
 use base::{Instant, Rect};
+use std::cmp::Reverse;
 use std::time::Duration;
+
+/// A launch may take this many times the planned batch: what a delayed launch has gathered
+/// (chosen: cohorts are filled to 1.15).
+const CROWDED: f64 = 1.3;
+/// After a delay, what has gathered is launched in so many parts (chosen: the first ones are
+/// answered early, and the device still catches up).
+const PARTS: u32 = 3;
+/// A subscription that fell behind by this many of its own steps is not passed over again.
+const PASSED_OVER: u64 = 2;
+
+/// How long a demoted runner waits for a gap that is long enough (chosen: a frame per second is
+/// served even where there is none).
+const GAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a step decided.
 enum Action {
-    Prepare(RunnerKey),
+    Prepare(RunnerIx),
     Grant(RunnerKey, BatchId, Duration),
     Revoke(RunnerKey, BatchId),
     Profile(RunnerKey, u32, Duration),
+}
+
+/// A runner that could be launched on.
+#[derive(Clone, Copy)]
+struct Candidate {
+    ix: RunnerIx,
+    demoted: bool,
+    due: Instant,
+    on_time: bool,
+    start: u64,
+    tag: u64,
+    subscription: SubscriptionKey,
 }
 
 impl Scheduler {
     /// The next thing to do on any device, else how long to wait.
     pub(crate) fn step(&mut self, index: &mut dyn FrameIndex) -> Output<'_> {
         for device in (0..self.devices.len()).map(DeviceIx) {
+            let d = &self.devices[device.0];
+            if !d.dirty && d.next_at > self.now {
+                continue;
+            }
             let action = self
                 .step_prepared(device)
                 .or_else(|| self.step_token(device, index))
@@ -37,41 +68,43 @@ impl Scheduler {
                 Some(Action::Profile(runner, batch_size, lease)) => {
                     return Output::ProfileGrant { runner, batch_size, lease };
                 }
-                None => {}
+                None => {
+                    self.devices[device.0].next_at = self.next_step(device);
+                    self.devices[device.0].dirty = false;
+                }
             }
         }
         self.wait()
     }
 
-    fn launched(&self, runner: RunnerKey) -> Output<'_> {
-        let r = &self.runners[&runner];
+    fn launched(&self, ix: RunnerIx) -> Output<'_> {
+        let r = self.runner(ix).expect("it was just launched on");
         let batch = r.batches.last().expect("a batch was just pushed");
         let lease = (batch.phase == Phase::Executing).then(|| batch.lease_end - batch.since);
-        Output::Prepare { runner, batch: batch.id, lease, members: &batch.members }
+        Output::Prepare { runner: r.key, batch: batch.id, lease, members: &batch.members }
     }
 
     /// A prepared batch gets the free token, or is taken back when none of its frames can be
     /// answered in time any more.
     fn step_prepared(&mut self, device: DeviceIx) -> Option<Action> {
-        let prepared = self.devices[device.0].runners.iter().find_map(|key| {
-            let r = self.runners.get(key)?;
+        let prepared = self.devices[device.0].runners.iter().find_map(|ix| {
+            let r = self.runner(*ix)?;
             let batch = r.batches.iter().find(|b| b.phase == Phase::Prepared)?;
-            Some((*key, batch.id))
+            Some((*ix, r, batch))
         });
-        let (key, id) = prepared?;
         let now = self.now;
-        let runner = &self.runners[&key];
-        let batch = runner.batches.iter().find(|b| b.id == id)?;
+        let (ix, runner, batch) = prepared?;
+        let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
-        let needed = runner.table.p99(size).unwrap_or_default();
+        let needed = runner.answer_time(size, false);
         let in_time = batch.members.iter().any(|m| {
-            let s = self.subscriptions.get(&m.subscription);
+            let s = self.subscriptions.get(m.subscription);
             let deadline = s.and_then(|s| s.spec.deadline).unwrap_or(runner.info.deadline);
             s.is_some() && m.stamp.info.capture + deadline >= now + needed
         });
         let lease = runner.lease(size);
         if !in_time {
-            self.take_back(key, id);
+            self.take_back(ix, id);
             return Some(Action::Revoke(key, id));
         }
         if !self.devices[device.0].free()
@@ -80,11 +113,12 @@ impl Scheduler {
             return None;
         }
         self.devices[device.0].lent += 1;
-        let runner = self.runners.get_mut(&key)?;
+        let runner = self.runners[ix.0].as_mut()?;
         let batch = runner.batches.iter_mut().find(|b| b.id == id)?;
         batch.phase = Phase::Executing;
         batch.since = now;
         batch.lease_end = now + lease;
+        self.rebound(ix);
         Some(Action::Grant(key, id, lease))
     }
 
@@ -106,31 +140,30 @@ impl Scheduler {
 
     /// The next size that a runner of this device wants to measure.
     fn profile(&mut self, device: DeviceIx) -> Option<Action> {
-        let wants = |k: &&RunnerKey| {
-            let r = self.runners.get(k);
-            r.is_some_and(|r| {
+        let wants = |ix: &&RunnerIx| {
+            self.runner(**ix).is_some_and(|r| {
                 !r.profile_queue.is_empty()
                     && r.profiling.is_none()
                     && r.batches.is_empty()
                     && matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
             })
         };
-        let key = *self.devices[device.0].runners.iter().find(wants)?;
+        let ix = *self.devices[device.0].runners.iter().find(wants)?;
         let now = self.now;
-        let runner = self.runners.get_mut(&key)?;
+        let runner = self.runners[ix.0].as_mut()?;
         let size = runner.profile_queue.pop_front()?;
         let lease = runner.profile_lease(size);
         runner.state = RunnerState::Profiling;
         runner.profiling = Some((size, now, now + lease));
+        let key = runner.key;
         self.devices[device.0].lent += 1;
+        self.rebound(ix);
         Some(Action::Profile(key, size, lease))
     }
 
     /// On a GPU whose token is about to be free, the next batch is copied in the meantime.
     fn step_ahead(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
-        if self.devices[device.0].free()
-            || self.free_at(device)? > self.now + self.config.prepare_ahead
-        {
+        if self.devices[device.0].free() || self.ahead_at(device)? > self.now {
             return None;
         }
         self.launch(device, index, false)
@@ -140,8 +173,8 @@ impl Scheduler {
     /// would take the very cores that execute, and while a batch is prepared already.
     fn free_at(&self, device: DeviceIx) -> Option<Instant> {
         let mut free: Option<Instant> = None;
-        for key in &self.devices[device.0].runners {
-            let Some(r) = self.runners.get(key) else { continue };
+        for ix in &self.devices[device.0].runners {
+            let Some(r) = self.runner(*ix) else { continue };
             if !r.info.gpu {
                 return None;
             }
@@ -149,8 +182,8 @@ impl Scheduler {
                 match b.phase {
                     Phase::Prepared => return None,
                     Phase::Executing => {
-                        let length = r.table.p50(b.members.len() as u32).unwrap_or_default();
-                        let at = b.since + length;
+                        let length = r.watch.p50(b.members.len() as u32).unwrap_or_default();
+                        let at = b.since + length + r.turnaround;
                         free = Some(free.map_or(at, |f| f.min(at)));
                     }
                     Phase::Executed | Phase::Late => {}
@@ -160,8 +193,15 @@ impl Scheduler {
         free
     }
 
-    /// Launches the batch that comes first in the fair order. Runners that overran a lease come
-    /// after all others.
+    /// When the next batch of a GPU is prepared: as late as its preparation allows.
+    fn ahead_at(&self, device: DeviceIx) -> Option<Instant> {
+        let free = self.free_at(device)?;
+        let lead = |ix: &RunnerIx| self.runner(*ix).map(|r| r.lead(self.config.prepare_ahead));
+        let lead = self.devices[device.0].runners.iter().filter_map(lead).max();
+        Some(free.back(lead.unwrap_or_default()))
+    }
+
+    /// Launches the batch that comes first. Runners that overran come after all others.
     fn launch(
         &mut self,
         device: DeviceIx,
@@ -169,87 +209,257 @@ impl Scheduler {
         with_token: bool,
     ) -> Option<Action> {
         loop {
-            let virtual_now = self.devices[device.0].virtual_now;
-            let measure_next = !self.devices[device.0].profiled_last;
-            let foremost = self.devices[device.0]
-                .runners
-                .iter()
-                .filter_map(|key| {
-                    let r =
-                        self.runners.get(key).filter(|r| r.accepts(with_token, measure_next))?;
-                    let (tag, subscription) = *self.models[r.model.0].ready.first()?;
-                    let demoted = r.state == RunnerState::Demoted;
-                    Some((demoted, tag.max(virtual_now), tag, subscription, *key))
-                })
-                .min();
-            let key = foremost?.4;
-            if self.launch_on(key, index, with_token) {
-                return Some(Action::Prepare(key));
+            let candidate = self.first_candidate(device, index, with_token)?;
+            if self.launch_on(candidate.ix, index, with_token) {
+                return Some(Action::Prepare(candidate.ix));
             }
             // Every foremost subscription turned out to have nothing to bind; each left the ready
             // set, so this ends.
         }
     }
 
-    /// Binds what is ready for this runner. False when nothing could be bound.
-    fn launch_on(&mut self, key: RunnerKey, index: &mut dyn FrameIndex, with_token: bool) -> bool {
+    /// Who is launched on now, if anyone.
+    fn first_candidate(
+        &mut self,
+        device: DeviceIx,
+        index: &mut dyn FrameIndex,
+        with_token: bool,
+    ) -> Option<Candidate> {
+        let virtual_now = self.devices[device.0].virtual_now;
+        let measure_next = !self.devices[device.0].profiled_last;
+        let overloaded = self.devices[device.0].overloaded;
+        let mut first: Option<Candidate> = None;
+        let mut steered = false;
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(r) = self.runner(ix) else { continue };
+            let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
+            steered |= self.models[model.0].cohorts.is_some();
+            if !r.accepts(with_token, measure_next) {
+                continue;
+            }
+            self.collect(model, index);
+            let Some((tag, subscription)) = self.foremost(model) else { continue };
+            if demoted && !self.may_spend(ix) {
+                continue;
+            }
+            let m = &self.models[model.0];
+            let start = tag.max(virtual_now);
+            let candidate = Candidate {
+                ix,
+                demoted,
+                due: m.due,
+                on_time: m.on_time,
+                start,
+                tag,
+                subscription,
+            };
+            let rank = |c: &Candidate| {
+                if overloaded {
+                    (c.demoted, c.start, c.tag, c.subscription.0, c.ix)
+                } else {
+                    (c.demoted, c.due.0, c.tag, c.subscription.0, c.ix)
+                }
+            };
+            if first.as_ref().is_none_or(|f| rank(&candidate) < rank(f)) {
+                first = Some(candidate);
+            }
+        }
+        let first = first?;
+        let held = first.demoted || (steered && !overloaded && !first.on_time);
+        if held && self.held_until(device, &first) > self.now {
+            return None;
+        }
+        Some(first)
+    }
+
+    /// Until when a launch of frames that missed their own launch waits for the timetable: it must
+    /// not occupy the device when the next cohort is due, for at most one interval. A demoted
+    /// runner waits for a gap between the others in the same way.
+    fn held_until(&mut self, device: DeviceIx, candidate: &Candidate) -> Instant {
+        let Some(r) = self.runner(candidate.ix) else { return self.now };
+        let patience = if candidate.demoted {
+            GAP_PATIENCE
+        } else {
+            Duration::from_secs_f64(r.share.interval.clamp(0.0, 1.0))
+        };
+        let count = self.models[r.model.0].ready_count.min(self.most(candidate.ix)).max(1);
+        let length = if candidate.demoted { r.watch.p99(count) } else { r.watch.p50(count) };
+        let length = length.unwrap_or_default() + r.turnaround;
+        let latest = candidate.due + patience;
+        let mut next = Instant::FAR;
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(r) = self.runner(ix) else { continue };
+            let model = r.model;
+            if let Some(cohorts) = &self.models[model.0].cohorts {
+                next = next.min(cohorts.next_commit(self.now));
+            } else if candidate.demoted && ix != candidate.ix {
+                next = next.min(self.awaited(model));
+            }
+        }
+        if self.now + length > next { next.min(latest) } else { self.now }
+    }
+
+    /// Whether a demoted runner may use the device now: within what it was planned to need, or
+    /// when nobody else wants the device.
+    fn may_spend(&mut self, ix: RunnerIx) -> bool {
         let now = self.now;
-        let runner = &self.runners[&key];
-        let (model, device, size_max) = (runner.model, runner.device, runner.batch_size);
+        let Some(r) = self.runners.get_mut(ix.0).and_then(Option::as_mut) else { return false };
+        if r.in_budget(now) {
+            return true;
+        }
+        let (device, own) = (r.device, ix);
+        let healthy = |ix: &RunnerIx| {
+            *ix != own
+                && self.runner(*ix).is_some_and(|r| {
+                    r.connected()
+                        && r.state != RunnerState::Demoted
+                        && self.models[r.model.0].wanted.rate > 0.0
+                })
+        };
+        !self.devices[device.0].runners.iter().any(healthy)
+    }
+
+    /// The largest batch that this runner may be given now.
+    fn most(&self, ix: RunnerIx) -> u32 {
+        let Some(r) = self.runner(ix) else { return 1 };
+        let largest = r.share.batch_max.min(r.paying).max(1);
+        if r.state == RunnerState::Demoted {
+            return r.modest(largest);
+        }
+        if self.devices[r.device.0].overloaded {
+            return largest;
+        }
+        let planned = (r.share.batch * CROWDED).ceil() as u32;
+        let gathered = self.models[r.model.0].ready_count.div_ceil(PARTS);
+        planned.max(gathered).clamp(1, largest)
+    }
+
+    /// Binds what is ready for this runner. False when nothing could be bound.
+    ///
+    /// All members must be answered in time by a batch of the intended size. Frames too old for
+    /// that stay ready, for a newer one comes; frames too old even for a batch of one have expired.
+    fn launch_on(&mut self, ix: RunnerIx, index: &mut dyn FrameIndex, with_token: bool) -> bool {
+        let now = self.now;
+        let Some(runner) = self.runner(ix) else { return false };
+        let (model, device, gpu) = (runner.model, runner.device, runner.info.gpu);
         let deadline = runner.info.deadline;
         let wait = if with_token {
             Duration::ZERO
         } else {
             self.free_at(device).map_or(Duration::ZERO, |at| at - now)
         };
+        let copy = with_token && gpu;
         let virtual_now = self.devices[device.0].virtual_now;
+        let m = &self.models[model.0];
+        let ready = if m.crops { u32::MAX } else { m.ready_count };
+        let mut size = self.most(ix).min(ready).max(1);
         let mut members = self.spare_members();
+        let mut aside = std::mem::take(&mut self.aside);
+        aside.clear();
         let mut smallest = u64::MAX;
-        while (members.len() as u32) < size_max {
-            let Some(&(_, subscription)) = self.models[model.0].ready.first() else { break };
-            let needed = {
-                let table = &self.runners[&key].table;
-                table.p99(members.len() as u32 + 1).unwrap_or_default()
+        let answer = |core: &Scheduler, size: u32| {
+            core.runner(ix).map_or(Duration::ZERO, |r| wait + r.answer_time(size, copy))
+        };
+        let (mut needed, alone) = (answer(self, size), answer(self, 1));
+        loop {
+            if members.len() as u32 >= size {
+                break;
+            }
+            let Some((tag, key)) = self.foremost(model) else {
+                if !members.is_empty() || aside.is_empty() || size == 1 {
+                    break;
+                }
+                // Nobody is fresh enough for this size: a smaller batch is answered sooner.
+                size = size.div_ceil(2);
+                needed = answer(self, size);
+                for entry in aside.drain(..) {
+                    self.models[model.0].ready.push(Reverse(entry));
+                }
+                continue;
             };
-            let camera = self.subscriptions[&subscription].camera;
-            self.look(camera, index);
-            // The look may have shown that there is nothing to bind any more.
-            if !self.subscriptions[&subscription].ready {
-                self.schedule_look(camera);
+            self.models[model.0].ready.pop();
+            let Some(s) = self.subscriptions.get(key) else { continue };
+            let limit = s.spec.deadline.unwrap_or(deadline);
+            if s.spec.parent.is_some() {
+                self.bind_crops(key, limit, needed, virtual_now, size, &mut members, index);
                 continue;
             }
+            let (camera, step) = (s.camera, s.step());
+            self.look(camera, index);
             let agent = &self.cameras[camera.0 as usize];
-            let stamp = agent.newest.expect("a ready subscription's camera has a frame");
-            let s = self.subscriptions.get_mut(&subscription).expect("ready subscriptions exist");
-            self.models[model.0].ready.remove(&(s.tag, subscription));
-            s.ready = false;
-            let limit = s.spec.deadline.unwrap_or(deadline);
-            if stamp.info.capture + limit < now + wait + needed {
-                s.expire(&stamp, agent.period());
-            } else {
-                let start = s.bind(now, &stamp, agent, virtual_now);
-                smallest = smallest.min(start);
-                let parameters = s.spec.parameters;
-                members.push(crate::Binding {
-                    subscription,
-                    camera,
-                    stamp,
-                    region: Rect::WHOLE,
-                    parent: 0,
-                    parameters,
-                });
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            let Some(stamp) = agent.newest.filter(|n| {
+                s.ready && agent.absent.is_none() && {
+                    s.observe(n.frame_id.0);
+                    s.eligible(n)
+                }
+            }) else {
+                // The look has shown that there is nothing to bind any more.
+                if s.ready {
+                    self.unready(key);
+                    self.schedule(key);
+                }
+                continue;
+            };
+            let latest = stamp.info.capture + limit;
+            if latest < now + needed {
+                if latest < now + alone {
+                    s.expire(&stamp, agent.period_ns());
+                    self.unready(key);
+                    self.schedule(key);
+                    continue;
+                }
+                // Whoever was passed over long enough has the size made to its frame.
+                let behind = virtual_now.saturating_sub(tag) > PASSED_OVER * step;
+                if members.is_empty() && behind {
+                    while size > 1 && latest < now + needed {
+                        size -= 1;
+                        needed = answer(self, size);
+                    }
+                } else {
+                    aside.push((tag, key));
+                    continue;
+                }
             }
-            self.schedule_look(camera);
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            let agent = &self.cameras[camera.0 as usize];
+            let start = s.bind(now, &stamp, agent, virtual_now);
+            smallest = smallest.min(start);
+            let parameters = s.spec.parameters;
+            members.push(Binding {
+                subscription: key,
+                camera,
+                stamp,
+                region: Rect::WHOLE,
+                parent: 0,
+                parameters,
+            });
+            self.unready(key);
+            self.schedule(key);
         }
+        for entry in aside.drain(..) {
+            self.models[model.0].ready.push(Reverse(entry));
+        }
+        self.aside = aside;
         if members.is_empty() {
             self.give_back_members(members);
             return false;
         }
+        // What was left behind has been due for a while.
+        let m = &mut self.models[model.0];
+        m.on_time = false;
+        if m.ready_count > 0 {
+            m.due = m.due.max(now);
+        }
         let id = self.next_batch_id();
         let device = &mut self.devices[device.0];
-        device.virtual_now = device.virtual_now.max(smallest);
+        if smallest != u64::MAX {
+            device.virtual_now = device.virtual_now.max(smallest);
+        }
         device.lent += u32::from(with_token);
-        let runner = self.runners.get_mut(&key).expect("chosen among the runners");
+        let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
         let lease = runner.lease(members.len() as u32);
         runner.batches.push(Batch {
             id,
@@ -258,44 +468,138 @@ impl Scheduler {
             since: now,
             lease_end: now + lease,
         });
+        self.rebound(ix);
         true
+    }
+
+    /// Binds as many crops of one frame as there is room for; what does not fit stays ready.
+    #[allow(clippy::too_many_arguments, reason = "the state of one launch, used at one place")]
+    fn bind_crops(
+        &mut self,
+        key: SubscriptionKey,
+        limit: Duration,
+        needed: Duration,
+        virtual_now: u64,
+        size: u32,
+        members: &mut Vec<Binding>,
+        index: &mut dyn FrameIndex,
+    ) {
+        if self.crops_in_time(key, limit, needed, index) {
+            while (members.len() as u32) < size {
+                let now = self.now;
+                let Some(s) = self.subscriptions.get_mut(key) else { return };
+                let Some((crop, _)) = s.bind_crop(now, virtual_now) else { break };
+                members.push(Binding {
+                    subscription: key,
+                    camera: s.camera,
+                    stamp: crop.stamp,
+                    region: crop.region,
+                    parent: crop.parent,
+                    parameters: s.spec.parameters,
+                });
+            }
+        }
+        let Some(s) = self.subscriptions.get(key) else { return };
+        let (left, tag, model) = (s.pending(), s.tag, s.model);
+        if left == 0 {
+            self.unready(key);
+        } else {
+            self.models[model.0].ready.push(Reverse((tag, key)));
+        }
+    }
+
+    /// When a device may have something to do by itself.
+    fn next_step(&mut self, device: DeviceIx) -> Instant {
+        let free = self.devices[device.0].free();
+        let mut at = Instant::FAR;
+        if !free {
+            let Some(ahead) = self.ahead_at(device) else { return Instant::FAR };
+            if ahead > self.now {
+                return ahead;
+            }
+        }
+        let measure_next = !self.devices[device.0].profiled_last;
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(r) = self.runner(ix) else { continue };
+            if !r.accepts(free, measure_next) {
+                continue;
+            }
+            let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
+            at = at.min(self.awaited(model));
+            if self.models[model.0].ready_count == 0 {
+                continue;
+            }
+            // Ready and yet not launched: out of budget, or held for the timetable.
+            let again = self.runner(ix).map_or(Instant::FAR, |r| r.in_budget_at());
+            if demoted && again > self.now {
+                at = at.min(again);
+            } else if let Some((tag, subscription)) = self.foremost(model) {
+                let m = &self.models[model.0];
+                let candidate = Candidate {
+                    ix,
+                    demoted,
+                    due: m.due,
+                    on_time: m.on_time,
+                    start: tag,
+                    tag,
+                    subscription,
+                };
+                let held = self.held_until(device, &candidate);
+                at = at.min(held.max(Instant(self.now.0 + 1)));
+            }
+        }
+        at
     }
 
     /// The earliest moment at which anything can change by itself.
     fn wait(&mut self) -> Output<'_> {
         let mut until = (Instant::FAR, WaitReason::Idle);
-        let mut consider = |at: Instant, reason: WaitReason| {
-            if at < until.0 {
-                until = (at, reason);
-            }
-        };
-        while let Some(&std::cmp::Reverse((at, key))) = self.looks.peek() {
-            if self.cameras[key.0 as usize].look_at == at {
-                consider(at, WaitReason::Frame(key));
-                break;
-            }
-            self.looks.pop();
-        }
-        for (key, r) in &self.runners {
-            if r.batches.is_empty() && r.profiling.is_none() {
-                continue;
-            }
-            let (at, bound) = r.next_bound(self.config.hang_limit);
-            let reason = match bound {
-                crate::runner::Bound::Lease(batch) => WaitReason::Lease(batch),
-                _ => WaitReason::Hang(*key),
-            };
-            consider(at, reason);
-        }
         for device in (0..self.devices.len()).map(DeviceIx) {
-            if let Some(free) = self.free_at(device) {
-                let at = free.back(self.config.prepare_ahead);
-                if at > self.now {
-                    consider(at, WaitReason::PrepareAhead);
+            let d = &self.devices[device.0];
+            if d.next_at < until.0 {
+                let reason = if d.free() {
+                    WaitReason::Frames
+                } else {
+                    WaitReason::PrepareAhead
+                };
+                until = (d.next_at, reason);
+            }
+            if self.devices[device.0].bound_at < until.0 {
+                let (at, bound) = self.first_bound(device);
+                self.devices[device.0].bound_at = at;
+                if at < until.0 {
+                    until = (at, bound);
                 }
             }
+        }
+        if let Some(Reverse((at, _))) = self.unserved.peek()
+            && *at < until.0
+        {
+            until = (*at, WaitReason::Unserved);
         }
         self.wake_at = until.0;
         Output::Wait { until: until.0, reason: until.1 }
     }
+
+    /// The first lease or hang limit on a device.
+    fn first_bound(&self, device: DeviceIx) -> (Instant, WaitReason) {
+        let mut first = (Instant::FAR, WaitReason::Idle);
+        for ix in &self.devices[device.0].runners {
+            let Some(r) = self.runner(*ix) else { continue };
+            if r.batches.is_empty() && r.profiling.is_none() {
+                continue;
+            }
+            let (at, bound) = r.next_bound(self.config.hang_limit);
+            if at < first.0 {
+                let reason = match bound {
+                    Bound::Lease(batch) => WaitReason::Lease(batch),
+                    Bound::ProfileLease | Bound::Hang => WaitReason::Hang(r.key),
+                };
+                first = (at, reason);
+            }
+        }
+        first
+    }
 }
+

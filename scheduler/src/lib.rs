@@ -30,21 +30,29 @@
 mod answers;
 mod batch_size;
 mod camera;
+mod cascade;
+mod cohort;
 mod config;
 mod device;
 mod input;
+mod latency_watch;
 mod launch;
 mod ledger;
 mod look;
 mod machine;
 mod output;
+pub mod plan;
+mod planning;
 mod reconcile;
 mod runner;
+mod slab;
 mod status;
 mod subscription;
+mod timetable;
 pub mod trace;
 
 pub use camera::AgentState;
+pub use cascade::CROPS_MAX;
 pub use config::{Config, Steering};
 pub use input::{Desired, Input, Outcome, RunnerInfo, SubscriptionSpec};
 pub use ledger::Ledger;
@@ -61,7 +69,7 @@ pub struct CameraKey(pub u32);
 
 /// A subscription as the core numbers it. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubscriptionKey(pub u32);
+pub struct SubscriptionKey(pub u64);
 
 /// A connection to a runner as the driver numbers it. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

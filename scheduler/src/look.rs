@@ -1,6 +1,11 @@
 //! Looking at cameras: when, and what a new frame changes.
+//!
+//! Nobody looks at a camera unless a device could use what it shows: subscriptions wait in their
+//! model's `awaited` heap by the instant at which their next frame may be there, and are examined
+//! when a device asks what it could launch.
 
-use crate::camera::Seen;
+use crate::camera::{Seen, next_multiple};
+use crate::device::ModelIx;
 use crate::machine::Scheduler;
 use crate::subscription::SubscriptionState;
 use crate::{AgentState, CameraKey, FrameIndex, SubscriptionKey};
@@ -12,97 +17,205 @@ use std::time::Duration;
 const UNSERVED_LOOK: Duration = Duration::from_secs(1);
 
 impl Scheduler {
-    /// Looks at every camera whose time has come.
-    pub(crate) fn look_at_due(&mut self, index: &mut dyn FrameIndex) {
-        while let Some(&Reverse((at, key))) = self.looks.peek() {
+    /// Examines the subscriptions of a model whose next frame may be there.
+    pub(crate) fn collect(&mut self, model: ModelIx, index: &mut dyn FrameIndex) {
+        while let Some(&Reverse((at, key))) = self.models[model.0].awaited.peek() {
             if at > self.now {
-                break;
+                return;
             }
-            self.looks.pop();
-            if self.cameras[key.0 as usize].look_at != at {
-                continue; // A newer entry took its place.
+            self.models[model.0].awaited.pop();
+            let Some(s) = self.subscriptions.get(key) else { continue };
+            if s.awaits == at && !s.ready && s.model == model {
+                self.look(s.camera, index);
+                self.examine(key);
             }
-            self.look(key, index);
-            self.schedule_look(key);
         }
     }
 
-    /// Reads the newest frame of a camera, once per epoch, and tells its subscriptions.
+    /// When the model's next subscription is to be examined.
+    pub(crate) fn awaited(&mut self, model: ModelIx) -> Instant {
+        while let Some(&Reverse((at, key))) = self.models[model.0].awaited.peek() {
+            let valid = |s: &crate::subscription::Subscription| s.awaits == at && !s.ready;
+            if self.subscriptions.get(key).is_some_and(valid) {
+                return at;
+            }
+            self.models[model.0].awaited.pop();
+        }
+        Instant::FAR
+    }
+
+    /// Counts the frames of subscriptions that nobody serves.
+    pub(crate) fn look_unserved(&mut self, index: &mut dyn FrameIndex) {
+        while let Some(&Reverse((at, key))) = self.unserved.peek() {
+            if at > self.now {
+                return;
+            }
+            self.unserved.pop();
+            let Some(s) = self.subscriptions.get(key) else { continue };
+            if s.awaits == at && s.state != SubscriptionState::Active {
+                self.look(s.camera, index);
+                self.examine(key);
+            }
+        }
+    }
+
+    /// Reads the newest frame of a camera, once per epoch.
     pub(crate) fn look(&mut self, key: CameraKey, index: &mut dyn FrameIndex) {
         let camera = &mut self.cameras[key.0 as usize];
         if camera.read_in == self.epoch {
             return;
         }
         camera.read_in = self.epoch;
+        let was_absent = camera.absent;
         let seen = camera.read(self.now, index.newest(key));
-        if camera.absent.is_some() {
-            // Nothing of it can be bound until it is back.
-            for i in 0..self.cameras[key.0 as usize].subscriptions.len() {
-                let subscription = self.cameras[key.0 as usize].subscriptions[i];
-                self.refresh_ready(subscription);
-            }
-            return;
+        let gone = camera.absent.is_some() && was_absent.is_none();
+        let (first, returned) = match seen {
+            Seen::Frame { first, returned } => (first, returned),
+            Seen::Nothing => (false, false),
+        };
+        if gone || first || returned {
+            self.tell_all(key, first, returned);
         }
-        let Seen::Frame { first, returned } = seen else { return };
-        let Some(stamp) = camera.newest else { return };
+    }
+
+    /// A camera went, came back or began anew: every subscription of it is concerned.
+    fn tell_all(&mut self, key: CameraKey, first: bool, returned: bool) {
         for i in 0..self.cameras[key.0 as usize].subscriptions.len() {
             let subscription = self.cameras[key.0 as usize].subscriptions[i];
-            let Some(s) = self.subscriptions.get_mut(&subscription) else { continue };
-            s.observe(stamp.frame_id.0, first, returned && !first);
-            if returned {
-                s.reopen(self.now);
+            let camera = &self.cameras[key.0 as usize];
+            let Some(s) = self.subscriptions.get_mut(subscription) else { continue };
+            if s.spec.parent.is_some() {
+                continue; // Its frames are those of its parent.
             }
-            s.settle(&stamp);
-            self.refresh_ready(subscription);
+            if let Some(stamp) = camera.newest.filter(|_| camera.absent.is_none()) {
+                s.observe_return(stamp.frame_id.0, first);
+                if returned {
+                    s.reopen(self.now);
+                }
+            }
+            self.examine(subscription);
         }
     }
 
-    /// Puts a subscription into its model's ready set or takes it out.
-    pub(crate) fn refresh_ready(&mut self, key: SubscriptionKey) {
-        let Some(s) = self.subscriptions.get_mut(&key) else { return };
-        let camera = &self.cameras[s.camera.0 as usize];
-        let ready = camera.absent.is_none() && camera.newest.is_some_and(|n| s.eligible(&n));
-        if let Some(newest) = camera.newest
-            && !ready
-        {
-            s.settle(&newest);
+    /// Brings a subscription in line with what is known of its camera: ready, or awaiting.
+    pub(crate) fn examine(&mut self, key: SubscriptionKey) {
+        let Some(s) = self.subscriptions.get_mut(key) else { return };
+        if s.spec.parent.is_some() {
+            return self.examine_child(key);
         }
-        if ready == s.ready {
+        let camera = &self.cameras[s.camera.0 as usize];
+        let newest = camera.newest.filter(|_| camera.absent.is_none());
+        let mut ready = false;
+        if let Some(stamp) = newest {
+            s.observe(stamp.frame_id.0);
+            ready = s.eligible(&stamp);
+            if !ready {
+                s.settle(&stamp);
+            }
+        }
+        if ready {
+            self.make_ready(key);
+        } else {
+            self.unready(key);
+            self.schedule(key);
+        }
+    }
+
+    /// Puts a subscription into its model's ready set.
+    pub(crate) fn make_ready(&mut self, key: SubscriptionKey) {
+        let Some(s) = self.subscriptions.get_mut(key) else { return };
+        if s.ready {
             return;
         }
-        s.ready = ready;
-        let entry = (s.tag, key);
-        if ready {
-            self.models[s.model.0].ready.insert(entry);
-        } else {
-            self.models[s.model.0].ready.remove(&entry);
+        s.ready = true;
+        let due = if s.on_time { s.awaits } else { self.now };
+        let on_time = std::mem::take(&mut s.on_time);
+        s.awaits = Instant::FAR;
+        let model = &mut self.models[s.model.0];
+        model.ready.push(Reverse((s.tag, key)));
+        model.ready_count += 1;
+        model.due = model.due.min(due);
+        model.on_time |= on_time;
+        for device in &model.devices {
+            self.devices[device.0].dirty = true;
         }
     }
 
-    /// When the camera could bring something to one of its subscriptions that waits for it.
-    pub(crate) fn schedule_look(&mut self, key: CameraKey) {
-        let camera = &self.cameras[key.0 as usize];
-        let mut at = Instant::FAR;
-        if camera.state == AgentState::Running {
-            for s in camera.subscriptions.iter().filter_map(|k| self.subscriptions.get(k)) {
-                if s.ready {
-                    continue; // It waits for a device, and is read again at launch.
-                }
-                let look = if s.state == SubscriptionState::Active {
-                    let (slack, interval) = (self.config.arrival_slack, self.config.poll_interval);
-                    camera.next_look(self.now, s.gate, slack, interval)
-                } else {
-                    self.now + UNSERVED_LOOK
-                };
-                at = at.min(look);
-            }
+    /// Takes a subscription out of its model's ready set.
+    pub(crate) fn unready(&mut self, key: SubscriptionKey) {
+        let Some(s) = self.subscriptions.get_mut(key) else { return };
+        if !std::mem::take(&mut s.ready) {
+            return;
         }
-        let camera = &mut self.cameras[key.0 as usize];
-        if at != camera.look_at {
-            camera.look_at = at;
-            if at != Instant::FAR {
-                self.looks.push(Reverse((at, key)));
+        let model = &mut self.models[s.model.0];
+        model.ready_count -= 1;
+        if model.ready_count == 0 {
+            model.ready.clear();
+            model.due = Instant::FAR;
+            model.on_time = false;
+        }
+    }
+
+    /// The foremost ready subscription of a model.
+    pub(crate) fn foremost(&mut self, model: ModelIx) -> Option<(u64, SubscriptionKey)> {
+        let m = &mut self.models[model.0];
+        while let Some(&Reverse((tag, key))) = m.ready.peek() {
+            let valid = |s: &crate::subscription::Subscription| s.ready && s.tag == tag;
+            if self.subscriptions.get(key).is_some_and(valid) {
+                return Some((tag, key));
             }
+            m.ready.pop();
+        }
+        None
+    }
+
+    /// Says when a subscription that is not ready is examined next.
+    pub(crate) fn schedule(&mut self, key: SubscriptionKey) {
+        let commit = self.next_commit(key);
+        let Some(s) = self.subscriptions.get_mut(key) else { return };
+        if s.spec.parent.is_some() {
+            s.awaits = Instant::FAR;
+            return;
+        }
+        let camera = &self.cameras[s.camera.0 as usize];
+        if camera.state != AgentState::Running {
+            s.awaits = Instant::FAR;
+            return;
+        }
+        if s.state != SubscriptionState::Active {
+            let at = next_multiple(self.now, UNSERVED_LOOK);
+            if s.awaits != at {
+                s.awaits = at;
+                self.unserved.push(Reverse((at, key)));
+            }
+            return;
+        }
+        let at = match commit {
+            Some(commit) => commit,
+            None => {
+                let (slack, interval) = (self.config.arrival_slack, self.config.poll_interval);
+                camera.next_look(self.now, s.gate, slack, interval)
+            }
+        };
+        // Always in the future: what is examined now can't be examined again now.
+        let at = at.max(Instant(self.now.0 + 1));
+        s.on_time = commit.is_some();
+        if s.awaits == at {
+            return;
+        }
+        s.awaits = at;
+        let model = &mut self.models[s.model.0];
+        model.awaited.push(Reverse((at, key)));
+        for device in &model.devices {
+            let device = &mut self.devices[device.0];
+            device.next_at = device.next_at.min(at);
+        }
+        // Entries that no longer count are dropped before they pile up.
+        if model.awaited.len() > 64 + 4 * model.subscriptions.len() {
+            let subscriptions = &self.subscriptions;
+            model.awaited.retain(|Reverse((at, key))| {
+                subscriptions.get(*key).is_some_and(|s| s.awaits == *at && !s.ready)
+            });
         }
     }
 }

@@ -1,17 +1,18 @@
 //! The state machine: its state, and who takes which input.
 //!
 //! `reconcile` takes desired state, `answers` what runners say, `look` what cameras show; `launch`
-//! decides what is launched when.
+//! decides what is launched when, `planning` how often and for whom.
 
 use crate::camera::Camera;
 use crate::config::Config;
 use crate::device::{Device, Model};
-use crate::input::Input;
+use crate::input::{Input, Outcome};
 use crate::output::{Binding, Output};
-use crate::runner::Runner;
-use crate::subscription::Subscription;
+use crate::planning::Scratch;
+use crate::runner::{Runner, RunnerIx};
+use crate::slab::Subscriptions;
 use crate::{AgentState, BatchId, CameraKey, FrameIndex, RunnerKey, SubscriptionKey};
-use base::{CameraId, InstanceId, Instant, ModelId};
+use base::{CameraId, InstanceId, Instant, ModelId, StageTimes};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -21,6 +22,23 @@ use std::time::Duration;
 /// loaded machine, below the shortest lease of a CPU).
 const OVERSLEPT: Duration = Duration::from_millis(50);
 
+/// A reply whose results are handed out one by one.
+#[derive(Debug)]
+pub(crate) struct Replied {
+    pub runner: RunnerKey,
+    pub batch: BatchId,
+    pub received: Instant,
+    pub times: StageTimes,
+    /// Sequence of the first result.
+    pub sequence: u64,
+    pub members: Vec<Binding>,
+    pub outcomes: std::vec::IntoIter<Outcome>,
+    pub next: usize,
+}
+
+/// What desired state calls a subscription: camera, model, parent model.
+pub(crate) type Name = (CameraId, ModelId, Option<ModelId>);
+
 /// The scheduling core. See the crate's documentation for the contract.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -28,18 +46,22 @@ pub struct Scheduler {
     pub(crate) revision: u64,
     pub(crate) cameras: Vec<Camera>,
     pub(crate) camera_keys: BTreeMap<CameraId, CameraKey>,
-    pub(crate) subscriptions: BTreeMap<SubscriptionKey, Subscription>,
-    pub(crate) subscription_keys: BTreeMap<(CameraId, ModelId, Option<ModelId>), SubscriptionKey>,
-    pub(crate) next_subscription: u32,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) subscription_keys: BTreeMap<Name, SubscriptionKey>,
     pub(crate) models: Vec<Model>,
     pub(crate) devices: Vec<Device>,
-    pub(crate) runners: BTreeMap<RunnerKey, Runner>,
+    pub(crate) runners: Vec<Option<Runner>>,
+    pub(crate) runner_keys: BTreeMap<RunnerKey, RunnerIx>,
     pub(crate) refused: BTreeSet<InstanceId>,
     pub(crate) next_batch: u64,
     pub(crate) next_sequence: u64,
-    pub(crate) looks: BinaryHeap<Reverse<(Instant, CameraKey)>>,
+    /// Subscriptions that nobody serves, by when their frames are counted next.
+    pub(crate) unserved: BinaryHeap<Reverse<(Instant, SubscriptionKey)>>,
+    /// When a model is planned next.
+    pub(crate) plan_at: Instant,
     /// Outputs that were decided while an input was handled.
     pub(crate) queue: VecDeque<Output<'static>>,
+    pub(crate) replied: VecDeque<Replied>,
     /// Rises with every input and every new instant: one answer per camera and epoch.
     pub(crate) epoch: u64,
     pub(crate) now: Instant,
@@ -47,6 +69,9 @@ pub struct Scheduler {
     pub(crate) wake_at: Instant,
     /// Memory of ended batches, used again.
     pub(crate) spare_members: Vec<Vec<Binding>>,
+    /// Ready subscriptions that a launch passed over; empty between launches.
+    pub(crate) aside: Vec<(u64, SubscriptionKey)>,
+    pub(crate) scratch: Scratch,
 }
 
 impl Scheduler {
@@ -57,21 +82,25 @@ impl Scheduler {
             revision: 0,
             cameras: Vec::new(),
             camera_keys: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             subscription_keys: BTreeMap::new(),
-            next_subscription: 0,
             models: Vec::new(),
             devices: Vec::new(),
-            runners: BTreeMap::new(),
+            runners: Vec::new(),
+            runner_keys: BTreeMap::new(),
             refused: BTreeSet::new(),
             next_batch: 1,
             next_sequence: 1,
-            looks: BinaryHeap::new(),
+            unserved: BinaryHeap::new(),
+            plan_at: Instant::FAR,
             queue: VecDeque::new(),
+            replied: VecDeque::new(),
             epoch: 0,
             now: Instant::ZERO,
             wake_at: Instant::FAR,
             spare_members: Vec::new(),
+            aside: Vec::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -82,7 +111,7 @@ impl Scheduler {
 
     /// The assignment id behind a key; `None` once the subscription is gone.
     pub fn subscription_id(&self, key: SubscriptionKey) -> Option<&str> {
-        self.subscriptions.get(&key).map(|s| s.spec.id.as_str())
+        self.subscriptions.get(key).map(|s| s.spec.id.as_str())
     }
 
     /// Cameras with subscriptions.
@@ -110,18 +139,22 @@ impl Scheduler {
                 self.reply(runner, batch, &times, outcomes);
             }
             Input::ProfileRequest { runner, sizes } => {
-                if let Some(r) = self.runners.get_mut(&runner) {
+                if let Some(r) = self.runner_mut(runner) {
                     r.profile_queue.clear();
                     let sizes = sizes.into_iter().filter(|s| (1..=r.info.batch_max).contains(s));
                     r.profile_queue.extend(sizes);
+                    let device = r.device;
+                    self.devices[device.0].dirty = true;
                 }
             }
             Input::ProfileDone { runner, batch_size, samples } => {
                 self.profile_done(runner, batch_size, samples);
             }
             Input::Table { runner, table } => {
-                if let Some(r) = self.runners.get_mut(&runner) {
+                if let Some(r) = self.runner_mut(runner) {
                     r.set_table(table);
+                    let model = r.model;
+                    self.plan_soon(model);
                 }
             }
         }
@@ -130,11 +163,17 @@ impl Scheduler {
     /// What to do next. Call until it answers [`Output::Wait`].
     pub fn poll(&mut self, now: Instant, index: &mut dyn FrameIndex) -> Output<'_> {
         self.advance(now);
+        if !self.replied.is_empty()
+            && let Some(result) = self.next_result()
+        {
+            return result;
+        }
         self.pass_bounds();
         if let Some(queued) = self.queue.pop_front() {
             return queued;
         }
-        self.look_at_due(index);
+        self.look_unserved(index);
+        self.plan_due();
         self.step(index)
     }
 
@@ -147,11 +186,27 @@ impl Scheduler {
         let overslept = now - self.wake_at;
         if overslept > OVERSLEPT {
             // Answers that came meanwhile are not handled yet: nobody may be judged by this clock.
-            for runner in self.runners.values_mut() {
-                runner.postpone(overslept);
+            for runner in self.runners.iter_mut().flatten() {
+                runner.postpone(overslept + OVERSLEPT);
+            }
+            for device in &mut self.devices {
+                device.bound_at = Instant::ZERO;
             }
         }
         self.wake_at = self.wake_at.max(now);
+    }
+
+    pub(crate) fn runner(&self, ix: RunnerIx) -> Option<&Runner> {
+        self.runners.get(ix.0)?.as_ref()
+    }
+
+    pub(crate) fn runner_ix(&self, key: RunnerKey) -> Option<RunnerIx> {
+        self.runner_keys.get(&key).copied()
+    }
+
+    pub(crate) fn runner_mut(&mut self, key: RunnerKey) -> Option<&mut Runner> {
+        let ix = self.runner_ix(key)?;
+        self.runners[ix.0].as_mut()
     }
 
     pub(crate) fn next_batch_id(&mut self) -> BatchId {

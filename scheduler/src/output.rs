@@ -105,8 +105,10 @@ pub enum Output<'a> {
 pub enum WaitReason {
     /// Nothing at all.
     Idle,
-    /// The next frame of this camera.
-    Frame(CameraKey),
+    /// Frames, or a launch of the timetable.
+    Frames,
+    /// The count of frames that nobody looks at.
+    Unserved,
     /// The lease of a batch.
     Lease(BatchId),
     /// The hang limit of a runner.

@@ -3,13 +3,13 @@
 use crate::camera::Camera;
 use crate::device::{Device, DeviceIx, Model, ModelIx, golden_share};
 use crate::input::{Desired, SubscriptionSpec};
-use crate::machine::Scheduler;
+use crate::machine::{Name, Scheduler};
+use crate::planning::{Trial, Wanted};
 use crate::runner::RunnerState;
 use crate::subscription::{Subscription, SubscriptionState};
-use crate::{CameraKey, RunnerKey, SubscriptionKey};
-use base::{CameraId, DeviceId, ModelId};
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use crate::{AgentState, CameraKey, SubscriptionKey};
+use base::{CameraId, DeviceId, Instant, ModelId};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 impl Scheduler {
@@ -17,81 +17,94 @@ impl Scheduler {
         self.revision = desired.revision;
         let mut wanted = BTreeSet::new();
         let mut begun: Vec<SubscriptionKey> = Vec::new();
+        let mut touched: BTreeSet<ModelIx> = BTreeSet::new();
         for spec in desired.subscriptions {
             let name = (spec.camera.clone(), spec.model.clone(), spec.parent.clone());
-            if !wanted.insert(name.clone()) {
-                continue; // One subscription per camera, model and parent; the first one counts.
-            }
             match self.subscription_keys.get(&name) {
-                Some(&key) => self.update_subscription(key, spec),
-                None => begun.push(self.add_subscription(name, spec)),
+                Some(&key) => {
+                    // One subscription per camera, model and parent; the first one counts.
+                    if wanted.insert(key) && self.update_subscription(key, spec) {
+                        touched.insert(self.subscriptions[key].model);
+                    }
+                }
+                None => {
+                    let key = self.add_subscription(name, spec);
+                    wanted.insert(key);
+                    touched.insert(self.subscriptions[key].model);
+                    begun.push(key);
+                }
             }
         }
-        let obsolete: Vec<_> = self
-            .subscription_keys
-            .iter()
-            .filter(|(name, _)| !wanted.contains(*name))
-            .map(|(_, key)| *key)
-            .collect();
-        for key in obsolete {
-            self.remove_subscription(key);
+        if wanted.len() < self.subscription_keys.len() {
+            let keys = self.subscription_keys.values();
+            let obsolete: Vec<_> = keys.filter(|key| !wanted.contains(key)).copied().collect();
+            for key in obsolete {
+                touched.insert(self.subscriptions[key].model);
+                self.remove_subscription(key);
+            }
         }
+        self.link_children();
         // Evenly over one interval, model by model: those that begin together never meet. Where
         // the first of them stands is spread too, for those that begin one by one.
-        for model in 0..self.models.len() {
-            let here = |k: &&SubscriptionKey| self.subscriptions[k].model == ModelIx(model);
+        for model in &touched {
+            let here = |k: &&SubscriptionKey| self.subscriptions[**k].model == *model;
             let keys: Vec<_> = begun.iter().filter(here).copied().collect();
             if !keys.is_empty() {
-                let offset = golden_share(self.models[model].begun);
-                self.models[model].begun += 1;
+                let offset = golden_share(self.models[model.0].begun);
+                self.models[model.0].begun += 1;
                 let count = keys.len() as f64;
                 for (rank, key) in keys.into_iter().enumerate() {
-                    if let Some(s) = self.subscriptions.get_mut(&key) {
+                    if let Some(s) = self.subscriptions.get_mut(key) {
                         s.stagger(self.now, (offset + rank as f64 / count).fract());
                     }
                 }
             }
-            self.refresh_states(ModelIx(model));
+        }
+        for model in touched {
+            self.refresh_states(model);
+            self.plan_soon(model);
         }
     }
 
-    pub(crate) fn add_subscription(
-        &mut self,
-        name: (CameraId, ModelId, Option<ModelId>),
-        spec: SubscriptionSpec,
-    ) -> SubscriptionKey {
-        let key = SubscriptionKey(self.next_subscription);
-        self.next_subscription += 1;
+    fn add_subscription(&mut self, name: Name, spec: SubscriptionSpec) -> SubscriptionKey {
         let camera = self.camera_key(&spec.camera);
         let model = self.model_ix(&spec.model);
+        let now = self.now;
+        let key =
+            self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
         self.cameras[camera.0 as usize].subscriptions.push(key);
         self.models[model.0].subscriptions.push(key);
-        self.subscriptions.insert(key, Subscription::new(spec, camera, model, self.now));
         self.subscription_keys.insert(name, key);
+        self.schedule(key);
         key
     }
 
-    pub(crate) fn update_subscription(&mut self, key: SubscriptionKey, spec: SubscriptionSpec) {
+    /// Takes a specification over. False when it is the one that holds.
+    fn update_subscription(&mut self, key: SubscriptionKey, spec: SubscriptionSpec) -> bool {
         let now = self.now;
-        let Some(s) = self.subscriptions.get_mut(&key) else { return };
-        if s.spec == spec {
-            return;
+        let Some(s) = self.subscriptions.get_mut(key) else { return false };
+        if *s.spec == spec {
+            return false;
         }
         // A gate far ahead belongs to the old, lower ceiling.
-        if s.spec.max_fps != spec.max_fps {
+        let other_rate = s.spec.max_fps != spec.max_fps;
+        if other_rate {
             let interval =
                 spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
             s.gate = s.gate.min(now + interval);
+            s.cohort = None;
         }
-        s.spec = spec;
-        let (camera, model) = (s.camera, s.model);
-        self.refresh_states(model);
-        self.schedule_look(camera);
+        *s.spec = spec;
+        s.respec();
+        if !s.ready {
+            self.schedule(key);
+        }
+        true
     }
 
-    pub(crate) fn remove_subscription(&mut self, key: SubscriptionKey) {
-        let Some(s) = self.subscriptions.remove(&key) else { return };
-        self.models[s.model.0].ready.remove(&(s.tag, key));
+    fn remove_subscription(&mut self, key: SubscriptionKey) {
+        self.unready(key);
+        let Some(s) = self.subscriptions.remove(key) else { return };
         self.models[s.model.0].subscriptions.retain(|k| *k != key);
         let name = (s.spec.camera, s.spec.model, s.spec.parent);
         self.subscription_keys.remove(&name);
@@ -99,21 +112,57 @@ impl Scheduler {
         camera.subscriptions.retain(|k| *k != key);
         if camera.subscriptions.is_empty() {
             camera.stop();
-            self.camera_keys.remove(&camera.id.clone());
-        } else {
-            self.schedule_look(s.camera);
         }
     }
 
-    pub(crate) fn camera_key(&mut self, id: &CameraId) -> CameraKey {
+    /// Tells every parent who looks at its detections.
+    fn link_children(&mut self) {
+        let any = |m: &Model| m.crops;
+        let parents: Vec<(SubscriptionKey, Option<SubscriptionKey>)> = self
+            .subscription_keys
+            .iter()
+            .filter_map(|((camera, _, parent), key)| {
+                let of = (camera.clone(), parent.clone()?, None);
+                Some((*key, self.subscription_keys.get(&of).copied()))
+            })
+            .collect();
+        if parents.is_empty() && !self.models.iter().any(any) {
+            return;
+        }
+        for model in &mut self.models {
+            model.crops = false;
+        }
+        for key in self.subscription_keys.values() {
+            if let Some(s) = self.subscriptions.get_mut(*key) {
+                s.children.clear();
+            }
+        }
+        for (child, parent) in parents {
+            let model = self.subscriptions[child].model;
+            self.models[model.0].crops = true;
+            if let Some(parent) = parent.and_then(|p| self.subscriptions.get_mut(p)) {
+                parent.children.push(child);
+            }
+            if let Some(s) = self.subscriptions.get_mut(child) {
+                s.orphan = parent.is_none();
+            }
+            self.refresh_states(model);
+        }
+    }
+
+    fn camera_key(&mut self, id: &CameraId) -> CameraKey {
         if let Some(key) = self.camera_keys.get(id) {
+            let camera = &mut self.cameras[key.0 as usize];
+            if camera.state == AgentState::Stopped {
+                // Wanted again: a new agent in the old one's place.
+                *camera = Camera::new(id.clone());
+                camera.start();
+            }
             return *key;
         }
         let key = CameraKey(self.cameras.len() as u32);
         let mut camera = Camera::new(id.clone());
         camera.start();
-        camera.look_at = self.now;
-        self.looks.push(Reverse((self.now, key)));
         self.cameras.push(camera);
         self.camera_keys.insert(id.clone(), key);
         key
@@ -126,9 +175,19 @@ impl Scheduler {
         self.models.push(Model {
             id: id.clone(),
             runners: Vec::new(),
+            devices: Vec::new(),
             subscriptions: Vec::new(),
-            ready: BTreeSet::new(),
+            ready: BinaryHeap::new(),
+            ready_count: 0,
+            due: Instant::FAR,
+            on_time: false,
+            awaited: BinaryHeap::new(),
+            crops: false,
             begun: 0,
+            wanted: Wanted::default(),
+            cohorts: None,
+            trial: Trial::new(self.now),
+            plan_at: Instant::FAR,
         });
         ModelIx(self.models.len() - 1)
     }
@@ -146,21 +205,28 @@ impl Scheduler {
             suspect: false,
             busy: Duration::ZERO,
             profiled_last: false,
+            dirty: true,
+            next_at: Instant::FAR,
+            bound_at: Instant::FAR,
+            load: 0.0,
+            overloaded: false,
         });
         DeviceIx(self.devices.len() - 1)
     }
 
     /// Brings the state of a model's subscriptions in line with its runners.
     pub(crate) fn refresh_states(&mut self, model: ModelIx) {
-        let of = |r: &RunnerKey| self.runners.get(r).map(|r| r.state);
-        let states: Vec<_> = self.models[model.0].runners.iter().filter_map(of).collect();
-        let serving = states.iter().any(|s| !matches!(s, RunnerState::Hung | RunnerState::Gone));
-        let hung = states.contains(&RunnerState::Hung);
+        let of = |ix: &crate::runner::RunnerIx| self.runner(*ix).map(|r| r.state);
+        let mut serving = false;
+        let mut hung = false;
+        for state in self.models[model.0].runners.iter().filter_map(of) {
+            serving |= !matches!(state, RunnerState::Hung | RunnerState::Gone);
+            hung |= state == RunnerState::Hung;
+        }
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
-            let Some(s) = self.subscriptions.get_mut(&key) else { continue };
-            // Subscriptions on another model's detections have no policy yet: they are paused.
-            let state = if !s.spec.enabled || s.spec.parent.is_some() {
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            let state = if !s.spec.enabled || s.orphan {
                 SubscriptionState::Paused
             } else if serving {
                 SubscriptionState::Active
@@ -175,10 +241,10 @@ impl Scheduler {
             s.state = state;
             if state == SubscriptionState::Active {
                 s.begin_serving(self.now);
+            } else {
+                s.cohort = None;
             }
-            let camera = s.camera;
-            self.refresh_ready(key);
-            self.schedule_look(camera);
+            self.examine(key);
         }
     }
 }

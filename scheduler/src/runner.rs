@@ -1,10 +1,12 @@
 //! A connected runner: what it holds and what it owes.
 
-use crate::BatchId;
 use crate::batch_size::paying_batch;
 use crate::device::{DeviceIx, ModelIx};
 use crate::input::RunnerInfo;
+use crate::latency_watch::LatencyWatch;
 use crate::output::Binding;
+use crate::plan::Share;
+use crate::{BatchId, RunnerKey};
 use base::{Instant, LatencyTable, Stages, limits};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,6 +38,16 @@ const PROFILE_LEASE: (Duration, Duration) =
 const PROFILE_RUNS: u32 = 15;
 /// In-time batches after which a demoted runner is as good as any (chosen).
 const REHABILITATION: u32 = 10;
+/// Executions in a row that must be too long before a runner is demoted (study: 3).
+const OVERRUNS: u32 = 3;
+/// Too long is this many times the announced 99th percentile (study: 1.5).
+const OVERRUN_FACTOR: f64 = 1.5;
+/// A demoted runner may save up as much device time as it is planned in this (chosen).
+const BUDGET_SPAN: f64 = 0.5;
+/// Added to the measured way of a Prepare, so that most are in time (chosen: a late wake-up).
+const LEAD_MARGIN: Duration = Duration::from_micros(100);
+/// Share by which a remembered longest way fades per sample (chosen).
+const FADE: u32 = 64;
 /// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
 const REVOKED_KEPT: usize = 8;
 
@@ -61,8 +73,13 @@ pub(crate) struct Batch {
     pub lease_end: Instant,
 }
 
+/// Index into the core's runners; a place is used again once its runner is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RunnerIx(pub usize);
+
 #[derive(Debug)]
 pub(crate) struct Runner {
+    pub key: RunnerKey,
     pub info: RunnerInfo,
     pub model: ModelIx,
     pub device: DeviceIx,
@@ -72,24 +89,42 @@ pub(crate) struct Runner {
     pub profile_queue: VecDeque<u32>,
     /// Size, when it began, end of its lease.
     pub profiling: Option<(u32, Instant, Instant)>,
-    pub table: LatencyTable,
-    pub batch_size: u32,
+    /// L(b), announced and observed.
+    pub watch: LatencyWatch,
+    /// The largest batch that pays.
+    pub paying: u32,
+    /// What it was given of its device.
+    pub share: Share,
     pub in_time: u32,
-    /// A lease was overrun and not made up for yet.
+    /// A lease was overrun, or executions were too long, and that was not made up for yet.
     demoted: bool,
+    /// Executions in a row that were too long.
+    overruns: u32,
+    /// Device seconds per second that it was planned to need, and what of it is unused.
+    budget_rate: f64,
+    budget: f64,
+    budget_at: Instant,
+    /// The longest way of a Prepare to its Prepared of late.
+    lead: Option<Duration>,
+    /// The longest way from the end of an execution to its handled Reply of late.
+    tail: Duration,
+    /// Mean time that a token is out beyond the execution.
+    pub turnaround: Duration,
     /// Batches that were taken back of late: what still comes for them is discarded.
     revoked: VecDeque<BatchId>,
     pub batch_count: u64,
     pub member_count: u64,
     pub busy: Duration,
-    pub stage_sums: [Duration; 9],
+    /// Nanoseconds, in the order of [`base::Stages::NAMES`].
+    pub stage_sums: [u64; 9],
 }
 
 impl Runner {
-    pub fn new(info: RunnerInfo, model: ModelIx, device: DeviceIx) -> Runner {
+    pub fn new(key: RunnerKey, info: RunnerInfo, model: ModelIx, device: DeviceIx) -> Runner {
         let table = info.latency.clone();
-        let batch_size = paying_batch(&table, info.batch_max);
+        let paying = paying_batch(&table, info.batch_max);
         Runner {
+            key,
             info,
             model,
             device,
@@ -97,15 +132,23 @@ impl Runner {
             batches: Vec::with_capacity(3),
             profile_queue: VecDeque::new(),
             profiling: None,
-            table,
-            batch_size,
+            watch: LatencyWatch::new(table),
+            paying,
+            share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
             in_time: 0,
             demoted: false,
-            revoked: VecDeque::new(),
+            overruns: 0,
+            budget_rate: 0.0,
+            budget: 0.0,
+            budget_at: Instant::ZERO,
+            lead: None,
+            tail: Duration::ZERO,
+            turnaround: Duration::ZERO,
+            revoked: VecDeque::with_capacity(REVOKED_KEPT),
             batch_count: 0,
             member_count: 0,
             busy: Duration::ZERO,
-            stage_sums: [Duration::ZERO; 9],
+            stage_sums: [0; 9],
         }
     }
 
@@ -114,8 +157,8 @@ impl Runner {
     }
 
     pub fn set_table(&mut self, table: LatencyTable) {
-        self.batch_size = paying_batch(&table, self.info.batch_max);
-        self.table = table;
+        self.paying = paying_batch(&table, self.info.batch_max);
+        self.watch.announce(table);
     }
 
     /// Whether a Prepare may be sent: nothing is late, measured or prepared, and with the token
@@ -136,7 +179,7 @@ impl Runner {
     /// How long the token is lent for a batch of `size`.
     pub fn lease(&self, size: u32) -> Duration {
         let floor = if self.info.gpu { limits::LEASE_FLOOR_GPU } else { limits::LEASE_FLOOR_CPU };
-        match self.table.p99(size) {
+        match self.watch.p99(size) {
             Some(p99) => (p99 * limits::LEASE_FACTOR).max(floor),
             None => LEASE_UNMEASURED,
         }
@@ -145,7 +188,7 @@ impl Runner {
     /// How long the token is lent to measure `size`.
     pub fn profile_lease(&self, size: u32) -> Duration {
         let (shortest, longest) = PROFILE_LEASE;
-        self.table.p50(size).map_or(longest, |p50| (p50 * PROFILE_RUNS).clamp(shortest, longest))
+        self.watch.p50(size).map_or(longest, |p50| (p50 * PROFILE_RUNS).clamp(shortest, longest))
     }
 
     /// When its first bound passes: end of a lease or of the patience with it.
@@ -171,8 +214,30 @@ impl Runner {
         next
     }
 
+    /// A batch of this size took this long to execute, as the runner stamped it.
+    pub fn executed(&mut self, size: u32, took: Duration) {
+        let announced = self.watch.announced().p99(size);
+        self.watch.record(size, took);
+        let Some(announced) = announced else { return };
+        if took.as_secs_f64() <= OVERRUN_FACTOR * announced.as_secs_f64() {
+            self.overruns = 0;
+            return;
+        }
+        self.overruns += 1;
+        if self.overruns >= OVERRUNS {
+            self.in_time = 0;
+            self.demoted = true;
+            if self.state == RunnerState::Ready {
+                self.state = RunnerState::Demoted;
+            }
+        }
+    }
+
     /// An answer came within its lease.
     pub fn count_in_time(&mut self) {
+        if self.overruns > 0 {
+            return;
+        }
         self.in_time = self.in_time.saturating_add(1);
         if self.demoted && self.in_time >= REHABILITATION {
             self.demoted = false;
@@ -180,6 +245,87 @@ impl Runner {
                 self.state = RunnerState::Ready;
             }
         }
+    }
+
+    /// What it is planned to need of its device, seconds per second.
+    pub fn plan_budget(&mut self, rate: f64) {
+        self.budget_rate = rate;
+    }
+
+    /// Whether a demoted runner may use the device: it gets what it was planned to need before it
+    /// became slow, and no more.
+    pub fn in_budget(&mut self, now: Instant) -> bool {
+        self.earn(now);
+        self.budget >= 0.0
+    }
+
+    fn earn(&mut self, now: Instant) {
+        let earned = (now - self.budget_at).as_secs_f64() * self.budget_rate;
+        self.budget_at = now;
+        self.budget = (self.budget + earned).min(self.budget_rate * BUDGET_SPAN);
+    }
+
+    /// When a demoted runner is in budget again.
+    pub fn in_budget_at(&self) -> Instant {
+        if self.budget_rate <= 0.0 {
+            return Instant::FAR;
+        }
+        let wait = (-self.budget).max(0.0) / self.budget_rate;
+        self.budget_at + Duration::from_secs_f64(wait.min(3600.0)) + Duration::from_micros(1)
+    }
+
+    /// The device was its own for this long.
+    pub fn spend(&mut self, now: Instant, busy: Duration) {
+        self.busy += busy;
+        self.earn(now);
+        // What it used while nobody minded is no debt.
+        let floor = if self.demoted { f64::MIN } else { 0.0 };
+        self.budget = (self.budget - busy.as_secs_f64()).max(floor);
+    }
+
+    /// The way of a Prepare took this long.
+    pub fn note_lead(&mut self, took: Duration) {
+        let faded = self.lead.map_or(took, |l| l - l / FADE);
+        self.lead = Some(faded.max(took));
+    }
+
+    /// How long before the token comes back the next batch is prepared, at most `longest`.
+    pub fn lead(&self, longest: Duration) -> Duration {
+        self.lead.map_or(longest, |l| (l + LEAD_MARGIN).min(longest))
+    }
+
+    /// A token was out for this long beyond its execution, and the way of the reply took `tail`.
+    pub fn note_turnaround(&mut self, beyond: Duration) {
+        self.turnaround = (self.turnaround * 15 + beyond) / 16;
+    }
+
+    /// The reply came this long after the execution ended.
+    pub fn note_tail(&mut self, took: Duration) {
+        self.tail = (self.tail - self.tail / FADE).max(took);
+    }
+
+    /// From the token to the handled reply of a batch of `size`, 99th percentile. `copy`: the
+    /// pixels are copied under the token.
+    pub fn answer_time(&self, size: u32, copy: bool) -> Duration {
+        let lead = if copy { self.lead.unwrap_or_default() } else { Duration::ZERO };
+        lead + self.watch.p99(size).unwrap_or_default() + self.tail
+    }
+
+    /// The largest batch of at most `batch` that takes no longer now than `batch` was announced to
+    /// take: what a slow runner may occupy the device with.
+    pub fn modest(&self, batch: u32) -> u32 {
+        let Some(promised) = self.watch.announced().p99(batch) else { return 1 };
+        let fits = |b: u32| self.watch.p99(b).is_some_and(|l| l <= promised);
+        let (mut low, mut high) = (1, batch.max(1));
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if fits(middle) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        low
     }
 
     /// It takes batches again, after others if it overran a lease.
@@ -221,7 +367,7 @@ impl Runner {
 
     pub fn count_stages(&mut self, stages: &Stages) {
         for (sum, stage) in self.stage_sums.iter_mut().zip(stages.as_array()) {
-            *sum += stage;
+            *sum += base::time::nanos(stage);
         }
     }
 }

@@ -65,7 +65,14 @@ pub struct RunnerReport {
     /// Sums over all answered members, in the order of [`base::Stages::NAMES`].
     pub stage_sums: [Duration; 9],
     pub latency: LatencyTable,
+    /// Largest batch that pays.
     pub batch_size: u32,
+    /// Members of a batch as planned.
+    pub batch_planned: f64,
+    /// Planned time between two launches.
+    pub interval: Duration,
+    /// Whether frames are chosen to land before a launch.
+    pub steered: bool,
 }
 
 /// One device.
@@ -75,6 +82,10 @@ pub struct DeviceReport {
     pub id: DeviceId,
     pub suspect: bool,
     pub busy: Duration,
+    /// Wanted share of the device with the largest batches in time; above 1 is overload for sure.
+    pub load: f64,
+    /// More is wanted than there is.
+    pub overloaded: bool,
 }
 
 /// All of the above.
@@ -95,11 +106,11 @@ const SATISFIED_SHARE: f64 = 0.93;
 impl Scheduler {
     /// The state of everything. Changes nothing.
     pub fn report(&self, now: Instant) -> Report {
-        let mut subscriptions = Vec::with_capacity(self.subscriptions.len());
-        for s in self.subscriptions.values() {
+        let mut subscriptions = Vec::with_capacity(self.subscription_keys.len());
+        for s in self.subscriptions.iter() {
             let camera = &self.cameras[s.camera.0 as usize];
             let state = match s.state {
-                SubscriptionState::Active if camera.absent.is_some() => SubscriptionState::NoFrames,
+                SubscriptionState::Active if camera.absent.is_some() && s.spec.parent.is_none() => SubscriptionState::NoFrames,
                 state => state,
             };
             let (granted, seconds) = s.granted(now);
@@ -111,7 +122,10 @@ impl Scheduler {
                 SubscriptionState::NoFrames => "no_frames",
                 SubscriptionState::NoRunner => "no_runner",
                 SubscriptionState::Parked => "parked",
+                SubscriptionState::Paused if s.orphan => "no_parent",
                 SubscriptionState::Paused => "paused",
+                // How many crops there are is the parent's affair.
+                SubscriptionState::Active if s.spec.parent.is_some() => "",
                 SubscriptionState::Active => {
                     let source = camera.fps();
                     if seconds < 2 || at_most >= SATISFIED_SHARE * wanted.min(source) {
@@ -147,7 +161,8 @@ impl Scheduler {
             .collect();
         let runners = self
             .runners
-            .values()
+            .iter()
+            .flatten()
             .map(|r| RunnerReport {
                 model: r.info.model.clone(),
                 device: r.info.device.clone(),
@@ -156,15 +171,24 @@ impl Scheduler {
                 batches: r.batch_count,
                 members: r.member_count,
                 busy: r.busy,
-                stage_sums: r.stage_sums,
-                latency: r.table.clone(),
-                batch_size: r.batch_size,
+                stage_sums: r.stage_sums.map(Duration::from_nanos),
+                latency: r.watch.announced().clone(),
+                batch_size: r.paying,
+                batch_planned: r.share.batch,
+                interval: Duration::from_secs_f64(r.share.interval.clamp(0.0, 1e6)),
+                steered: self.models[r.model.0].cohorts.is_some(),
             })
             .collect();
         let devices = self
             .devices
             .iter()
-            .map(|d| DeviceReport { id: d.id.clone(), suspect: d.suspect, busy: d.busy })
+            .map(|d| DeviceReport {
+                id: d.id.clone(),
+                suspect: d.suspect,
+                busy: d.busy,
+                load: d.load,
+                overloaded: d.overloaded,
+            })
             .collect();
         Report { revision: self.revision, subscriptions, cameras, runners, devices }
     }

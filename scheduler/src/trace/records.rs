@@ -339,7 +339,7 @@ fn write_output(out: &mut Writer<'_>, output: &Output<'_>) {
             out.u64(batch.0);
             out.duration(lease.unwrap_or_default());
             for m in *members {
-                out.u32(m.subscription.0);
+                out.u64(m.subscription.0);
                 out.u32(m.camera.0);
                 out.u64(m.stamp.frame_id.0);
                 out.u64(m.parent);
@@ -381,7 +381,7 @@ fn write_output(out: &mut Writer<'_>, output: &Output<'_>) {
             for value in [runner.0, batch.0, binding.stamp.frame_id.0, *sequence, received.0] {
                 out.u64(value);
             }
-            out.u32(binding.subscription.0);
+            out.u64(binding.subscription.0);
             out.duration(stages.age());
             out.u8(outcome.as_ref().map_or_else(|e| 1 + *e as u8, |_| 0));
             out.option(*last);
@@ -391,7 +391,8 @@ fn write_output(out: &mut Writer<'_>, output: &Output<'_>) {
             out.u64(until.0);
             let (kind, number) = match reason {
                 WaitReason::Idle => (0, 0),
-                WaitReason::Frame(camera) => (1, u64::from(camera.0)),
+                WaitReason::Frames => (1, 0),
+                WaitReason::Unserved => (5, 0),
                 WaitReason::Lease(batch) => (2, batch.0),
                 WaitReason::Hang(runner) => (3, runner.0),
                 WaitReason::PrepareAhead => (4, 0),

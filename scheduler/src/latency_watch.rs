@@ -1,0 +1,217 @@
+//! L(b) as it is now: the announced table, corrected by what batches really took.
+
+use base::LatencyTable;
+use std::time::Duration;
+
+/// Executions whose median corrects a batch size (chosen: settles in a second at 15 launches/s).
+const MEDIAN_OF: usize = 15;
+/// Executions whose largest bounds the next one (Clockwork takes 10; 1 % outliers need 100).
+const LARGEST_OF: usize = 128;
+/// Corrections smaller than this are noise and change nothing.
+const HYSTERESIS: f64 = 0.05;
+/// Sizes 1, 2..3, 4..7, ... 256 are watched apart.
+const CLASSES: usize = 9;
+
+/// Watches the executions of one runner.
+#[derive(Debug)]
+pub(crate) struct LatencyWatch {
+    /// What the runner announced.
+    announced: LatencyTable,
+    /// Real over announced time, by class of size.
+    classes: [Class; CLASSES],
+    /// The same over all sizes, for classes without samples.
+    all: Class,
+    recent: Box<[f32; LARGEST_OF]>,
+    recorded: usize,
+    largest: f32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Class {
+    samples: [f32; MEDIAN_OF],
+    count: u32,
+    /// In use: the median when it last moved by more than the hysteresis.
+    factor: f64,
+}
+
+impl Class {
+    const NEW: Class = Class { samples: [0.0; MEDIAN_OF], count: 0, factor: 1.0 };
+
+    fn record(&mut self, ratio: f32) {
+        self.samples[self.count as usize % MEDIAN_OF] = ratio;
+        self.count = self.count.saturating_add(1);
+        let filled = (self.count as usize).min(MEDIAN_OF);
+        if filled < MEDIAN_OF / 3 {
+            return;
+        }
+        let mut sorted = self.samples;
+        let (_, median, _) = sorted[..filled].select_nth_unstable_by(filled / 2, f32::total_cmp);
+        let median = f64::from(*median);
+        if (median / self.factor - 1.0).abs() > HYSTERESIS {
+            self.factor = median;
+        }
+    }
+
+    fn known(&self) -> bool {
+        self.count as usize >= MEDIAN_OF / 3
+    }
+}
+
+fn class_of(batch: u32) -> usize {
+    (batch.max(1).ilog2() as usize).min(CLASSES - 1)
+}
+
+impl LatencyWatch {
+    pub fn new(announced: LatencyTable) -> LatencyWatch {
+        LatencyWatch {
+            announced,
+            classes: [Class::NEW; CLASSES],
+            all: Class::NEW,
+            recent: Box::new([0.0; LARGEST_OF]),
+            recorded: 0,
+            largest: 0.0,
+        }
+    }
+
+    /// The table as the runner announced it.
+    pub fn announced(&self) -> &LatencyTable {
+        &self.announced
+    }
+
+    /// Takes a new table; what was seen of the old one is forgotten.
+    pub fn announce(&mut self, table: LatencyTable) {
+        *self = LatencyWatch::new(table);
+    }
+
+    /// A batch took this long.
+    pub fn record(&mut self, batch: u32, took: Duration) {
+        let Some(expected) = self.announced.p50(batch).filter(|e| !e.is_zero()) else { return };
+        let ratio = (took.as_secs_f64() / expected.as_secs_f64()) as f32;
+        self.classes[class_of(batch)].record(ratio);
+        self.all.record(ratio);
+        let place = self.recorded % LARGEST_OF;
+        let replaced = self.recent[place];
+        self.recent[place] = ratio;
+        self.recorded += 1;
+        if ratio >= self.largest {
+            self.largest = ratio;
+        } else if replaced >= self.largest {
+            self.largest = self.recent.iter().copied().fold(0.0, f32::max);
+        }
+    }
+
+    /// How much longer than announced a batch of this size takes now.
+    pub fn factor(&self, batch: u32) -> f64 {
+        let class = &self.classes[class_of(batch)];
+        if class.known() { class.factor } else { self.all.factor }
+    }
+
+    /// Median now: what planning uses. `None` = nothing was ever measured.
+    pub fn p50(&self, batch: u32) -> Option<Duration> {
+        let announced = self.announced.p50(batch)?;
+        let factor = self.factor(batch);
+        Some(if factor == 1.0 { announced } else { announced.mul_f64(factor) })
+    }
+
+    /// 99th percentile now: what feasibility uses. The announced one until enough was seen.
+    pub fn p99(&self, batch: u32) -> Option<Duration> {
+        let announced = self.announced.p99(batch)?;
+        let seen = self.announced.p50(batch)?.mul_f64(f64::from(self.largest));
+        let enough = self.recorded >= LARGEST_OF / 4;
+        Some(if enough { seen } else { announced.max(seen) })
+    }
+
+    /// `L(b) = alpha + beta b` fitted to the present medians, seconds: least squares relative to
+    /// the size of each value, both at least 0.
+    pub fn line(&self) -> Option<(f64, f64)> {
+        self.fit(|e| self.factor(e.batch))
+    }
+
+    /// The same for the table as it was announced.
+    pub fn announced_line(&self) -> Option<(f64, f64)> {
+        self.fit(|_| 1.0)
+    }
+
+    fn fit(&self, factor: impl Fn(&base::LatencyEntry) -> f64) -> Option<(f64, f64)> {
+        let entries = self.announced.entries();
+        let point =
+            |e: &base::LatencyEntry| (f64::from(e.batch), e.p50.as_secs_f64() * factor(e));
+        if let [only] = entries {
+            let (b, l) = point(only);
+            return Some((0.0, l / b));
+        }
+        let (mut w, mut x, mut y, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for (b, l) in entries.iter().map(point) {
+            let weight = 1.0 / (l * l).max(1e-18);
+            w += weight;
+            x += weight * b;
+            y += weight * l;
+            xx += weight * b * b;
+            xy += weight * b * l;
+        }
+        if w == 0.0 {
+            return None;
+        }
+        let beta = ((w * xy - x * y) / (w * xx - x * x).max(1e-30)).max(0.0);
+        let alpha = (y - beta * x) / w;
+        // Without a fixed cost the slope alone carries the measurements.
+        Some(if alpha < 0.0 { (0.0, xy / xx) } else { (alpha, beta) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::LatencyEntry;
+
+    fn table() -> LatencyTable {
+        LatencyTable::new([1, 2, 4, 8, 16].map(|batch| {
+            let p50 = Duration::from_micros(2_000 + 800 * u64::from(batch));
+            LatencyEntry { batch, p50, p99: p50.mul_f64(1.1) }
+        }))
+    }
+
+    fn ms(d: Option<Duration>) -> f64 {
+        d.unwrap().as_secs_f64() * 1e3
+    }
+
+    #[test]
+    fn the_line_fits_the_table() {
+        let watch = LatencyWatch::new(table());
+        let (alpha, beta) = watch.line().unwrap();
+        assert!((alpha - 2e-3).abs() < 1e-6 && (beta - 0.8e-3).abs() < 1e-6, "{alpha} {beta}");
+        assert_eq!(LatencyWatch::new(LatencyTable::default()).line(), None);
+    }
+
+    #[test]
+    fn a_slower_runner_is_noticed_and_a_spike_is_not_the_median() {
+        let mut watch = LatencyWatch::new(table());
+        for _ in 0..10 {
+            watch.record(8, Duration::from_micros(8_400));
+        }
+        watch.record(8, Duration::from_micros(16_800));
+        assert!((ms(watch.p50(8)) - 8.4).abs() < 1e-9, "{:?}", watch.p50(8));
+        assert!((ms(watch.p99(8)) - 16.8).abs() < 1e-3, "{:?}", watch.p99(8));
+        for _ in 0..15 {
+            watch.record(8, Duration::from_micros(25_200));
+        }
+        assert!((ms(watch.p50(8)) - 25.2).abs() < 0.01);
+        // A size that was never run is as slow as the others.
+        assert!((ms(watch.p50(1)) - 8.4).abs() < 0.01);
+        assert!(watch.line().unwrap().1 > 2e-3);
+    }
+
+    #[test]
+    fn small_changes_are_no_news_and_old_ones_are_forgotten() {
+        let mut watch = LatencyWatch::new(table());
+        for _ in 0..20 {
+            watch.record(4, Duration::from_micros(5_300));
+        }
+        assert!((ms(watch.p50(4)) - 5.2).abs() < 1e-9, "2 % is noise");
+        watch.record(4, Duration::from_millis(50));
+        for _ in 0..LARGEST_OF {
+            watch.record(4, Duration::from_micros(5_200));
+        }
+        assert!((ms(watch.p99(4)) - 5.2).abs() < 1e-3, "{:?}", watch.p99(4));
+    }
+}

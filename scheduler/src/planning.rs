@@ -1,0 +1,534 @@
+//! The planner at work: what each model needs is measured, devices are divided, cohorts formed.
+//!
+//! Runs per model, once per interval and when something changed, between two decisions. The rules
+//! themselves are pure: [`crate::plan`], [`crate::timetable`], [`crate::cohort`].
+
+use crate::cohort::{self, Steered};
+use crate::device::{DeviceIx, ModelIx};
+use crate::machine::Scheduler;
+use crate::plan::{Demand, divide};
+use crate::runner::RunnerState;
+use crate::subscription::SubscriptionState;
+use crate::timetable::{self, Course};
+use crate::{Steering, SubscriptionKey};
+use base::Instant;
+use std::time::Duration;
+
+/// Overload ends when the load has fallen below this share of what made it begin (chosen).
+const RELIEF: f64 = 0.97;
+/// Frames per period beyond this leave nothing to choose that a cohort would improve (chosen).
+const FRAMES_MAX: f64 = 300.0;
+/// `F / r` may be this far from a whole number for frames to land at the same places in each period
+/// (chosen: a frame slips into the next cohort after a hundred periods at most).
+const WHOLE: f64 = 0.01;
+/// Of the frames of a model at least these must be steerable (chosen).
+const STEERED_SHARE_MIN: f64 = 0.5;
+/// A timetable is kept while intervals and lengths stay within this (chosen).
+const KEEP: f64 = 0.10;
+/// How long a way of choosing frames is measured (study: 10 s).
+const MEASURE: Duration = Duration::from_secs(10);
+/// Before that, what changed settles.
+const SETTLE: Duration = Duration::from_secs(2);
+/// After steering was found to be no better it is tried again (chosen).
+const RETRY: Duration = Duration::from_secs(600);
+/// Steering must be better by this (chosen: above the noise of a mean over ten seconds).
+const BETTER: f64 = 0.97;
+/// Results below which a mean says nothing (chosen).
+const RESULTS_MIN: u64 = 30;
+/// Gates are moved to stay before their frame when they are off by more than this share of a frame
+/// period (chosen).
+const GATE_SLACK: u64 = 16;
+
+/// What a model's subscriptions need.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    /// Frames per second at the ceiling.
+    pub rate: f64,
+    /// Mean of max fps / source fps, by rate.
+    pub freedom: f64,
+    /// Mean seconds from capture to publication, by rate.
+    pub delay: f64,
+    /// Shortest deadline, seconds.
+    pub deadline: f64,
+    /// The interval that most steerable frames share, nanoseconds; 0 = none can be steered.
+    pub period: u64,
+    /// Frames that a camera gives in it.
+    pub frames: u32,
+}
+
+/// A steered model's part of its device's timetable.
+#[derive(Debug)]
+pub(crate) struct Cohorts {
+    pub course: Course,
+    /// When each launch commits, into the period: it begins a preparation later.
+    pub commits: Vec<u64>,
+    /// The same in rising order.
+    sorted: Vec<u64>,
+    /// The interval of the plan that the course follows, seconds.
+    interval: f64,
+}
+
+impl Cohorts {
+    /// The first commit of `launch` at or after `at`.
+    fn commit_from(&self, launch: u32, at: Instant) -> Instant {
+        let period = self.course.period;
+        let offset = self.commits[launch as usize];
+        let turns = at.0.saturating_sub(offset).div_ceil(period);
+        Instant(offset + turns * period)
+    }
+
+    /// The first commit of any launch after `now`.
+    pub fn next_commit(&self, now: Instant) -> Instant {
+        let period = self.course.period;
+        let (turn, within) = (now.0 / period * period, now.0 % period);
+        let at = self.sorted.partition_point(|c| *c <= within);
+        match self.sorted.get(at) {
+            Some(offset) => Instant(turn + offset),
+            None => Instant(turn + period + self.sorted.first().copied().unwrap_or(0)),
+        }
+    }
+}
+
+/// Whether steering helps a model: measured, not assumed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trial {
+    phase: TrialPhase,
+    since: Instant,
+    /// Nanoseconds from publication to result, and how many results, since `since`.
+    waited: u64,
+    results: u64,
+    /// Mean of the even spread, nanoseconds.
+    spread: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TrialPhase {
+    /// Gates are evenly spread; nothing is known of steering yet.
+    Spread,
+    /// Steered on trial.
+    Tried,
+    /// Steered, for it was better.
+    Better,
+    /// It was not better.
+    Worse,
+}
+
+impl Trial {
+    pub fn new(now: Instant) -> Trial {
+        Trial { phase: TrialPhase::Spread, since: now, waited: 0, results: 0, spread: 0.0 }
+    }
+
+    /// A result of the model came this long after its frame was published.
+    pub fn count(&mut self, now: Instant, waited: u64) {
+        if now >= self.since {
+            self.waited += waited;
+            self.results += 1;
+        }
+    }
+
+    pub fn steers(&self) -> bool {
+        matches!(self.phase, TrialPhase::Tried | TrialPhase::Better)
+    }
+
+    fn enter(&mut self, phase: TrialPhase, now: Instant) {
+        self.phase = phase;
+        self.since = now + SETTLE;
+        self.waited = 0;
+        self.results = 0;
+    }
+
+    /// Draws the conclusion once enough was measured.
+    fn conclude(&mut self, now: Instant) {
+        if self.phase == TrialPhase::Worse {
+            if now - self.since > RETRY {
+                self.enter(TrialPhase::Spread, now);
+            }
+            return;
+        }
+        if now < self.since || now - self.since < MEASURE || self.results < RESULTS_MIN {
+            return;
+        }
+        let mean = self.waited as f64 / self.results as f64;
+        match self.phase {
+            TrialPhase::Spread => {
+                self.spread = mean;
+                self.enter(TrialPhase::Tried, now);
+            }
+            TrialPhase::Tried if mean < BETTER * self.spread => {
+                self.enter(TrialPhase::Better, now);
+            }
+            TrialPhase::Better if mean <= self.spread => {
+                // Stays; the next ten seconds are judged by themselves.
+                self.since = now;
+                self.waited = 0;
+                self.results = 0;
+            }
+            TrialPhase::Tried | TrialPhase::Better => self.enter(TrialPhase::Worse, now),
+            TrialPhase::Worse => {}
+        }
+    }
+}
+
+impl Scheduler {
+    /// Plans the models whose time has come.
+    pub(crate) fn plan_due(&mut self) {
+        if self.plan_at > self.now {
+            return;
+        }
+        for model in (0..self.models.len()).map(ModelIx) {
+            if self.models[model.0].plan_at <= self.now {
+                self.plan_model(model);
+                // Models take turns within the interval.
+                self.models[model.0].plan_at = self.now + self.config.replan_interval;
+            }
+        }
+        let next = self.models.iter().map(|m| m.plan_at).min();
+        self.plan_at = next.unwrap_or(Instant::FAR);
+    }
+
+    /// The model is planned at the next poll.
+    pub(crate) fn plan_soon(&mut self, model: ModelIx) {
+        self.models[model.0].plan_at = self.now;
+        self.plan_at = self.now;
+    }
+
+    fn plan_model(&mut self, model: ModelIx) {
+        self.measure(model);
+        for i in 0..self.models[model.0].devices.len() {
+            let device = self.models[model.0].devices[i];
+            self.plan_device(device);
+        }
+        self.models[model.0].trial.conclude(self.now);
+        match self.course(model) {
+            Some((course, interval)) => {
+                let kept = self.models[model.0].cohorts.as_ref().is_some_and(|c| {
+                    let near = |a: f64, b: f64| (a - b).abs() <= KEEP * b;
+                    c.course.period == course.period
+                        && near(interval, c.interval)
+                        && near(course.length as f64, c.course.length as f64)
+                });
+                if !kept {
+                    let cohorts = Cohorts {
+                        course,
+                        commits: Vec::new(),
+                        sorted: Vec::new(),
+                        interval,
+                    };
+                    self.models[model.0].cohorts = Some(cohorts);
+                    self.arrange(self.models[model.0].devices[0]);
+                }
+                self.form_cohorts(model);
+            }
+            None if self.models[model.0].cohorts.is_some() => self.spread_evenly(model),
+            None => {}
+        }
+    }
+
+    /// What the active subscriptions of a model need.
+    fn measure(&mut self, model: ModelIx) {
+        let mut wanted = Wanted { deadline: f64::MAX, ..Wanted::default() };
+        let deadline = self.models[model.0].runners.iter().find_map(|r| self.runner(*r));
+        let deadline = deadline.map_or(base::limits::DEADLINE_DEFAULT, |r| r.info.deadline);
+        let mut classes = std::mem::take(&mut self.scratch.classes);
+        classes.clear();
+        for i in 0..self.models[model.0].subscriptions.len() {
+            let key = self.models[model.0].subscriptions[i];
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            let camera = &self.cameras[s.camera.0 as usize];
+            let fps = camera.fps();
+            s.set_source(fps);
+            if s.state != SubscriptionState::Active || camera.absent.is_some() || fps <= 0.0 {
+                continue;
+            }
+            let rate = s.rate(fps);
+            wanted.rate += rate;
+            wanted.freedom += rate * rate / fps;
+            wanted.delay += rate * camera.delay().as_secs_f64();
+            let limit = s.spec.deadline.unwrap_or(deadline).as_secs_f64();
+            wanted.deadline = wanted.deadline.min(limit);
+            let Some((interval, frames)) = class_of(s.interval(), fps) else { continue };
+            match classes.iter_mut().find(|(i, f, _)| (*i, *f) == (interval, frames)) {
+                Some((.., sum)) => *sum += rate,
+                None => classes.push((interval, frames, rate)),
+            }
+        }
+        if wanted.rate > 0.0 {
+            wanted.freedom /= wanted.rate;
+            wanted.delay /= wanted.rate;
+        }
+        let largest = classes.iter().max_by(|a, b| a.2.total_cmp(&b.2));
+        if let Some((period, frames, rate)) = largest
+            && *rate >= STEERED_SHARE_MIN * wanted.rate
+        {
+            wanted.period = *period;
+            wanted.frames = *frames;
+        }
+        self.scratch.classes = classes;
+        self.models[model.0].wanted = wanted;
+    }
+
+    /// Divides a device among the models with a runner on it.
+    fn plan_device(&mut self, device: DeviceIx) {
+        let usable = self.config.usable_share * f64::from(self.devices[device.0].capacity);
+        let mut demands = std::mem::take(&mut self.scratch.demands);
+        demands.clear();
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(r) = self.runner(ix) else { continue };
+            let model = &self.models[r.model.0];
+            let wanted = &model.wanted;
+            // A slow runner is planned as it was announced: it does not take from the others.
+            let demoted = r.state == RunnerState::Demoted;
+            let line = if demoted { r.watch.announced_line() } else { r.watch.line() };
+            let (alpha, beta) = line.unwrap_or_default();
+            let serving = r.connected() && line.is_some();
+            let batch = r.share.batch.max(1.0) as u32;
+            let spread = match (r.watch.p50(batch), r.watch.p99(batch)) {
+                (Some(p50), Some(p99)) if !p50.is_zero() && !demoted => {
+                    (p99.as_secs_f64() / p50.as_secs_f64()).max(1.0)
+                }
+                _ => 1.0,
+            };
+            let way = r.answer_time(0, r.info.gpu).as_secs_f64();
+            demands.push(Demand {
+                alpha: alpha + r.turnaround.as_secs_f64(),
+                beta,
+                rate: if serving { wanted.rate * self.part(ix) } else { 0.0 },
+                freedom: wanted.freedom,
+                steered: model.cohorts.is_some(),
+                patience: (wanted.deadline - wanted.delay - way).max(0.0) / spread,
+                batch_max: r.paying,
+            });
+        }
+        let (shares, load) = divide(&demands, usable);
+        let mut at = 0;
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(r) = self.runners.get_mut(ix.0).and_then(Option::as_mut) else { continue };
+            r.share = shares[at];
+            r.plan_budget(demands[at].load(f64::from(shares[at].batch_max)));
+            at += 1;
+        }
+        self.scratch.demands = demands;
+        let d = &mut self.devices[device.0];
+        d.load = load / f64::from(d.capacity);
+        let limit = if d.overloaded { RELIEF * usable } else { usable.max(0.0) };
+        d.overloaded = load > limit;
+    }
+
+    /// Which part of its model's frames a runner is to take: all of them, or by the room that its
+    /// device has.
+    fn part(&self, ix: crate::runner::RunnerIx) -> f64 {
+        let Some(r) = self.runner(ix) else { return 0.0 };
+        let runners = &self.models[r.model.0].runners;
+        if runners.len() < 2 {
+            return 1.0;
+        }
+        // Room: what the device would have left without this model, at least a little.
+        let room = |ix: &crate::runner::RunnerIx| {
+            self.runner(*ix).filter(|r| r.connected()).map_or(0.0, |r| {
+                let device = &self.devices[r.device.0];
+                let (alpha, beta) = r.watch.line().unwrap_or((0.0, 1e-3));
+                let own = r.share.batch / r.share.interval.max(1e-9);
+                let frame = alpha / r.share.batch.max(1.0) + beta;
+                let capacity = f64::from(device.capacity);
+                let others = (device.load * capacity - own.min(1e6) * frame).max(0.0);
+                ((capacity - others).max(0.05 * capacity)) / frame.max(1e-9)
+            })
+        };
+        let all: f64 = runners.iter().map(room).sum();
+        if all > 0.0 { room(&ix) / all } else { 0.0 }
+    }
+
+    /// The launches that a model should have, when it is to be steered.
+    fn course(&self, model: ModelIx) -> Option<(Course, f64)> {
+        let m = &self.models[model.0];
+        let wanted = match self.config.steering {
+            Steering::Off => false,
+            Steering::Auto => m.trial.steers(),
+            Steering::On => true,
+        };
+        let ([ix], true) = (m.runners.as_slice(), wanted) else { return None };
+        let runner = self.runner(*ix)?;
+        let device = &self.devices[runner.device.0];
+        if m.wanted.period == 0
+            || m.wanted.frames < 2
+            || device.overloaded
+            || runner.state != RunnerState::Ready
+        {
+            return None;
+        }
+        let (alpha, beta) = runner.watch.line()?;
+        let alpha = alpha + runner.turnaround.as_secs_f64();
+        let period = m.wanted.period as f64 / 1e9;
+        let per_period = (m.wanted.rate * period).max(1.0);
+        let interval = runner.share.interval.max(1e-9);
+        // The frame period decides between neighbours: the wait is half of it over the places.
+        let frame_period = period / f64::from(m.wanted.frames);
+        let age = |k: u32| {
+            let places = cohort::places(k, m.wanted.frames);
+            let batch = (per_period / f64::from(k)).max(1.0);
+            frame_period / (2.0 * f64::from(places)) + beta * batch
+        };
+        // As many as the plan affords and no more than frames; at most a fifth fewer, for better
+        // places.
+        let afford = (period / interval).min(per_period);
+        let most = (afford.floor() as u32).max(1);
+        let least = ((afford * 0.8).floor() as u32).max(1);
+        let launches = (least..=most).min_by(|a, b| age(*a).total_cmp(&age(*b)))?;
+        let batch = per_period / f64::from(launches);
+        let length = (alpha + beta * batch.max(1.0)) * 1e9;
+        Some((Course { period: m.wanted.period, launches, length: length as u64 }, interval))
+    }
+
+    /// Makes the timetable of a device anew.
+    fn arrange(&mut self, device: DeviceIx) {
+        let steered: Vec<(ModelIx, Course, Duration)> = self.devices[device.0]
+            .runners
+            .iter()
+            .filter_map(|ix| {
+                let r = self.runner(*ix)?;
+                let lead = if r.info.gpu { r.lead(self.config.prepare_ahead) } else { Duration::ZERO };
+                Some((r.model, self.models[r.model.0].cohorts.as_ref()?.course, lead))
+            })
+            .collect();
+        let courses: Vec<Course> = steered.iter().map(|(_, c, _)| *c).collect();
+        let offsets = timetable::resolve(&courses, self.devices[device.0].capacity);
+        for ((model, course, lead), starts) in steered.into_iter().zip(offsets) {
+            let lead = base::time::nanos(lead) % course.period;
+            let Some(cohorts) = &mut self.models[model.0].cohorts else { continue };
+            cohorts.commits.clear();
+            let commits = starts.iter().map(|s| (s + course.period - lead) % course.period);
+            cohorts.commits.extend(commits);
+            cohorts.sorted.clone_from(&cohorts.commits);
+            cohorts.sorted.sort_unstable();
+            // Whoever has no place yet finds one when its model is planned.
+            if !self.models[model.0].subscriptions.is_empty() {
+                self.models[model.0].plan_at = self.now;
+                self.plan_at = self.now;
+            }
+        }
+    }
+
+    /// Puts the subscriptions of a model into cohorts and moves their gates before the frames that
+    /// are taken.
+    fn form_cohorts(&mut self, model: ModelIx) {
+        let Some(cohorts) = self.models[model.0].cohorts.take() else { return };
+        let period = cohorts.course.period;
+        let mut steered = std::mem::take(&mut self.scratch.steered);
+        let mut keys = std::mem::take(&mut self.scratch.keys);
+        steered.clear();
+        keys.clear();
+        let launches = cohorts.commits.len() as u32;
+        for i in 0..self.models[model.0].subscriptions.len() {
+            let key = self.models[model.0].subscriptions[i];
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            let camera = &self.cameras[s.camera.0 as usize];
+            let fits = s.state == SubscriptionState::Active
+                && camera.predictable()
+                && s.interval() == Some(Duration::from_nanos(period))
+                && class_of(s.interval(), camera.fps()).is_some_and(|(_, n)| n >= 2);
+            if !fits {
+                s.cohort = None;
+                continue;
+            }
+            let expected = camera.arrival_from(self.now) + camera.guard();
+            steered.push(Steered {
+                arrival: expected.0 % period,
+                frame_period: camera.period_ns() as u64,
+                launch: s.cohort.filter(|c| *c < launches),
+            });
+            keys.push(key);
+        }
+        let placed = cohort::assign(&steered, &cohorts.commits, period);
+        self.models[model.0].cohorts = Some(cohorts);
+        for (key, launch) in keys.iter().zip(placed) {
+            self.align(model, *key, launch);
+        }
+        self.scratch.steered = steered;
+        self.scratch.keys = keys;
+    }
+
+    /// Takes a subscription's frames for a launch from now on: its gate moves on until it stands
+    /// before the frame that lands right before the launch.
+    fn align(&mut self, model: ModelIx, key: SubscriptionKey, launch: u32) {
+        let Some(cohorts) = &self.models[model.0].cohorts else { return };
+        let Some(s) = self.subscriptions.get_mut(key) else { return };
+        let camera = &self.cameras[s.camera.0 as usize];
+        if s.ready {
+            // It waits for a device; its next frame is the one to choose.
+            s.cohort = Some(launch);
+            return;
+        }
+        let guard = camera.guard();
+        let moved = s.cohort != Some(launch);
+        // Who stays may await a frame right now; who moves begins with the next frame.
+        let from = if moved { s.gate.max(self.now) } else { s.gate };
+        let first = camera.arrival_from(from + guard);
+        let commit = cohorts.commit_from(launch, first + guard);
+        let arrival = camera.arrival_until(commit.back(guard));
+        let half = Duration::from_nanos(camera.period_ns() as u64 / 2);
+        let best = arrival.back(half);
+        let slack = Duration::from_nanos(camera.period_ns() as u64 / GATE_SLACK);
+        s.cohort = Some(launch);
+        let late = best > s.gate + slack;
+        if late {
+            s.gate = best;
+        }
+        if moved || late {
+            self.schedule(key);
+        }
+    }
+
+    /// When a steered subscription's next frame is taken: the commit of its launch right after
+    /// the first predicted frame that passes its gate. `None` = that frame misses the launch.
+    pub(crate) fn next_commit(&self, key: SubscriptionKey) -> Option<Instant> {
+        let s = self.subscriptions.get(key)?;
+        let launch = s.cohort?;
+        let cohorts = self.models[s.model.0].cohorts.as_ref()?;
+        let camera = &self.cameras[s.camera.0 as usize];
+        if !camera.predictable() || launch as usize >= cohorts.commits.len() {
+            return None;
+        }
+        let guard = camera.guard();
+        let arrival = camera.arrival_from(s.gate + guard);
+        let commit = cohorts.commit_from(launch, arrival);
+        let wait = base::time::nanos(commit - arrival) as f64;
+        (commit > self.now && wait <= camera.period_ns()).then_some(commit)
+    }
+
+    /// Ends the steering of a model: its gates are spread evenly again.
+    pub(crate) fn spread_evenly(&mut self, model: ModelIx) {
+        self.models[model.0].cohorts = None;
+        let count = self.models[model.0].subscriptions.len();
+        for i in 0..count {
+            let key = self.models[model.0].subscriptions[i];
+            let Some(s) = self.subscriptions.get_mut(key) else { continue };
+            if s.cohort.take().is_some() {
+                s.stagger(self.now, i as f64 / count as f64);
+                if !s.ready {
+                    self.schedule(key);
+                }
+            }
+        }
+    }
+}
+
+/// The interval of a subscription and the frames that its camera gives in it, when these are a
+/// whole number.
+fn class_of(interval: Option<Duration>, fps: f64) -> Option<(u64, u32)> {
+    let interval = interval?;
+    let frames = interval.as_secs_f64() * fps;
+    let whole = frames.round();
+    let fits = (whole >= 1.0) && whole <= FRAMES_MAX && (frames / whole - 1.0).abs() <= WHOLE;
+    fits.then(|| (base::time::nanos(interval), whole as u32))
+}
+
+/// Memory of the planner, used again.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    classes: Vec<(u64, u32, f64)>,
+    demands: Vec<Demand>,
+    steered: Vec<Steered>,
+    keys: Vec<SubscriptionKey>,
+}
