@@ -1,11 +1,13 @@
 //! The world in virtual time around the scheduling core: cameras, runners, faults, a checker.
 //!
-//! The production [`scheduler::Scheduler`] runs in it unchanged. Nothing reads a clock: the same
+//! The production [`scheduler::Scheduler`] runs in it unchanged, and so does any other [`Policy`]
+//! that it is compared with. Nothing reads a clock: the same
 //! workload and seed give the same bytes. Used by the tests of the core and by `vas sim`.
 #![forbid(unsafe_code)]
 
 pub mod camera;
 pub mod checker;
+pub mod policy;
 pub mod random;
 pub mod report;
 pub mod runner;
@@ -14,8 +16,9 @@ pub mod world;
 
 pub use camera::{CameraModel, SimCamera};
 pub use checker::{Checker, Violation};
+pub use policy::{Frames, Policy, Privileges};
 pub use random::Random;
 pub use report::{RunReport, run};
 pub use runner::{Fault, RunnerModel};
 pub use workload::{Workload, WorkloadError};
-pub use world::World;
+pub use world::{Execution, World};
