@@ -10,6 +10,8 @@
 //!   begin together stay together, those that begin at random instants are spread at random;
 //! * see the capture stamp, so that a deadline is one of age.
 //!
+//! None knows weights. Results older than their deadline are delivered and count as late.
+//!
 //! Nexus, Clockwork, Symphony and `token-due` get the token of production with its lease; under
 //! the others the batches of different models share a device evenly, at no cost.
 //!
@@ -21,13 +23,14 @@ mod clockwork;
 mod fifo;
 mod mux;
 mod nexus;
+mod rule;
 mod server;
 mod symphony;
 mod token_due;
 mod triton;
 
 use crate::policy::Policy;
-use server::Rival;
+use rule::Rival;
 use std::time::Duration;
 
 /// Every name that [`rival`] takes.

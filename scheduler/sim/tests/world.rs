@@ -4,7 +4,7 @@
 
 use base::Instant;
 use scheduler::{Config, SubscriptionSpec};
-use scheduler_sim::{CameraModel, Random, RunnerModel, World};
+use scheduler_sim::{CameraModel, Execution, Fault, Random, RunnerModel, World, rival};
 use std::time::Duration;
 
 fn ms(value: f64) -> Duration {
@@ -101,4 +101,41 @@ fn a_measured_profile_replaces_the_line() {
     let read = [1, 4, 8, 12, 16].map(|b| model.latency(b).as_millis());
     assert_eq!(read, [4, 7, 11, 19, 27]);
     assert_eq!(model.table().p50(12), Some(ms(19.0)));
+}
+
+/// Two models on one shared device, each with a frame at 0 ms whose batch takes 10 ms alone.
+fn shared(capacity: u32, faults: Vec<Fault>) -> Vec<Execution> {
+    let config = Config { capacity, ..Config::default() };
+    let mut world = World::with(rival("triton-d0").unwrap(), config, 1);
+    let delay = Duration::ZERO;
+    world.camera("a", CameraModel { fps: 1.0, delay, ..CameraModel::default() });
+    let (alpha, beta) = (ms(10.0), Duration::ZERO);
+    let model = |id: &str| RunnerModel {
+        model: id.parse().unwrap(),
+        alpha,
+        beta,
+        ..RunnerModel::default()
+    };
+    world.runner(Instant::ZERO, model("m"));
+    world.runner(Instant::ZERO, RunnerModel { faults, ..model("n") });
+    world.keep_executions();
+    world.subscribe_at(at(0.5), ["m", "n"].map(|m| World::subscription("a", m, None)).to_vec());
+    world.run_until(at(1.5));
+    assert_eq!(world.checker.violations(), []);
+    world.executions.unwrap()
+}
+
+#[test]
+fn batches_without_a_token_share_their_device_evenly() {
+    let lengths = |executions: &[Execution]| -> Vec<Duration> {
+        executions.iter().map(|e| e.end - e.start).collect()
+    };
+    assert_eq!(lengths(&shared(1, vec![])), [ms(20.0), ms(20.0)]);
+    assert_eq!(lengths(&shared(2, vec![])), [ms(10.0), ms(10.0)], "room for two");
+    // For 5 ms they share it, then the other one is gone: 2.5 ms of work are done, 7.5 ms are left.
+    let crash = Fault::Crash(at(1.005_05), None);
+    assert_eq!(lengths(&shared(1, vec![crash])), [ms(12.5)]);
+    let slow = Fault::Slow(at(0.0), at(2.0), 2);
+    assert_eq!(lengths(&shared(1, vec![slow])), [ms(20.0), ms(30.0)]);
+    assert_eq!(lengths(&shared(1, vec![Fault::Hang(at(0.0))])), [ms(10.0)]);
 }

@@ -3,7 +3,8 @@
 //! Batch sizes are powers of two and those halfway between (the original: powers of two). The deadline is shaved by 5 ms as in the original. Its limits of
 //! 16 frames and 25 ms a batch are left out: they would hold it back here.
 
-use super::server::{Next, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::Server;
 use base::Instant;
 use std::time::Duration;
 

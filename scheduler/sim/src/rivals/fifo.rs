@@ -2,7 +2,8 @@
 //!
 //! A source has one frame in the queue or executing; what comes meanwhile is skipped.
 
-use super::server::{Next, Request, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::{Request, Server};
 use base::Instant;
 use scheduler::{Binding, SubscriptionKey};
 use std::collections::BTreeSet;

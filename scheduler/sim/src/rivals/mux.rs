@@ -4,7 +4,8 @@
 //! newer one takes its place, as with a leaky queue before the muxer (without it the decoder is
 //! held up, and the age of what waits there grows).
 
-use super::server::{Next, Request, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::{Request, Server};
 use base::Instant;
 use scheduler::SubscriptionKey;
 use std::collections::{BTreeMap, VecDeque};

@@ -4,7 +4,8 @@
 //! that it is gathered and executed within the deadline, for the shortest such cycle of all models
 //! of the device. Requests that would make the planned batch late are dropped from the front.
 
-use super::server::{Next, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::Server;
 use base::Instant;
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! What every rival has: cameras, gates, requests, runners, devices, batches that are out.
 
-use crate::policy::{Frames, Policy, Privileges};
-use base::{CameraId, DeviceId, FrameId, Instant, ModelId, Newest, Rect, Stages, Stamp};
+use crate::policy::Frames;
+use base::{CameraId, DeviceId, FrameId, Instant, ModelId, Newest, Rect, Stamp};
 use scheduler::{
-    BatchId, Binding, CameraKey, Config, Desired, Input, Output, RunnerInfo, RunnerKey,
-    SubscriptionKey, SubscriptionSpec, WaitReason,
+    BatchId, Binding, CameraKey, Config, Desired, RunnerInfo, RunnerKey, SubscriptionKey,
+    SubscriptionSpec,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -53,7 +53,7 @@ pub(super) struct Subscription {
     /// It is desired, enabled and not on another model's detections.
     pub active: bool,
     /// It is desired.
-    present: bool,
+    pub present: bool,
 }
 
 struct Camera {
@@ -121,47 +121,31 @@ pub(super) struct Server {
     tokens: bool,
 }
 
-/// What to do next.
-pub(super) enum Next {
-    /// Launch these on the runner at this place, which is free.
-    Launch(usize, Vec<Request>),
-    /// Nothing before this instant, unless something arrives or ends.
-    Wait(Instant),
-}
-
-/// What makes a rival.
-pub(super) trait Rule {
-    /// Whether devices are lent by token; otherwise they are shared evenly.
-    const TOKENS: bool;
-
-    /// A frame of a camera with an active subscription and a connected runner. Usually a request
-    /// once the gate is open.
-    fn frame(&mut self, server: &mut Server, key: SubscriptionKey, stamp: &Stamp) {
-        if let Some(request) = server.pass_gate(key, stamp) {
-            self.request(server, request);
+impl Server {
+    /// A server that knows nothing yet.
+    pub fn new(tokens: bool) -> Server {
+        Server {
+            subscriptions: Vec::new(),
+            keys: BTreeMap::new(),
+            cameras: Vec::new(),
+            camera_keys: BTreeMap::new(),
+            models: Vec::new(),
+            model_places: BTreeMap::new(),
+            runners: Vec::new(),
+            devices: Vec::new(),
+            batches: BTreeMap::new(),
+            next_batch: 1,
+            arrivals: BinaryHeap::new(),
+            config: Config::default(),
+            tokens,
         }
     }
 
-    /// A frame passed its gate.
-    fn request(&mut self, server: &mut Server, request: Request) {
-        server.enqueue(request);
+    /// Takes the capacities of devices.
+    pub fn start(&mut self, config: &Config) {
+        self.config = config.clone();
     }
 
-    /// What to do now.
-    fn next(&mut self, server: &mut Server, now: Instant) -> Next;
-
-    /// These were answered, or lost with their runner.
-    fn ended(&mut self, server: &mut Server, members: &[Binding]) {
-        let _ = (server, members);
-    }
-
-    /// A subscription began.
-    fn began(&mut self, server: &mut Server, key: SubscriptionKey) {
-        let _ = (server, key);
-    }
-}
-
-impl Server {
     /// Takes a frame when the gate is open, and moves the gate as production does.
     pub fn pass_gate(&mut self, key: SubscriptionKey, stamp: &Stamp) -> Option<Request> {
         let s = &mut self.subscriptions[key.0 as usize];
@@ -253,7 +237,8 @@ impl Server {
         place
     }
 
-    fn desired(&mut self, now: Instant, desired: Desired) -> Vec<SubscriptionKey> {
+    /// Takes desired state; answers which subscriptions began.
+    pub fn desired(&mut self, now: Instant, desired: Desired) -> Vec<SubscriptionKey> {
         let mut begun = Vec::new();
         for s in &mut self.subscriptions {
             (s.present, s.active) = (false, false);
@@ -312,7 +297,8 @@ impl Server {
         begun
     }
 
-    fn runner_up(&mut self, key: RunnerKey, info: RunnerInfo) {
+    /// Takes in a runner.
+    pub fn runner_up(&mut self, key: RunnerKey, info: RunnerInfo) {
         let model = self.model(&info.model);
         let known = self.devices.iter().position(|d| d.id == info.device);
         let device = known.unwrap_or(self.devices.len());
@@ -335,12 +321,13 @@ impl Server {
         });
     }
 
-    fn place(&self, key: RunnerKey) -> Option<usize> {
+    /// The place of a connected runner.
+    pub fn place(&self, key: RunnerKey) -> Option<usize> {
         self.runners.iter().position(|r| r.key == key && r.up)
     }
 
     /// Everything that a runner holds is lost with it, and what waits when it was the last.
-    fn runner_down(&mut self, place: usize) -> Vec<Binding> {
+    pub fn runner_down(&mut self, place: usize) -> Vec<Binding> {
         self.release(place);
         let runner = &mut self.runners[place];
         runner.up = false;
@@ -363,7 +350,8 @@ impl Server {
         runner.lost = false;
     }
 
-    fn pass_leases(&mut self, now: Instant) -> Instant {
+    /// Takes the device from those whose lease has passed; answers when the next one does.
+    pub fn pass_leases(&mut self, now: Instant) -> Instant {
         let mut next = Instant::FAR;
         if !self.tokens {
             return next;
@@ -381,7 +369,13 @@ impl Server {
         next
     }
 
-    fn launch(&mut self, now: Instant, place: usize, requests: Vec<Request>) -> BatchId {
+    /// Puts requests on a device: the batch, for how long it may stay, its members.
+    pub fn launch(
+        &mut self,
+        now: Instant,
+        place: usize,
+        requests: Vec<Request>,
+    ) -> (BatchId, Duration, &[Binding]) {
         let id = BatchId(self.next_batch);
         self.next_batch += 1;
         let lease = self.length(place, requests.len()) * LEASE_TIMES + LEASE_FLOOR;
@@ -392,181 +386,86 @@ impl Server {
             launched: now,
             lease_end: now + lease,
         };
-        self.batches.insert(id, batch);
         let runner = &mut self.runners[place];
         runner.executing = Some(id);
         self.devices[runner.device].lent += 1;
-        id
-    }
-}
-
-/// A rule and the server it decides for.
-pub(super) struct Rival<R> {
-    rule: R,
-    server: Server,
-    results: VecDeque<Output<'static>>,
-    sequence: u64,
-}
-
-impl<R: Rule> Rival<R> {
-    pub fn new(rule: R) -> Rival<R> {
-        let server = Server {
-            subscriptions: Vec::new(),
-            keys: BTreeMap::new(),
-            cameras: Vec::new(),
-            camera_keys: BTreeMap::new(),
-            models: Vec::new(),
-            model_places: BTreeMap::new(),
-            runners: Vec::new(),
-            devices: Vec::new(),
-            batches: BTreeMap::new(),
-            next_batch: 1,
-            arrivals: BinaryHeap::new(),
-            config: Config::default(),
-            tokens: R::TOKENS,
-        };
-        Rival { rule, server, results: VecDeque::new(), sequence: 0 }
+        (id, lease, &self.batches.entry(id).or_insert(batch).members)
     }
 
-    /// Shows the rule every frame published until now.
-    fn arrive(&mut self, now: Instant, frames: &mut dyn Frames) {
-        while let Some(&Reverse((at, key))) = self.server.arrivals.peek() {
+    /// The next frame that was published until `now` and not shown yet.
+    pub fn next_frame(
+        &mut self,
+        now: Instant,
+        frames: &mut dyn Frames,
+    ) -> Option<(CameraKey, Stamp)> {
+        while let Some(&Reverse((at, key))) = self.arrivals.peek() {
             if at > now {
-                return;
+                return None;
             }
-            self.server.arrivals.pop();
-            let camera = &mut self.server.cameras[key.0 as usize];
+            self.arrivals.pop();
+            let camera = &mut self.cameras[key.0 as usize];
             if camera.subscriptions.is_empty() {
                 camera.planned = false;
                 continue;
             }
             let before = camera.newest.map_or(FrameId::default(), |n| n.frame_id);
             let newest = frames.newest(key);
-            self.server.arrivals.push(Reverse((frames.next_publication(key), key)));
-            let Newest::Frame(stamp) = newest else { continue };
-            if stamp.frame_id <= before {
-                continue;
-            }
-            camera.newest = Some(stamp);
-            for i in 0..camera.subscriptions.len() {
-                let subscription = self.server.cameras[key.0 as usize].subscriptions[i];
-                let s = &self.server.subscriptions[subscription.0 as usize];
-                if s.active && !self.server.models[s.model].runners.is_empty() {
-                    self.rule.frame(&mut self.server, subscription, &stamp);
-                }
+            self.arrivals.push(Reverse((frames.next_publication(key), key)));
+            if let Newest::Frame(stamp) = newest
+                && stamp.frame_id > before
+            {
+                camera.newest = Some(stamp);
+                return Some((key, stamp));
             }
         }
+        None
     }
 
-    fn reply(&mut self, now: Instant, key: RunnerKey, batch: BatchId, input: Input) {
-        let Input::Reply { times, outcomes, .. } = input else { return };
-        let Some(b) = self.server.batches.remove(&batch) else { return };
-        if self.server.runners[b.runner].executing == Some(batch) {
-            self.server.release(b.runner);
-        }
-        let runner = &mut self.server.runners[b.runner];
-        let overhead = (now - b.launched).saturating_sub(times.executed - times.granted);
+    /// When the next frame of any camera comes.
+    pub fn next_arrival(&self) -> Instant {
+        self.arrivals.peek().map_or(Instant::FAR, |Reverse((at, _))| *at)
+    }
+
+    /// The subscriptions of a camera.
+    pub fn watching(&self, camera: CameraKey) -> &[SubscriptionKey] {
+        &self.cameras[camera.0 as usize].subscriptions
+    }
+
+    /// Whether a subscription is active and its model has a runner.
+    pub fn serves(&self, key: SubscriptionKey) -> bool {
+        let s = &self.subscriptions[key.0 as usize];
+        s.active && !self.models[s.model].runners.is_empty()
+    }
+
+    /// Takes a batch back that its runner answered.
+    pub fn answered(
+        &mut self,
+        now: Instant,
+        id: BatchId,
+        executed: Duration,
+    ) -> Option<Vec<Binding>> {
+        let batch = self.batches.remove(&id)?;
+        self.executed(batch.runner, id);
+        let runner = &mut self.runners[batch.runner];
+        let overhead = (now - batch.launched).saturating_sub(executed);
         runner.overhead = runner.overhead.max(overhead);
-        let count = outcomes.len();
-        for (i, (binding, outcome)) in b.members.iter().zip(outcomes).enumerate() {
-            let last = i + 1 == count;
-            self.sequence += 1;
-            let info = &binding.stamp.info;
-            let published = binding.stamp.published;
-            self.results.push_back(Output::Result {
-                runner: key,
-                batch,
-                binding: *binding,
-                sequence: self.sequence,
-                received: now,
-                stages: Stages::new(info.capture, info.decode_start, published, &times, now),
-                outcome,
-                last,
-            });
-        }
-        // Nobody waits for the result of a subscription that is gone.
-        let subscriptions = &self.server.subscriptions;
-        self.results.retain(|r| {
-            !matches!(r, Output::Result { binding, .. }
-                if !subscriptions[binding.subscription.0 as usize].present)
-        });
-        self.rule.ended(&mut self.server, &b.members);
-    }
-}
-
-impl<R: Rule> Policy for Rival<R> {
-    fn start(&mut self, config: &Config) {
-        self.server.config = config.clone();
+        Some(batch.members)
     }
 
-    fn privileges(&self) -> Privileges {
-        Privileges { sharing: !R::TOKENS, exact_tables: true, free_copies: true }
-    }
-
-    fn handle(&mut self, now: Instant, input: Input) {
-        match input {
-            Input::Desired(desired) => {
-                for key in self.server.desired(now, desired) {
-                    self.rule.began(&mut self.server, key);
-                }
-            }
-            Input::RunnerUp { runner, info } => self.server.runner_up(runner, info),
-            Input::RunnerDown { runner } => {
-                if let Some(place) = self.server.place(runner) {
-                    let lost = self.server.runner_down(place);
-                    self.rule.ended(&mut self.server, &lost);
-                }
-            }
-            Input::Executed { runner, batch, .. } => {
-                if let Some(place) = self.server.place(runner)
-                    && self.server.runners[place].executing == Some(batch)
-                {
-                    self.server.release(place);
-                }
-            }
-            Input::Reply { runner, batch, .. } => self.reply(now, runner, batch, input),
-            Input::Prepared { .. }
-            | Input::RunnerGone { .. }
-            | Input::ProfileRequest { .. }
-            | Input::ProfileDone { .. }
-            | Input::Table { .. } => {}
+    /// A batch is no longer on its device.
+    pub fn executed(&mut self, place: usize, id: BatchId) {
+        if self.runners[place].executing == Some(id) {
+            self.release(place);
         }
     }
 
-    fn poll(&mut self, now: Instant, frames: &mut dyn Frames) -> Output<'_> {
-        if let Some(result) = self.results.pop_front() {
-            return result;
-        }
-        self.arrive(now, frames);
-        let lease = self.server.pass_leases(now);
-        match self.rule.next(&mut self.server, now) {
-            Next::Launch(place, requests) => {
-                let batch = self.server.launch(now, place, requests);
-                let b = &self.server.batches[&batch];
-                let runner = self.server.runners[place].key;
-                let lease = Some(b.lease_end - now);
-                Output::Prepare { runner, batch, lease, members: &b.members }
-            }
-            Next::Wait(until) => {
-                let arrival = self.server.arrivals.peek();
-                let arrival = arrival.map_or(Instant::FAR, |Reverse((at, _))| *at);
-                let until = until.min(lease).min(arrival).max(Instant(now.0 + 1));
-                Output::Wait { until, reason: WaitReason::Idle }
-            }
-        }
+    /// The camera behind a key.
+    pub fn camera_id(&self, key: CameraKey) -> &CameraId {
+        &self.cameras[key.0 as usize].id
     }
 
-    fn cameras(&self) -> Box<dyn Iterator<Item = (CameraKey, &CameraId)> + '_> {
-        let cameras = self.server.cameras.iter().enumerate();
-        Box::new(cameras.map(|(i, c)| (CameraKey(i as u32), &c.id)))
-    }
-
-    fn camera_id(&self, key: CameraKey) -> &CameraId {
-        &self.server.cameras[key.0 as usize].id
-    }
-
-    fn subscription_id(&self, key: SubscriptionKey) -> Option<&str> {
-        let s = self.server.subscriptions.get(key.0 as usize)?;
-        s.present.then_some(s.spec.id.as_str())
+    /// Every camera that ever had subscriptions, in the order of their keys.
+    pub fn cameras(&self) -> impl Iterator<Item = &CameraId> {
+        self.cameras.iter().map(|c| &c.id)
     }
 }

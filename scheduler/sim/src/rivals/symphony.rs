@@ -5,7 +5,8 @@
 //! `2 L(b)` within the deadline, late are dropped from the front. Made for many devices: on one
 //! it spends the whole deadline as age.
 
-use super::server::{Next, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::Server;
 use base::Instant;
 use std::time::Duration;
 

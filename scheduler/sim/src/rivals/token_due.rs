@@ -1,7 +1,8 @@
 //! Naive late binding: whoever's interval has passed is ready, and gets the newest frame there is
 //! at launch. That frame is half a frame interval old on average, before any waiting.
 
-use super::server::{Next, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::Server;
 use base::{Instant, Stamp};
 use scheduler::SubscriptionKey;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,8 @@
 //! A batch goes out when the instance is free and either the largest batch is there or the oldest
 //! request waits for the delay; it takes all that waits by then.
 
-use super::server::{Next, Request, Rule, Server};
+use super::rule::{Next, Rule};
+use super::server::{Request, Server};
 use base::Instant;
 use std::time::Duration;
 
