@@ -74,6 +74,12 @@ impl SimCamera {
         self.published
     }
 
+    /// When the first frame after `now` is published.
+    pub fn next_publication(&mut self, now: Instant) -> Instant {
+        self.advance(now);
+        self.next.1
+    }
+
     fn plan(&mut self) {
         let before = self.next.1;
         loop {

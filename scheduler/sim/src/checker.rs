@@ -1,7 +1,7 @@
 //! What must hold in every world, whatever happens.
 
 use base::Instant;
-use scheduler::{Binding, Report, SubscriptionKey};
+use scheduler::{Binding, Report, SubscriptionSpec};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -23,19 +23,74 @@ impl fmt::Display for Violation {
     }
 }
 
-#[derive(Debug, Default)]
+/// The ceiling of one assignment id from one moment on.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    from: Instant,
+    max_fps: Option<f64>,
+    /// Frames that the ceilings before allowed until `from`: the integral of the rate.
+    allowed: f64,
+    /// How often the ceiling was changed until here.
+    changes: u32,
+    /// Rises whenever a ceiling begins or ends to exist.
+    era: u32,
+}
+
+/// Every ceiling that an assignment id had, oldest first.
+#[derive(Debug)]
+struct Ceilings(Vec<Step>);
+
+impl Ceilings {
+    fn change(&mut self, now: Instant, max_fps: Option<f64>) {
+        let last = self.0[self.0.len() - 1];
+        if last.max_fps == max_fps {
+            return;
+        }
+        let bounded = last.max_fps.is_some() && max_fps.is_some();
+        self.0.push(Step {
+            from: now,
+            max_fps,
+            allowed: last.allowed_at(now),
+            changes: last.changes + 1,
+            era: last.era + u32::from(!bounded),
+        });
+    }
+
+    /// What was in force at `at`.
+    fn at(&self, at: Instant) -> &Step {
+        self.0.iter().rev().find(|s| s.from <= at).unwrap_or(&self.0[0])
+    }
+}
+
+impl Step {
+    fn allowed_at(&self, at: Instant) -> f64 {
+        let seconds = (at.0 as f64 - self.from.0 as f64) / 1e9;
+        self.allowed + seconds * self.max_fps.unwrap_or(0.0)
+    }
+}
+
+#[derive(Debug)]
 struct Track {
+    /// Place of its id in `ceilings`.
+    ceilings: usize,
     last_frame: u64,
     count: u64,
-    /// Smallest of `i - p_i r` over the sampled frames i: no window holds more than `n r + 2`
-    /// frames exactly when no later value exceeds it by more than 1.
+    /// Smallest of `i - R(p_i)` over the sampled frames i, R being the integral of the ceiling and
+    /// p the publication: no window holds more than the integral over it + 2 frames exactly when
+    /// no later value exceeds it by more than 1.
     lowest: f64,
+    /// The `changes` and `era` that `lowest` belongs to.
+    changes: u32,
+    era: u32,
 }
 
 /// Watches every decision.
 #[derive(Debug, Default)]
 pub struct Checker {
-    tracks: BTreeMap<SubscriptionKey, Track>,
+    ids: BTreeMap<String, usize>,
+    ceilings: Vec<Ceilings>,
+    /// By the number of the key.
+    tracks: Vec<Option<Track>>,
     violations: Vec<Violation>,
 }
 
@@ -53,36 +108,74 @@ impl Checker {
         }
     }
 
-    /// A frame was bound at `now`; `max_fps` is the ceiling of its subscription.
-    pub fn bound(&mut self, now: Instant, binding: &Binding, max_fps: Option<f64>) {
+    /// These subscriptions exist from `now` on. A window that a changed ceiling falls into may hold
+    /// one frame more: a gate that is open or set when a ceiling is lowered was set by the old one,
+    /// and a frame published before it was raised but bound after moves the gate by the new one.
+    /// Windows that begin after the change hold what the new ceiling allows.
+    pub fn desired(&mut self, now: Instant, subscriptions: &[SubscriptionSpec]) {
+        for spec in subscriptions {
+            if let Some(known) = self.ids.get(&spec.id) {
+                self.ceilings[*known].change(now, spec.max_fps);
+                continue;
+            }
+            self.ids.insert(spec.id.clone(), self.ceilings.len());
+            let first = Step { from: now, max_fps: spec.max_fps, allowed: 0.0, changes: 0, era: 0 };
+            self.ceilings.push(Ceilings(vec![first]));
+        }
+    }
+
+    /// A frame was bound at `now`; `id` is asked for the assignment id of its subscription.
+    pub fn bound<'a>(
+        &mut self,
+        now: Instant,
+        binding: &Binding,
+        id: impl FnOnce() -> Option<&'a str>,
+    ) {
         let stamp = &binding.stamp;
-        let id = stamp.frame_id.0;
+        let frame = stamp.frame_id.0;
         if stamp.published > now || stamp.info.capture > stamp.published {
             let detail = format!("{binding:?}");
             self.broken("capture <= published <= bound", now, detail);
         }
-        let track = self.tracks.entry(binding.subscription).or_default();
-        if id <= track.last_frame && track.count > 0 {
+        let at = binding.subscription.0 as usize;
+        if at >= self.tracks.len() {
+            self.tracks.resize_with(at + 1, || None);
+        }
+        if self.tracks[at].is_none() {
+            let Some(ceilings) = id().and_then(|id| self.ids.get(id)).copied() else {
+                let detail = format!("{binding:?}");
+                return self.broken("only what is desired is bound", now, detail);
+            };
+            let first =
+                Track { ceilings, last_frame: 0, count: 0, lowest: f64::MAX, changes: 0, era: 0 };
+            self.tracks[at] = Some(first);
+        }
+        let Some(track) = &mut self.tracks[at] else { return };
+        if frame <= track.last_frame && track.count > 0 {
             let detail =
-                format!("frame {id} after {} for {:?}", track.last_frame, binding.subscription);
+                format!("frame {frame} after {} for {:?}", track.last_frame, binding.subscription);
             return self.broken("no frame twice, ids rise", now, detail);
         }
-        track.last_frame = id;
+        track.last_frame = frame;
         let position = track.count as f64;
         track.count += 1;
-        let Some(rate) = max_fps else { return };
-        let value = position - stamp.published.0 as f64 / 1e9 * rate;
-        if position == 0.0 {
-            track.lowest = value;
+        let step = self.ceilings[track.ceilings].at(stamp.published);
+        if step.max_fps.is_none() {
+            return;
         }
+        if step.era != track.era {
+            (track.era, track.lowest) = (step.era, f64::MAX);
+        }
+        track.lowest += f64::from(step.changes.saturating_sub(track.changes));
+        track.changes = track.changes.max(step.changes);
+        let value = position - step.allowed_at(stamp.published);
+        track.lowest = track.lowest.min(value);
+        let over = value - track.lowest - 1.0;
         // One microframe of slack for the rounding of gates to nanoseconds.
-        if value - track.lowest > 1.0 + 1e-6 {
-            let over = value - track.lowest - 1.0;
+        if over > 1e-6 {
             let detail = format!("{:?} is {over:.6} frames above", binding.subscription);
             self.broken("ceiling", now, detail);
         }
-        let track = self.tracks.entry(binding.subscription).or_default();
-        track.lowest = track.lowest.min(value);
     }
 
     /// The sums of every ledger agree.

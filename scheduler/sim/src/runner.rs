@@ -1,4 +1,4 @@
-//! A runner in virtual time: L(b) = alpha + beta b, with noise and faults.
+//! A runner in virtual time: L(b) = alpha + beta b or a measured table, with noise and faults.
 
 use crate::random::Random;
 use base::{DeviceId, InstanceId, Instant, LatencyEntry, LatencyTable, ModelId};
@@ -29,6 +29,9 @@ pub struct RunnerModel {
     pub alpha: Duration,
     /// Cost of a member.
     pub beta: Duration,
+    /// Measured L(b) instead of alpha and beta: batch sizes with their times, read between two of
+    /// them by straight line, beyond the last in proportion. Empty = alpha and beta.
+    pub profile: Vec<(u32, Duration)>,
     /// Largest batch of the engine.
     pub batch_max: u32,
     /// The model's deadline.
@@ -56,6 +59,7 @@ impl Default for RunnerModel {
             gpu: true,
             alpha: Duration::from_micros(2300),
             beta: Duration::from_micros(810),
+            profile: Vec::new(),
             batch_max: 64,
             deadline: Duration::from_millis(100),
             copy: Duration::from_micros(300),
@@ -79,7 +83,13 @@ impl RunnerModel {
 
     /// L(b) without noise.
     pub fn latency(&self, batch: u32) -> Duration {
-        self.alpha + self.beta * batch
+        self.measurement().p50(batch).unwrap_or(self.alpha + self.beta * batch)
+    }
+
+    /// The profile as a table, empty without one.
+    fn measurement(&self) -> LatencyTable {
+        let entry = |&(batch, p50)| LatencyEntry { batch, p50, p99: p50 };
+        LatencyTable::new(self.profile.iter().map(entry))
     }
 
     /// The table that an undisturbed measurement gives: p99 with the noise's 2.33 deviations.

@@ -1,10 +1,14 @@
 //! The event loop of virtual time.
 
+mod devices;
+
 use crate::camera::{CameraModel, SimCamera};
 use crate::checker::Checker;
+use crate::policy::{Frames, Policy, Privileges};
 use crate::random::Random;
 use crate::runner::{Fault, RunnerModel};
-use base::{CameraId, DeviceId, FrameDetections, InstanceId, Instant, Newest, StageTimes};
+use base::{CameraId, DeviceId, InstanceId, Instant, ModelId, Newest};
+use devices::{Device, Job};
 use scheduler::trace::Encoder;
 use scheduler::{
     BatchId, Binding, CameraKey, Config, Desired, FrameIndex, Input, Output, RunnerKey, Scheduler,
@@ -16,7 +20,7 @@ use std::time::Duration;
 
 /// One way over a socket, encoding and decoding included (chosen: the order of what the product's
 /// socket benchmark gives).
-const WIRE: Duration = Duration::from_micros(50);
+pub(crate) const WIRE: Duration = Duration::from_micros(50);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -26,6 +30,13 @@ enum Event {
     Crash(usize),
     /// The connection that the scheduler closed is down.
     Closed(RunnerKey),
+    /// The subscriptions change; the number finds them.
+    Subscribe(u64),
+    /// A batch begins on a shared device; the number finds it.
+    Begin(u64),
+    /// A batch on a shared device ends, unless another began or ended since: the second number
+    /// tells.
+    Share(usize, u64),
 }
 
 struct Connection {
@@ -46,33 +57,54 @@ pub struct Delivered {
     pub age: Duration,
 }
 
-/// Cameras, runners and the scheduler between them.
-pub struct World {
-    /// The production core.
-    pub scheduler: Scheduler,
+/// One batch on a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Execution {
+    /// It had the device from here on.
+    pub start: Instant,
+    /// To here.
+    pub end: Instant,
+    /// The device.
+    pub device: DeviceId,
+    /// The model.
+    pub model: ModelId,
+    /// Members.
+    pub batch: u32,
+}
+
+/// Cameras, runners and the policy between them.
+pub struct World<P: Policy = Scheduler> {
+    /// The policy, usually the production core.
+    pub scheduler: P,
     /// Watches it.
     pub checker: Checker,
-    /// Every delivered result, in order.
+    /// Every delivered result, in order. A long run may take them out from time to time.
     pub delivered: Vec<Delivered>,
     /// Device time per runner model.
     pub busy: Vec<Duration>,
     /// Batches per runner model.
     pub batches: Vec<u64>,
+    /// Every execution, those of one device in order, once [`World::keep_executions`] was called.
+    pub executions: Option<Vec<Execution>>,
     now: Instant,
     seed: u64,
+    privileges: Privileges,
     cameras: Cameras,
     desired: Vec<SubscriptionSpec>,
     revision: u64,
     runners: Vec<RunnerModel>,
     randoms: Vec<Random>,
+    devices: Vec<Device>,
+    /// Per runner model its place in `devices`.
+    device_of: Vec<usize>,
     connections: BTreeMap<RunnerKey, Connection>,
     next_connection: u64,
     next_instance: u64,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     messages: BTreeMap<u64, Input>,
+    changes: BTreeMap<u64, Vec<SubscriptionSpec>>,
+    beginning: BTreeMap<u64, Job>,
     next_event: u64,
-    /// Tokens out: who, on which device, until when at most.
-    tokens: Vec<(RunnerKey, DeviceId, Instant)>,
     capacity: Config,
     trace: Option<Trace>,
 }
@@ -83,7 +115,7 @@ struct Trace {
     bytes: Vec<u8>,
 }
 
-/// The cameras as the core sees them, with every answer recorded when a trace is wanted.
+/// The cameras as the policy sees them, with every answer recorded when a trace is wanted.
 struct Index<'a> {
     cameras: &'a mut Cameras,
     trace: &'a mut Option<Trace>,
@@ -99,51 +131,85 @@ impl FrameIndex for Index<'_> {
     }
 }
 
+impl Frames for Index<'_> {
+    fn next_publication(&mut self, camera: CameraKey) -> Instant {
+        let now = self.cameras.now;
+        self.cameras.of(camera).map_or(Instant::FAR, |c| c.next_publication(now))
+    }
+}
+
+#[derive(Default)]
 struct Cameras {
-    ids: Vec<CameraId>,
-    models: BTreeMap<CameraId, SimCamera>,
-    by_key: Vec<CameraId>,
+    numbers: BTreeMap<CameraId, usize>,
+    models: Vec<SimCamera>,
+    /// Per key of the policy its place in `models`.
+    by_key: Vec<Option<usize>>,
     now: Instant,
 }
 
 impl Cameras {
+    fn of(&mut self, camera: CameraKey) -> Option<&mut SimCamera> {
+        let number = (*self.by_key.get(camera.0 as usize)?)?;
+        self.models.get_mut(number)
+    }
+
     fn newest(&mut self, camera: CameraKey) -> Newest {
-        let id = &self.by_key[camera.0 as usize];
-        match self.models.get_mut(id) {
-            Some(model) => model.newest(self.now),
-            None => Newest::Absent(base::Absent::NoRing),
+        let now = self.now;
+        self.of(camera).map_or(Newest::Absent(base::Absent::NoRing), |c| c.newest(now))
+    }
+}
+
+impl World<Scheduler> {
+    /// An empty world around the production core.
+    pub fn new(config: Config, seed: u64) -> World {
+        World::with(Scheduler::new(config.clone()), config, seed)
+    }
+
+    /// A subscription with the usual values.
+    pub fn subscription(camera: &str, model: &str, max_fps: Option<f64>) -> SubscriptionSpec {
+        SubscriptionSpec {
+            id: format!("{camera}/{model}"),
+            camera: camera.parse().expect("camera ids of a workload are valid"),
+            model: model.parse().expect("model ids of a workload are valid"),
+            parent: None,
+            max_fps,
+            weight: 1.0,
+            deadline: None,
+            parameters: 0,
+            enabled: true,
         }
     }
 }
 
-impl World {
-    /// An empty world.
-    pub fn new(config: Config, seed: u64) -> World {
+impl<P: Policy> World<P> {
+    /// An empty world around any policy.
+    pub fn with(mut policy: P, config: Config, seed: u64) -> World<P> {
+        policy.start(&config);
         World {
-            scheduler: Scheduler::new(config.clone()),
+            privileges: policy.privileges(),
+            scheduler: policy,
             checker: Checker::default(),
             delivered: Vec::new(),
             busy: Vec::new(),
             batches: Vec::new(),
+            executions: None,
             now: Instant::ZERO,
             seed,
-            cameras: Cameras {
-                ids: Vec::new(),
-                models: BTreeMap::new(),
-                by_key: Vec::new(),
-                now: Instant::ZERO,
-            },
+            cameras: Cameras::default(),
             desired: Vec::new(),
             revision: 0,
             runners: Vec::new(),
             randoms: Vec::new(),
+            devices: Vec::new(),
+            device_of: Vec::new(),
             connections: BTreeMap::new(),
             next_connection: 1,
             next_instance: 1,
             events: BinaryHeap::new(),
             messages: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            beginning: BTreeMap::new(),
             next_event: 0,
-            tokens: Vec::new(),
             capacity: config,
             trace: None,
         }
@@ -162,6 +228,11 @@ impl World {
         self.trace.as_ref().map_or(&[], |t| &t.bytes)
     }
 
+    /// Keeps every execution from now on, for a timeline.
+    pub fn keep_executions(&mut self) {
+        self.executions.get_or_insert_with(Vec::new);
+    }
+
     fn handle(&mut self, input: Input) {
         if let Some(trace) = &mut self.trace {
             trace.bytes.extend_from_slice(trace.encoder.handle(self.now, &input));
@@ -177,19 +248,21 @@ impl World {
     /// Adds a camera.
     pub fn camera(&mut self, id: &str, model: CameraModel) {
         let id: CameraId = id.parse().expect("camera ids of a workload are valid");
-        let random = Random::new(self.seed, 1_000_000 + self.cameras.ids.len() as u64);
-        self.cameras.ids.push(id.clone());
-        self.cameras.models.insert(id, SimCamera::new(model, random));
+        let number = self.cameras.models.len();
+        let random = Random::new(self.seed, 1_000_000 + number as u64);
+        self.cameras.models.push(SimCamera::new(model, random));
+        self.cameras.numbers.insert(id, number);
     }
 
     /// Frames that a camera published until now.
     pub fn published(&mut self, id: &str) -> u64 {
         let now = self.now;
         let id: CameraId = id.parse().expect("camera ids of a workload are valid");
-        self.cameras.models.get_mut(&id).map_or(0, |c| c.published(now))
+        let number = self.cameras.numbers.get(&id);
+        number.map_or(0, |n| self.cameras.models[*n].published(now))
     }
 
-    /// Adds a runner that connects at `at`.
+    /// Adds a runner that connects at `at`. A model may have a runner on each of several devices.
     pub fn runner(&mut self, at: Instant, model: RunnerModel) -> usize {
         let number = self.runners.len();
         for fault in &model.faults {
@@ -199,6 +272,12 @@ impl World {
                     self.event(*at + *back, Event::Connect(number));
                 }
             }
+        }
+        let device = self.devices.iter().position(|d| d.id == model.device);
+        self.device_of.push(device.unwrap_or(self.devices.len()));
+        if device.is_none() {
+            let capacity = self.capacity.capacity_of(&model.device);
+            self.devices.push(Device::new(model.device.clone(), capacity));
         }
         self.runners.push(model);
         self.randoms.push(Random::new(self.seed, 2_000_000 + number as u64));
@@ -210,31 +289,38 @@ impl World {
 
     /// Replaces the subscriptions, now.
     pub fn subscribe(&mut self, subscriptions: Vec<SubscriptionSpec>) {
+        self.change(subscriptions);
+        self.drain();
+    }
+
+    /// Replaces the subscriptions at `at`, as often as wanted: a world with churn.
+    pub fn subscribe_at(&mut self, at: Instant, subscriptions: Vec<SubscriptionSpec>) {
+        let number = self.next_event + 1;
+        self.changes.insert(number, subscriptions);
+        self.event(at, Event::Subscribe(number));
+    }
+
+    fn change(&mut self, subscriptions: Vec<SubscriptionSpec>) {
         self.revision += 1;
-        self.desired = subscriptions.clone();
+        self.checker.desired(self.now, &subscriptions);
+        self.desired.clone_from(&subscriptions);
         let desired = Desired { revision: self.revision, subscriptions };
         self.handle(Input::Desired(desired));
-        self.drain();
+        for (key, id) in self.scheduler.cameras() {
+            let at = key.0 as usize;
+            if at >= self.cameras.by_key.len() {
+                self.cameras.by_key.resize(at + 1, None);
+            }
+            let place = &mut self.cameras.by_key[at];
+            if place.is_none() {
+                *place = self.cameras.numbers.get(id).copied();
+            }
+        }
     }
 
     /// The subscriptions as they were last set.
     pub fn desired(&self) -> &[SubscriptionSpec] {
         &self.desired
-    }
-
-    /// A subscription with the usual values.
-    pub fn subscription(camera: &str, model: &str, max_fps: Option<f64>) -> SubscriptionSpec {
-        SubscriptionSpec {
-            id: format!("{camera}/{model}"),
-            camera: camera.parse().expect("camera ids of a workload are valid"),
-            model: model.parse().expect("model ids of a workload are valid"),
-            parent: None,
-            max_fps,
-            weight: 1.0,
-            deadline: None,
-            parameters: 0,
-            enabled: true,
-        }
     }
 
     fn event(&mut self, at: Instant, event: Event) {
@@ -283,7 +369,7 @@ impl World {
                     // The reply of the two-step path comes after its token went back; a second
                     // token of the runner can't be out, it executes one batch at a time.
                     if frees && !matches!(input, Input::Reply { .. } if self.two_step(key)) {
-                        self.tokens.retain(|(holder, ..)| *holder != key);
+                        self.take_token(key);
                     }
                     self.handle(input);
                 }
@@ -291,12 +377,16 @@ impl World {
             Event::Connect(runner) => {
                 let key = RunnerKey(self.next_connection);
                 self.next_connection += 1;
-                let info = self.runners[runner].info(InstanceId(self.next_instance));
+                let mut info = self.runners[runner].info(InstanceId(self.next_instance));
                 self.next_instance += 1;
                 let connection = Connection { runner, up: true, prepared: BTreeMap::new() };
                 self.connections.insert(key, connection);
+                let measured = self.runners[runner].measured || self.privileges.exact_tables;
+                if measured {
+                    info.latency = self.runners[runner].table();
+                }
                 self.handle(Input::RunnerUp { runner: key, info });
-                if !self.runners[runner].measured {
+                if !measured {
                     let sizes = self.runners[runner].sizes();
                     self.message(now + WIRE, key, Input::ProfileRequest { runner: key, sizes });
                 }
@@ -306,21 +396,32 @@ impl World {
                 let Some((key, connection)) = self.connections.iter_mut().find(up) else { return };
                 connection.up = false;
                 let key = *key;
-                self.tokens.retain(|(holder, ..)| *holder != key);
+                self.take_token(key);
+                self.abandon(key);
                 self.handle(Input::RunnerDown { runner: key });
             }
             Event::Closed(key) => {
                 self.handle(Input::RunnerDown { runner: key });
             }
+            Event::Subscribe(number) => {
+                if let Some(subscriptions) = self.changes.remove(&number) {
+                    self.change(subscriptions);
+                }
+            }
+            Event::Begin(number) => {
+                if let Some(job) = self.beginning.remove(&number) {
+                    self.begin_shared(job);
+                }
+            }
+            Event::Share(device, version) => self.end_shared(device, version),
         }
     }
 
-    /// Polls until the core waits; returns until when.
+    /// Polls until the policy waits; returns until when.
     fn drain(&mut self) -> Instant {
         let now = self.now;
         self.cameras.now = now;
         loop {
-            self.refresh_keys();
             if let Some(trace) = &mut self.trace {
                 trace.bytes.extend_from_slice(trace.encoder.poll(now));
             }
@@ -333,17 +434,17 @@ impl World {
                 Output::Prepare { runner, batch, lease, members } => {
                     let members: Vec<Binding> = members.to_vec();
                     for binding in &members {
-                        let max_fps = self.ceiling(binding);
-                        self.checker.bound(now, binding, max_fps);
+                        let id = || self.scheduler.subscription_id(binding.subscription);
+                        self.checker.bound(now, binding, id);
                     }
                     let count = members.len();
                     if let Some(lease) = lease {
-                        self.token(runner, lease);
+                        self.give_token(runner, lease);
                     }
                     self.prepare(runner, batch, lease.is_some(), count);
                 }
                 Output::Grant { runner, batch, lease } => {
-                    self.token(runner, lease);
+                    self.give_token(runner, lease);
                     self.grant(runner, batch);
                 }
                 Output::Revoke { runner, batch } => {
@@ -352,14 +453,15 @@ impl World {
                     }
                 }
                 Output::ProfileGrant { runner, batch_size, lease } => {
-                    self.token(runner, lease);
+                    self.give_token(runner, lease);
                     self.profile(runner, batch_size, lease);
                 }
                 Output::Close { runner, .. } => {
                     if let Some(c) = self.connections.get_mut(&runner) {
                         c.up = false;
                     }
-                    self.tokens.retain(|(holder, ..)| *holder != runner);
+                    self.take_token(runner);
+                    self.abandon(runner);
                     self.event(now, Event::Closed(runner));
                 }
                 Output::Result { binding, received, stages, .. } => {
@@ -372,121 +474,6 @@ impl World {
                 }
                 Output::Wait { until, .. } => return until,
             }
-        }
-    }
-
-    fn refresh_keys(&mut self) {
-        let known = self.cameras.by_key.len();
-        for (key, id) in self.scheduler.cameras() {
-            let at = key.0 as usize;
-            if at >= known {
-                self.cameras.by_key.resize(at + 1, id.clone());
-                self.cameras.by_key[at] = id.clone();
-            }
-        }
-    }
-
-    fn ceiling(&self, binding: &Binding) -> Option<f64> {
-        let id = self.scheduler.subscription_id(binding.subscription)?;
-        self.desired.iter().find(|s| s.id == id)?.max_fps
-    }
-
-    /// A token goes out: never more than the device's capacity at a time.
-    fn token(&mut self, key: RunnerKey, lease: Duration) {
-        let now = self.now;
-        let device = self.runners[self.connections[&key].runner].device.clone();
-        self.tokens.retain(|(.., until)| *until > now);
-        self.tokens.push((key, device.clone(), now + lease));
-        let out = self.tokens.iter().filter(|(_, d, _)| *d == device).count();
-        let capacity = self.capacity.capacity_of(&device) as usize;
-        if out > capacity {
-            let detail = format!("{out} tokens of {device} are out, capacity is {capacity}");
-            self.checker.broken("one token per unit of capacity", now, detail);
-        }
-    }
-
-    fn two_step(&self, key: RunnerKey) -> bool {
-        self.connections.get(&key).is_some_and(|c| self.runners[c.runner].gpu)
-    }
-
-    fn prepare(&mut self, key: RunnerKey, batch: BatchId, token: bool, members: usize) {
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let runner = connection.runner;
-        let received = now + WIRE;
-        let copied = received + self.runners[runner].copy;
-        if token {
-            let light = !self.runners[runner].gpu;
-            self.execute(key, batch, members, (received, copied), copied, light);
-        } else {
-            connection.prepared.insert(batch, (members, received, copied));
-            if !self.runners[runner].hung(now) {
-                self.message(copied + WIRE, key, Input::Prepared { runner: key, batch });
-            }
-        }
-    }
-
-    fn grant(&mut self, key: RunnerKey, batch: BatchId) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let Some((members, received, copied)) = connection.prepared.remove(&batch) else {
-            let detail = format!("{batch:?} of {key:?}");
-            return self.checker.broken("a grant names a prepared batch", self.now, detail);
-        };
-        let begin = copied.max(self.now + WIRE);
-        self.execute(key, batch, members, (received, copied), begin, false);
-    }
-
-    fn execute(
-        &mut self,
-        key: RunnerKey,
-        batch: BatchId,
-        members: usize,
-        (received, copied): (Instant, Instant),
-        begin: Instant,
-        light: bool,
-    ) {
-        let runner = self.connections[&key].runner;
-        let model = &self.runners[runner];
-        let random = &mut self.randoms[runner];
-        let Some(length) = model.execution(self.now, members as u32, random) else { return };
-        let executed = begin + length;
-        let postprocessed = executed + model.postprocess;
-        self.busy[runner] += length;
-        self.batches[runner] += 1;
-        let times = StageTimes {
-            received,
-            copied,
-            granted: begin,
-            preprocessed: begin,
-            executed,
-            postprocessed,
-        };
-        if !light {
-            let input = Input::Executed { runner: key, batch, granted: begin, executed };
-            self.message(executed + WIRE, key, input);
-        }
-        let outcomes = vec![Ok(FrameDetections::default()); members];
-        let input = Input::Reply { runner: key, batch, times, outcomes };
-        self.message(postprocessed + WIRE, key, input);
-    }
-
-    /// A runner measures until it has nine runs or 60 % of the lease is used, as the product's.
-    fn profile(&mut self, key: RunnerKey, batch_size: u32, lease: Duration) {
-        let runner = self.connections[&key].runner;
-        let Some(length) =
-            self.runners[runner].execution(self.now, batch_size, &mut self.randoms[runner])
-        else {
-            return;
-        };
-        let fit = lease.as_secs_f64() * 0.6 / length.as_secs_f64();
-        let runs = (fit as u32).clamp(1, 9);
-        let samples = vec![length; runs as usize];
-        let done = self.now + WIRE * 2 + length * runs;
-        let input = Input::ProfileDone { runner: key, batch_size, samples };
-        self.message(done, key, input);
-        if batch_size == self.runners[runner].batch_max {
-            let table = self.runners[runner].table();
-            self.message(done + WIRE, key, Input::Table { runner: key, table });
         }
     }
 }
