@@ -5,7 +5,7 @@
 //! just before a launch waits least. Who is taken at one launch is a cohort.
 
 /// A cohort may be larger than the mean by this (study: 1.15).
-const CROWD: f64 = 1.15;
+const CROWD: f64 = 1.0;
 
 /// A subscription to place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn assign(steered: &[Steered], offsets: &[u64], period: u64) -> Vec<u32> {
         let Some(launch) = s.launch.filter(|l| (*l as usize) < cohorts) else { continue };
         let best = order[best_of(s)].1;
         let wait = s.wait(offsets[launch as usize], period);
-        if wait <= s.wait(offsets[best as usize], period) + s.frame_period / 4
+        if wait <= s.wait(offsets[best as usize], period) + s.frame_period / cohorts as u64
             && crowd[launch as usize] < most
         {
             crowd[launch as usize] += 1;

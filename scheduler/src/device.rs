@@ -35,6 +35,8 @@ pub(crate) struct Device {
     pub dirty: bool,
     /// When it is stepped without that.
     pub next_at: Instant,
+    /// Until when its first held launch waits, as of its last step.
+    pub held_until: Instant,
     /// When the first lease or hang limit on it passes.
     pub bound_at: Instant,
     /// Wanted device time per second, as the planner sees it.

@@ -41,7 +41,6 @@ struct Candidate {
     ix: RunnerIx,
     demoted: bool,
     due: Instant,
-    on_time: bool,
     start: u64,
     tag: u64,
     subscription: SubscriptionKey,
@@ -228,55 +227,55 @@ impl Scheduler {
         let virtual_now = self.devices[device.0].virtual_now;
         let measure_next = !self.devices[device.0].profiled_last;
         let overloaded = self.devices[device.0].overloaded;
+        let steered = !overloaded && self.steers(device);
         let mut first: Option<Candidate> = None;
-        let mut steered = false;
+        self.devices[device.0].held_until = Instant::FAR;
         for i in 0..self.devices[device.0].runners.len() {
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
             let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
-            steered |= self.models[model.0].cohorts.is_some();
             if !r.accepts(with_token, measure_next) {
                 continue;
             }
             self.collect(model, index);
             let Some((tag, subscription)) = self.foremost(model) else { continue };
-            if demoted && !self.may_spend(ix) {
-                continue;
-            }
             let m = &self.models[model.0];
             let start = tag.max(virtual_now);
-            let candidate = Candidate {
-                ix,
-                demoted,
-                due: m.due,
-                on_time: m.on_time,
-                start,
-                tag,
-                subscription,
-            };
-            let rank = |c: &Candidate| {
-                if overloaded {
-                    (c.demoted, c.start, c.tag, c.subscription.0, c.ix)
-                } else {
-                    (c.demoted, c.due.0, c.tag, c.subscription.0, c.ix)
+            let (due, on_time) = (m.due, m.on_time);
+            let candidate = Candidate { ix, demoted, due, start, tag, subscription };
+            if demoted || (steered && !on_time) {
+                let until = self.held_until(device, &candidate);
+                if until > self.now {
+                    let held = &mut self.devices[device.0].held_until;
+                    *held = (*held).min(until);
+                    continue;
                 }
+            }
+            let rank = |c: &Candidate| {
+                let order = if overloaded { c.start } else { c.due.0 };
+                (c.demoted, order, c.tag, c.subscription, c.ix)
             };
             if first.as_ref().is_none_or(|f| rank(&candidate) < rank(f)) {
                 first = Some(candidate);
             }
         }
-        let first = first?;
-        let held = first.demoted || (steered && !overloaded && !first.on_time);
-        if held && self.held_until(device, &first) > self.now {
-            return None;
-        }
-        Some(first)
+        first
+    }
+
+    /// Whether a timetable is kept on a device.
+    fn steers(&self, device: DeviceIx) -> bool {
+        let of = |ix: &RunnerIx| self.runner(*ix).map(|r| r.model);
+        let mut models = self.devices[device.0].runners.iter().filter_map(of);
+        models.any(|m| self.models[m.0].cohorts.is_some())
     }
 
     /// Until when a launch of frames that missed their own launch waits for the timetable: it must
     /// not occupy the device when the next cohort is due, for at most one interval. A demoted
     /// runner waits for a gap between the others in the same way.
     fn held_until(&mut self, device: DeviceIx, candidate: &Candidate) -> Instant {
+        if candidate.demoted && !self.may_spend(candidate.ix) {
+            return self.runner(candidate.ix).map_or(Instant::FAR, |r| r.in_budget_at());
+        }
         let Some(r) = self.runner(candidate.ix) else { return self.now };
         let patience = if candidate.demoted {
             GAP_PATIENCE
@@ -525,31 +524,11 @@ impl Scheduler {
             if !r.accepts(free, measure_next) {
                 continue;
             }
-            let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
+            let model = r.model;
             at = at.min(self.awaited(model));
-            if self.models[model.0].ready_count == 0 {
-                continue;
-            }
-            // Ready and yet not launched: out of budget, or held for the timetable.
-            let again = self.runner(ix).map_or(Instant::FAR, |r| r.in_budget_at());
-            if demoted && again > self.now {
-                at = at.min(again);
-            } else if let Some((tag, subscription)) = self.foremost(model) {
-                let m = &self.models[model.0];
-                let candidate = Candidate {
-                    ix,
-                    demoted,
-                    due: m.due,
-                    on_time: m.on_time,
-                    start: tag,
-                    tag,
-                    subscription,
-                };
-                let held = self.held_until(device, &candidate);
-                at = at.min(held.max(Instant(self.now.0 + 1)));
-            }
         }
-        at
+        // Ready and yet not launched.
+        at.min(self.devices[device.0].held_until.max(Instant(self.now.0 + 1)))
     }
 
     /// The earliest moment at which anything can change by itself.

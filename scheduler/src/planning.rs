@@ -25,6 +25,8 @@ const WHOLE: f64 = 0.01;
 const STEERED_SHARE_MIN: f64 = 0.5;
 /// A timetable is kept while intervals and lengths stay within this (chosen).
 const KEEP: f64 = 0.10;
+/// Launches per period beyond this make no frame wait noticeably less (chosen).
+const LAUNCHES_MAX: f64 = 512.0;
 /// How long a way of choosing frames is measured (study: 10 s).
 const MEASURE: Duration = Duration::from_secs(10);
 /// Before that, what changed settles.
@@ -370,14 +372,14 @@ impl Scheduler {
             let batch = (per_period / f64::from(k)).max(1.0);
             frame_period / (2.0 * f64::from(places)) + beta * batch
         };
-        // As many as the plan affords and no more than frames; at most a fifth fewer, for better
-        // places.
-        let afford = (period / interval).min(per_period);
+        // As many as the plan affords; at most a fifth fewer, for better places.
+        let afford = (period / interval).min(LAUNCHES_MAX);
         let most = (afford.floor() as u32).max(1);
         let least = ((afford * 0.8).floor() as u32).max(1);
         let launches = (least..=most).min_by(|a, b| age(*a).total_cmp(&age(*b)))?;
         let batch = per_period / f64::from(launches);
-        let length = (alpha + beta * batch.max(1.0)) * 1e9;
+        // A launch that nobody is taken for occupies nothing.
+        let length = (alpha + beta * batch.max(1.0)) * batch.min(1.0) * 1e9;
         Some((Course { period: m.wanted.period, launches, length: length as u64 }, interval))
     }
 

@@ -207,6 +207,7 @@ impl Scheduler {
             profiled_last: false,
             dirty: true,
             next_at: Instant::FAR,
+            held_until: Instant::FAR,
             bound_at: Instant::FAR,
             load: 0.0,
             overloaded: false,
@@ -239,6 +240,8 @@ impl Scheduler {
                 continue;
             }
             s.state = state;
+            // It is awaited elsewhere from here on.
+            s.awaits = Instant::FAR;
             if state == SubscriptionState::Active {
                 s.begin_serving(self.now);
             } else {

@@ -259,7 +259,7 @@ impl Server {
                 s.spec = spec;
                 continue;
             }
-            let key = SubscriptionKey(self.subscriptions.len() as u32);
+            let key = SubscriptionKey(self.subscriptions.len() as u64);
             let fresh = CameraKey(self.cameras.len() as u32);
             let camera = *self.camera_keys.entry(spec.camera.clone()).or_insert(fresh);
             if camera == fresh {
