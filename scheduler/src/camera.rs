@@ -177,12 +177,12 @@ impl Camera {
         self.period_samples = self.period_samples.min(MEMORY / 4);
     }
 
-    /// The first predicted publication at or after `at` of a frame that is not the newest. Needs a
-    /// known period.
+    /// The first predicted publication at or after `at`, not before that of the newest frame. Needs
+    /// a known period.
     pub fn arrival_from(&self, at: Instant) -> Instant {
         let period = self.period_ns.max(1.0);
         let wanted = at.0.saturating_sub(self.phase.0) as f64 / period;
-        self.phase + Duration::from_nanos((wanted.ceil().max(1.0) * period) as u64)
+        self.phase + Duration::from_nanos((wanted.ceil() * period) as u64)
     }
 
     /// The last predicted publication at or before `at`; it may be that of a frame long ago.
@@ -243,7 +243,9 @@ impl Camera {
         // A frame predicted shortly before the gate may come late enough to pass it: it is awaited
         // too, or it would be noticed a whole period after its publication.
         let doubt = (2.0 * self.deviation_ns + 5e5).min(self.period_ns / 2.0);
-        let arrival = self.arrival_from(gate.back(Duration::from_nanos(doubt as u64)));
+        let after_newest = self.phase + Duration::from_nanos(self.period_ns as u64 / 2);
+        let from = gate.back(Duration::from_nanos(doubt as u64)).max(after_newest);
+        let arrival = self.arrival_from(from);
         let late = Duration::from_nanos(self.deviation_ns as u64).min(slack);
         let first = (arrival + late).max(gate);
         if first > now {

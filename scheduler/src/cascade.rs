@@ -84,8 +84,7 @@ impl Scheduler {
             if held == 0 {
                 continue;
             }
-            let crops =
-                Crops { stamp: *stamp, parent: sequence, regions, count: held, next: 0 };
+            let crops = Crops { stamp: *stamp, parent: sequence, regions, count: held, next: 0 };
             match &mut s.crops {
                 Some(place) => **place = crops,
                 None => s.crops = Some(Box::new(crops)),

@@ -14,6 +14,8 @@ pub struct Steered {
     pub arrival: u64,
     /// Its camera's frame period, nanoseconds.
     pub frame_period: u64,
+    /// How far the expectation may be off, nanoseconds.
+    pub doubt: u64,
     /// The launch it is taken at now.
     pub launch: Option<u32>,
 }
@@ -49,9 +51,8 @@ pub fn assign(steered: &[Steered], offsets: &[u64], period: u64) -> Vec<u32> {
         let Some(launch) = s.launch.filter(|l| (*l as usize) < cohorts) else { continue };
         let best = order[best_of(s)].1;
         let wait = s.wait(offsets[launch as usize], period);
-        if wait <= s.wait(offsets[best as usize], period) + s.frame_period / cohorts as u64
-            && crowd[launch as usize] < most
-        {
+        let slack = s.frame_period / cohorts as u64 + s.doubt;
+        if wait <= s.wait(offsets[best as usize], period) + slack && crowd[launch as usize] < most {
             crowd[launch as usize] += 1;
             placed[i] = launch;
         }
@@ -96,6 +97,7 @@ mod tests {
             .map(|i| Steered {
                 arrival: i * 7_919_777 % (40 * MS),
                 frame_period: 40 * MS,
+                doubt: 0,
                 launch: None,
             })
             .collect();
@@ -130,6 +132,7 @@ mod tests {
             .map(|i| Steered {
                 arrival: i * 7_919_777 % (40 * MS),
                 frame_period: 40 * MS,
+                doubt: 0,
                 launch: None,
             })
             .collect();

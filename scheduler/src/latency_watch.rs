@@ -3,8 +3,10 @@
 use base::LatencyTable;
 use std::time::Duration;
 
-/// Executions whose median corrects a batch size (chosen: settles in a second at 15 launches/s).
-const MEDIAN_OF: usize = 15;
+/// Executions whose median corrects a batch size (chosen: with noise of 5 % it is 1 % off).
+const MEDIAN_OF: usize = 31;
+/// Fewer than these have no median worth using (chosen).
+const MEDIAN_MIN: usize = 5;
 /// Executions whose largest bounds the next one (Clockwork takes 10; 1 % outliers need 100).
 const LARGEST_OF: usize = 128;
 /// Corrections smaller than this are noise and change nothing.
@@ -41,7 +43,7 @@ impl Class {
         self.samples[self.count as usize % MEDIAN_OF] = ratio;
         self.count = self.count.saturating_add(1);
         let filled = (self.count as usize).min(MEDIAN_OF);
-        if filled < MEDIAN_OF / 3 {
+        if filled < MEDIAN_MIN {
             return;
         }
         let mut sorted = self.samples;
@@ -53,7 +55,7 @@ impl Class {
     }
 
     fn known(&self) -> bool {
-        self.count as usize >= MEDIAN_OF / 3
+        self.count as usize >= MEDIAN_MIN
     }
 }
 
@@ -122,9 +124,10 @@ impl LatencyWatch {
     }
 
     /// `L(b) = alpha + beta b` fitted to the present medians, seconds: least squares relative to
-    /// the size of each value, both at least 0.
+    /// the size of each value, both at least 0. One factor corrects both: sizes apart would tilt the
+    /// line with their noise.
     pub fn line(&self) -> Option<(f64, f64)> {
-        self.fit(|e| self.factor(e.batch))
+        self.fit(|_| self.all.factor)
     }
 
     /// The same for the table as it was announced.
@@ -134,8 +137,7 @@ impl LatencyWatch {
 
     fn fit(&self, factor: impl Fn(&base::LatencyEntry) -> f64) -> Option<(f64, f64)> {
         let entries = self.announced.entries();
-        let point =
-            |e: &base::LatencyEntry| (f64::from(e.batch), e.p50.as_secs_f64() * factor(e));
+        let point = |e: &base::LatencyEntry| (f64::from(e.batch), e.p50.as_secs_f64() * factor(e));
         if let [only] = entries {
             let (b, l) = point(only);
             return Some((0.0, l / b));
@@ -192,7 +194,7 @@ mod tests {
         watch.record(8, Duration::from_micros(16_800));
         assert!((ms(watch.p50(8)) - 8.4).abs() < 1e-9, "{:?}", watch.p50(8));
         assert!((ms(watch.p99(8)) - 16.8).abs() < 1e-3, "{:?}", watch.p99(8));
-        for _ in 0..15 {
+        for _ in 0..31 {
             watch.record(8, Duration::from_micros(25_200));
         }
         assert!((ms(watch.p50(8)) - 25.2).abs() < 0.01);

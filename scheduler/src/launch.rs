@@ -537,11 +537,7 @@ impl Scheduler {
         for device in (0..self.devices.len()).map(DeviceIx) {
             let d = &self.devices[device.0];
             if d.next_at < until.0 {
-                let reason = if d.free() {
-                    WaitReason::Frames
-                } else {
-                    WaitReason::PrepareAhead
-                };
+                let reason = if d.free() { WaitReason::Frames } else { WaitReason::PrepareAhead };
                 until = (d.next_at, reason);
             }
             if self.devices[device.0].bound_at < until.0 {
@@ -581,4 +577,3 @@ impl Scheduler {
         first
     }
 }
-

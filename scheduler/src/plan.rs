@@ -11,6 +11,17 @@
 /// Costs below this are taken for this (chosen: a batch without any fixed cost has no best size).
 const ALPHA_MIN: f64 = 1e-6;
 
+/// Another number of launches must make frames younger by this (chosen: a change costs every
+/// subscription a frame).
+const CLEARLY: f64 = 0.9;
+/// Share of the device by which launches may exceed the plan before they are changed (chosen: what
+/// a plan is off by while it learns).
+const OVERDRAFT: f64 = 0.008;
+/// The usable share that leaves nothing for what executions differ by.
+const FULL: f64 = 0.99;
+/// Launches per period beyond this make no frame wait noticeably less (chosen).
+const LAUNCHES_MAX: u32 = 512;
+
 /// What one model asks of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Demand {
@@ -115,6 +126,111 @@ pub fn divide(demands: &[Demand], usable: f64) -> (Vec<Share>, f64) {
     }
 }
 
+/// A model whose frames are taken in cohorts, for [`launches`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cyclic {
+    /// Seconds after which its launches repeat.
+    pub period: f64,
+    /// Frames that a camera gives in a period.
+    pub frames: u32,
+    /// What it asks for.
+    pub demand: Demand,
+    /// The largest batch that can be answered in time.
+    pub batch_max: u32,
+    /// Launches per period so far.
+    pub current: Option<u32>,
+}
+
+impl Cyclic {
+    /// Mean wait and execution of a frame with `launches` per period, without the fixed cost.
+    fn age(&self, launches: u32) -> f64 {
+        let places = crate::cohort::places(launches, self.frames);
+        let batch = (self.demand.rate * self.period / f64::from(launches)).max(1.0);
+        let frame_period = self.period / f64::from(self.frames);
+        frame_period / (2.0 * f64::from(places)) + self.demand.beta * batch
+    }
+
+    /// Device time per second that its launches stand for in the timetable, also those that nobody
+    /// is taken for.
+    fn reserved(&self, launches: u32) -> f64 {
+        let batch = (self.demand.rate * self.period / f64::from(launches)).max(1.0);
+        let length = self.demand.alpha.max(ALPHA_MIN) + self.demand.beta * batch;
+        f64::from(launches) * length / self.period
+    }
+
+    /// Variance of its executions, seconds squared per second: cohorts differ by one member.
+    fn variance(&self, launches: u32) -> f64 {
+        let mean = self.demand.rate * self.period / f64::from(launches);
+        let part = mean.fract().max(0.5);
+        f64::from(launches) * self.demand.beta.powi(2) * part * (1.0 - part).max(0.25) / self.period
+    }
+
+    /// Launches that the largest batch demands.
+    fn least(&self) -> u32 {
+        let frames = self.demand.rate * self.period;
+        ((frames / f64::from(self.batch_max.max(1))).ceil() as u32).clamp(1, LAUNCHES_MAX)
+    }
+
+    /// The next number of launches that makes frames younger.
+    fn better(&self, launches: u32) -> Option<u32> {
+        let now = self.age(launches);
+        let reach = launches + launches / 2 + self.frames + 2;
+        (launches + 1..=reach.min(LAUNCHES_MAX)).find(|k| self.age(*k) < now)
+    }
+}
+
+/// Launches per period of each model: the square-root rule in whole numbers. Beginning with the
+/// fewest that the largest batches allow, device time (`spare`, per second) goes to whichever model makes frames younger by the most per time. What is launched so far
+/// stays while it is possible and not clearly worse.
+pub fn launches(models: &[Cyclic], spare: f64) -> Vec<u32> {
+    let chosen = best_launches(models, spare);
+    let Some(current) = models.iter().map(|m| m.current).collect::<Option<Vec<u32>>>() else {
+        return chosen;
+    };
+    let age =
+        |ks: &[u32]| -> f64 { models.iter().zip(ks).map(|(m, k)| m.demand.rate * m.age(*k)).sum() };
+    let reserved: f64 = models.iter().zip(&current).map(|(m, k)| m.reserved(*k)).sum();
+    let possible = models.iter().zip(&current).all(|(m, k)| *k + *k / 20 >= m.least());
+    let worth = age(&chosen) < CLEARLY * age(&current);
+    if possible && reserved <= spare + OVERDRAFT && !worth { current } else { chosen }
+}
+
+fn best_launches(models: &[Cyclic], spare: f64) -> Vec<u32> {
+    let mut chosen: Vec<u32> = models.iter().map(Cyclic::least).collect();
+    let mut left = spare - models.iter().zip(&chosen).map(|(m, k)| m.reserved(*k)).sum::<f64>();
+    let all: f64 = models.iter().map(|m| m.demand.rate).sum();
+    let mut variance: f64 = models.iter().zip(&chosen).map(|(m, k)| m.variance(*k)).sum();
+    let step = |m: &Cyclic, k: u32| {
+        let next = m.better(k)?;
+        let cost = (m.reserved(next) - m.reserved(k)).max(1e-12);
+        Some((m.demand.rate * (m.age(k) - m.age(next)), next, cost))
+    };
+    let mut steps: Vec<_> = models.iter().zip(&chosen).map(|(m, k)| step(m, *k)).collect();
+    loop {
+        // Less slack makes all frames wait longer for each other (Pollaczek-Khinchine).
+        let queue =
+            |variance: f64, left: f64| all * variance / (2.0 * (left + 1.0 - FULL).max(1e-3));
+        let now = queue(variance, left);
+        let affordable = steps.iter().enumerate().filter_map(|(i, s)| {
+            let (gain, next, cost) = (*s)?;
+            let later = queue(variance, left - cost);
+            (cost <= left && gain > later - now).then_some((
+                (gain - (later - now)) / cost,
+                i,
+                next,
+                cost,
+            ))
+        });
+        let Some((_, i, next, cost)) = affordable.max_by(|a, b| a.0.total_cmp(&b.0)) else {
+            return chosen;
+        };
+        variance += models[i].variance(next) - models[i].variance(chosen[i]);
+        chosen[i] = next;
+        left -= cost;
+        steps[i] = step(&models[i], next);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,11 +265,8 @@ mod tests {
             Demand { alpha: 1.63e-3, beta: 0.30e-3, steered: false, ..t4(80.0) },
         ];
         let (shares, _) = divide(&models, 0.95);
-        let busy: f64 = models
-            .iter()
-            .zip(&shares)
-            .map(|(d, s)| d.alpha / s.interval + d.rate * d.beta)
-            .sum();
+        let busy: f64 =
+            models.iter().zip(&shares).map(|(d, s)| d.alpha / s.interval + d.rate * d.beta).sum();
         assert!((busy - 0.95).abs() < 1e-9, "all that may be used is used: {busy}");
         let age = |intervals: [f64; 3]| -> f64 {
             models
@@ -194,5 +307,32 @@ mod tests {
         assert!(shares[0].batch <= 1.0, "{shares:?}");
         let (shares, load) = divide(&[Demand { rate: 0.0, ..cpu }], 0.95);
         assert_eq!((shares[0].batch_max, load), (1, 0.0));
+    }
+
+    #[test]
+    fn whole_launches_follow_the_rule_and_avoid_common_divisors() {
+        let cyclic = |demand: Demand, batch_max| Cyclic {
+            period: 0.2,
+            frames: 5,
+            demand,
+            batch_max,
+            current: None,
+        };
+        let spare = 0.99;
+        let k = launches(&[cyclic(t4(190.0), 64)], spare)[0];
+        let k0 = k;
+        assert!((17..=19).contains(&k), "{k}: one every 10.4 ms");
+        // Batches of at most 12 need more than 10 launches, and 10 would waste the places.
+        let small = Demand { alpha: 0.6e-3, beta: 0.4e-3, rate: 605.0, ..t4(121.0) };
+        let k = launches(&[cyclic(small, 12)], 0.277)[0];
+        assert_eq!(k, 11);
+        // Without room it is the least.
+        assert_eq!(launches(&[cyclic(t4(190.0), 64)], 0.0), [3]);
+        // What runs is kept while it does.
+        let running = |k| Cyclic { current: Some(k), ..cyclic(t4(190.0), 64) };
+        assert_eq!(launches(&[running(17)], spare), [17]);
+        assert_eq!(launches(&[running(12)], spare), [k0]);
+        // Few frames: a launch wherever one lands.
+        assert!(launches(&[cyclic(t4(3.0), 64)], 0.9)[0] > 40);
     }
 }

@@ -6,8 +6,8 @@
 use crate::cohort::{self, Steered};
 use crate::device::{DeviceIx, ModelIx};
 use crate::machine::Scheduler;
-use crate::plan::{Demand, divide};
-use crate::runner::RunnerState;
+use crate::plan::{Cyclic, Demand, divide};
+use crate::runner::{RunnerIx, RunnerState};
 use crate::subscription::SubscriptionState;
 use crate::timetable::{self, Course};
 use crate::{Steering, SubscriptionKey};
@@ -25,8 +25,9 @@ const WHOLE: f64 = 0.01;
 const STEERED_SHARE_MIN: f64 = 0.5;
 /// A timetable is kept while intervals and lengths stay within this (chosen).
 const KEEP: f64 = 0.10;
-/// Launches per period beyond this make no frame wait noticeably less (chosen).
-const LAUNCHES_MAX: f64 = 512.0;
+/// Plans in a row that must differ before the timetable is changed: a change costs every
+/// subscription a frame (chosen).
+const MISFITS: u32 = 3;
 /// How long a way of choosing frames is measured (study: 10 s).
 const MEASURE: Duration = Duration::from_secs(10);
 /// Before that, what changed settles.
@@ -68,6 +69,10 @@ pub(crate) struct Cohorts {
     sorted: Vec<u64>,
     /// The interval of the plan that the course follows, seconds.
     interval: f64,
+    /// Plans in a row that it does not follow.
+    misfits: u32,
+    /// Its launches stand as long as their cohorts need.
+    fitted: Fitted,
 }
 
 impl Cohorts {
@@ -89,6 +94,17 @@ impl Cohorts {
             None => Instant(turn + period + self.sorted.first().copied().unwrap_or(0)),
         }
     }
+}
+
+/// How far a timetable knows its cohorts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fitted {
+    /// Made for equal launches; nobody is taken for them yet.
+    New,
+    /// Cohorts were formed around it.
+    Formed,
+    /// Made again for these cohorts.
+    Done,
 }
 
 /// Whether steering helps a model: measured, not assumed.
@@ -203,11 +219,12 @@ impl Scheduler {
         self.models[model.0].trial.conclude(self.now);
         match self.course(model) {
             Some((course, interval)) => {
-                let kept = self.models[model.0].cohorts.as_ref().is_some_and(|c| {
+                let kept = self.models[model.0].cohorts.as_mut().is_some_and(|c| {
                     let near = |a: f64, b: f64| (a - b).abs() <= KEEP * b;
-                    c.course.period == course.period
-                        && near(interval, c.interval)
-                        && near(course.length as f64, c.course.length as f64)
+                    let fits = near(interval, c.interval)
+                        && near(course.length as f64, c.course.length as f64);
+                    c.misfits = if fits { 0 } else { c.misfits + 1 };
+                    c.course.period == course.period && c.misfits < MISFITS
                 });
                 if !kept {
                     let cohorts = Cohorts {
@@ -215,6 +232,8 @@ impl Scheduler {
                         commits: Vec::new(),
                         sorted: Vec::new(),
                         interval,
+                        misfits: 0,
+                        fitted: Fitted::New,
                     };
                     self.models[model.0].cohorts = Some(cohorts);
                     self.arrange(self.models[model.0].devices[0]);
@@ -320,14 +339,14 @@ impl Scheduler {
 
     /// Which part of its model's frames a runner is to take: all of them, or by the room that its
     /// device has.
-    fn part(&self, ix: crate::runner::RunnerIx) -> f64 {
+    fn part(&self, ix: RunnerIx) -> f64 {
         let Some(r) = self.runner(ix) else { return 0.0 };
         let runners = &self.models[r.model.0].runners;
         if runners.len() < 2 {
             return 1.0;
         }
         // Room: what the device would have left without this model, at least a little.
-        let room = |ix: &crate::runner::RunnerIx| {
+        let room = |ix: &RunnerIx| {
             self.runner(*ix).filter(|r| r.connected()).map_or(0.0, |r| {
                 let device = &self.devices[r.device.0];
                 let (alpha, beta) = r.watch.line().unwrap_or((0.0, 1e-3));
@@ -342,45 +361,79 @@ impl Scheduler {
         if all > 0.0 { room(&ix) / all } else { 0.0 }
     }
 
-    /// The launches that a model should have, when it is to be steered.
-    fn course(&self, model: ModelIx) -> Option<(Course, f64)> {
-        let m = &self.models[model.0];
+    /// The launches that a model should have, when it is to be steered, and the interval between
+    /// them.
+    fn course(&mut self, model: ModelIx) -> Option<(Course, f64)> {
+        let [ix] = self.models[model.0].runners[..] else { return None };
+        let device = self.runner(ix)?.device;
+        if !self.to_be_steered(ix) {
+            return None;
+        }
+        let mut cyclic = std::mem::take(&mut self.scratch.cyclic);
+        cyclic.clear();
+        let usable = self.config.usable_share * f64::from(self.devices[device.0].capacity);
+        let mut spare = usable;
+        let mut own = 0;
+        for other in &self.devices[device.0].runners {
+            let Some(r) = self.runner(*other).filter(|r| r.connected()) else { continue };
+            let wanted = &self.models[r.model.0].wanted;
+            let Some((alpha, beta)) = r.watch.line() else { continue };
+            let demand = Demand {
+                alpha: alpha + r.turnaround.as_secs_f64(),
+                beta,
+                rate: wanted.rate * self.part(*other),
+                freedom: wanted.freedom,
+                steered: true,
+                patience: 0.0,
+                batch_max: r.paying,
+            };
+            if *other == ix {
+                own = cyclic.len();
+            }
+            if self.to_be_steered(*other) {
+                let period = wanted.period as f64 / 1e9;
+                let batch_max = r.share.batch_max;
+                let cohorts = self.models[r.model.0].cohorts.as_ref();
+                let current = cohorts.filter(|c| c.course.period == wanted.period);
+                cyclic.push(Cyclic {
+                    period,
+                    frames: wanted.frames,
+                    demand,
+                    batch_max,
+                    current: current.map(|c| c.course.launches),
+                });
+            } else {
+                spare -= demand.load(r.share.batch);
+            }
+        }
+        let launches = crate::plan::launches(&cyclic, spare)[own];
+        let Cyclic { period, demand, .. } = cyclic[own];
+        self.scratch.cyclic = cyclic;
+        let batch = demand.rate * period / f64::from(launches);
+        let length = (demand.alpha + demand.beta * batch.max(1.0)) * 1e9;
+        let period_ns = self.models[model.0].wanted.period;
+        let course =
+            Course { period: period_ns, launches, length: length as u64, lengths: Vec::new() };
+        Some((course, period / f64::from(launches)))
+    }
+
+    /// Whether a runner's model is to be steered: its rates allow it, and it is wanted.
+    fn to_be_steered(&self, ix: RunnerIx) -> bool {
+        let Some(r) = self.runner(ix) else { return false };
+        let m = &self.models[r.model.0];
         let wanted = match self.config.steering {
             Steering::Off => false,
             Steering::Auto => m.trial.steers(),
             Steering::On => true,
         };
-        let ([ix], true) = (m.runners.as_slice(), wanted) else { return None };
-        let runner = self.runner(*ix)?;
-        let device = &self.devices[runner.device.0];
-        if m.wanted.period == 0
-            || m.wanted.frames < 2
-            || device.overloaded
-            || runner.state != RunnerState::Ready
-        {
-            return None;
-        }
-        let (alpha, beta) = runner.watch.line()?;
-        let alpha = alpha + runner.turnaround.as_secs_f64();
-        let period = m.wanted.period as f64 / 1e9;
-        let per_period = (m.wanted.rate * period).max(1.0);
-        let interval = runner.share.interval.max(1e-9);
-        // The frame period decides between neighbours: the wait is half of it over the places.
-        let frame_period = period / f64::from(m.wanted.frames);
-        let age = |k: u32| {
-            let places = cohort::places(k, m.wanted.frames);
-            let batch = (per_period / f64::from(k)).max(1.0);
-            frame_period / (2.0 * f64::from(places)) + beta * batch
-        };
-        // As many as the plan affords; at most a fifth fewer, for better places.
-        let afford = (period / interval).min(LAUNCHES_MAX);
-        let most = (afford.floor() as u32).max(1);
-        let least = ((afford * 0.8).floor() as u32).max(1);
-        let launches = (least..=most).min_by(|a, b| age(*a).total_cmp(&age(*b)))?;
-        let batch = per_period / f64::from(launches);
-        // A launch that nobody is taken for occupies nothing.
-        let length = (alpha + beta * batch.max(1.0)) * batch.min(1.0) * 1e9;
-        Some((Course { period: m.wanted.period, launches, length: length as u64 }, interval))
+        wanted
+            && m.runners.len() == 1
+            && m.wanted.period != 0
+            && m.wanted.frames >= 2
+            && m.wanted.rate > 0.0
+            && !self.devices[r.device.0].overloaded
+            && r.state == RunnerState::Ready
+            && !r.watch.announced().is_empty()
     }
 
     /// Makes the timetable of a device anew.
@@ -390,11 +443,12 @@ impl Scheduler {
             .iter()
             .filter_map(|ix| {
                 let r = self.runner(*ix)?;
-                let lead = if r.info.gpu { r.lead(self.config.prepare_ahead) } else { Duration::ZERO };
-                Some((r.model, self.models[r.model.0].cohorts.as_ref()?.course, lead))
+                let lead =
+                    if r.info.gpu { r.lead(self.config.prepare_ahead) } else { Duration::ZERO };
+                Some((r.model, self.models[r.model.0].cohorts.as_ref()?.course.clone(), lead))
             })
             .collect();
-        let courses: Vec<Course> = steered.iter().map(|(_, c, _)| *c).collect();
+        let courses: Vec<Course> = steered.iter().map(|(_, c, _)| c.clone()).collect();
         let offsets = timetable::resolve(&courses, self.devices[device.0].capacity);
         for ((model, course, lead), starts) in steered.into_iter().zip(offsets) {
             let lead = base::time::nanos(lead) % course.period;
@@ -415,7 +469,7 @@ impl Scheduler {
     /// Puts the subscriptions of a model into cohorts and moves their gates before the frames that
     /// are taken.
     fn form_cohorts(&mut self, model: ModelIx) {
-        let Some(cohorts) = self.models[model.0].cohorts.take() else { return };
+        let Some(mut cohorts) = self.models[model.0].cohorts.take() else { return };
         let period = cohorts.course.period;
         let mut steered = std::mem::take(&mut self.scratch.steered);
         let mut keys = std::mem::take(&mut self.scratch.keys);
@@ -438,17 +492,65 @@ impl Scheduler {
             steered.push(Steered {
                 arrival: expected.0 % period,
                 frame_period: camera.period_ns() as u64,
+                doubt: base::time::nanos(camera.guard()),
                 launch: s.cohort.filter(|c| *c < launches),
             });
             keys.push(key);
         }
         let placed = cohort::assign(&steered, &cohorts.commits, period);
+        if cohorts.fitted == Fitted::New
+            && keys.len() * 10 >= self.models[model.0].subscriptions.len() * 9
+        {
+            cohorts.fitted = Fitted::Formed;
+            let line = self.models[model.0].runners.first().and_then(|ix| {
+                let r = self.runner(*ix)?;
+                let (alpha, beta) = r.watch.line()?;
+                Some((alpha + r.turnaround.as_secs_f64(), beta))
+            });
+            if let Some((alpha, beta)) = line {
+                let mut crowd = vec![0u32; launches as usize];
+                for launch in &placed {
+                    crowd[*launch as usize] += 1;
+                }
+                let length = |n: u32| ((alpha + beta * f64::from(n)) * 1e9) as u64;
+                let lengths = crowd.iter().map(|n| if *n == 0 { 0 } else { length(*n) });
+                cohorts.course.lengths = lengths.collect();
+            }
+        }
         self.models[model.0].cohorts = Some(cohorts);
         for (key, launch) in keys.iter().zip(placed) {
             self.align(model, *key, launch);
         }
         self.scratch.steered = steered;
         self.scratch.keys = keys;
+        self.fit(model);
+    }
+
+    /// Once all models of a device have cohorts, its timetable is made again for these.
+    fn fit(&mut self, model: ModelIx) {
+        let Some(&device) = self.models[model.0].devices.first() else { return };
+        let mut any = false;
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(of) = self.runner(ix).map(|r| r.model) else { continue };
+            let Some(cohorts) = &self.models[of.0].cohorts else { continue };
+            match cohorts.fitted {
+                Fitted::New => return,
+                Fitted::Formed => any = true,
+                Fitted::Done => {}
+            }
+        }
+        if !any {
+            return;
+        }
+        for i in 0..self.devices[device.0].runners.len() {
+            let ix = self.devices[device.0].runners[i];
+            let Some(of) = self.runner(ix).map(|r| r.model) else { continue };
+            if let Some(cohorts) = &mut self.models[of.0].cohorts {
+                cohorts.fitted = Fitted::Done;
+            }
+        }
+        self.arrange(device);
     }
 
     /// Takes a subscription's frames for a launch from now on: its gate moves on until it stands
@@ -531,6 +633,7 @@ fn class_of(interval: Option<Duration>, fps: f64) -> Option<(u64, u32)> {
 pub(crate) struct Scratch {
     classes: Vec<(u64, u32, f64)>,
     demands: Vec<Demand>,
+    cyclic: Vec<Cyclic>,
     steered: Vec<Steered>,
     keys: Vec<SubscriptionKey>,
 }

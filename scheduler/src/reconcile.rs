@@ -70,8 +70,7 @@ impl Scheduler {
         let camera = self.camera_key(&spec.camera);
         let model = self.model_ix(&spec.model);
         let now = self.now;
-        let key =
-            self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
+        let key = self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
         self.cameras[camera.0 as usize].subscriptions.push(key);
         self.models[model.0].subscriptions.push(key);
         self.subscription_keys.insert(name, key);

@@ -110,7 +110,9 @@ impl Scheduler {
         for s in self.subscriptions.iter() {
             let camera = &self.cameras[s.camera.0 as usize];
             let state = match s.state {
-                SubscriptionState::Active if camera.absent.is_some() && s.spec.parent.is_none() => SubscriptionState::NoFrames,
+                SubscriptionState::Active if camera.absent.is_some() && s.spec.parent.is_none() => {
+                    SubscriptionState::NoFrames
+                }
                 state => state,
             };
             let (granted, seconds) = s.granted(now);

@@ -10,21 +10,29 @@ use std::collections::BinaryHeap;
 /// Launches that a timetable may hold (chosen: resolving them stays within a millisecond).
 const LAUNCHES_MAX: u64 = 4096;
 /// Offsets that are tried for a model (chosen).
-const TRIES_MAX: u64 = 16;
+const TRIES_MAX: u64 = 64;
 /// Launches placed in all tries together (chosen: about two milliseconds).
 const WORK_MAX: u64 = 100_000;
 /// Longest cycle that is resolved, nanoseconds (chosen: rates of 5, 2 and 2.5 fps meet after 2 s).
 const CYCLE_MAX: u64 = 10_000_000_000;
 
 /// One model's launches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Course {
     /// Nanoseconds after which the launches repeat.
     pub period: u64,
     /// Launches per period, at least 1.
     pub launches: u32,
-    /// Nanoseconds that a launch occupies the device.
+    /// Nanoseconds that a launch occupies the device, on the mean.
     pub length: u64,
+    /// The same for each launch, once it is known who is taken for it; empty = all are alike.
+    pub lengths: Vec<u64>,
+}
+
+impl Course {
+    fn length_of(&self, launch: usize) -> u64 {
+        self.lengths.get(launch).copied().unwrap_or(self.length)
+    }
 }
 
 fn lcm(a: u64, b: u64) -> Option<u64> {
@@ -111,7 +119,8 @@ fn serial(
     for (at, course, launch) in due {
         let Some(Reverse(idle)) = free.pop() else { break };
         let start = at.max(idle);
-        free.push(Reverse(start + courses[placed[course].0].length));
+        let length = courses[placed[course].0].length_of(launch);
+        free.push(Reverse(start + length));
         if at >= cycle {
             // The first turn only fills the device.
             late += start - at;
@@ -134,9 +143,9 @@ mod tests {
 
     #[test]
     fn launches_of_two_models_do_not_meet() {
-        let a = Course { period: 200 * MS, launches: 10, length: 8 * MS };
-        let b = Course { period: 200 * MS, launches: 10, length: 10 * MS };
-        let offsets = resolve(&[a, b], 1);
+        let a = Course { period: 200 * MS, launches: 10, length: 8 * MS, lengths: vec![] };
+        let b = Course { period: 200 * MS, launches: 10, length: 10 * MS, lengths: vec![] };
+        let offsets = resolve(&[a.clone(), b.clone()], 1);
         let mut all: Vec<(u64, u64)> = Vec::new();
         for (course, offsets) in [a, b].iter().zip(&offsets) {
             assert_eq!(offsets.len(), 10);
@@ -150,8 +159,8 @@ mod tests {
 
     #[test]
     fn a_device_with_two_tokens_takes_two_at_a_time() {
-        let course = Course { period: 100 * MS, launches: 10, length: 9 * MS };
-        let offsets = resolve(&[course, course], 2);
+        let course = Course { period: 100 * MS, launches: 10, length: 9 * MS, lengths: vec![] };
+        let offsets = resolve(&[course.clone(), course], 2);
         let spacing = |o: &[u64]| {
             let mut sorted = o.to_vec();
             sorted.sort_unstable();
@@ -163,9 +172,9 @@ mod tests {
 
     #[test]
     fn periods_that_never_meet_stay_even() {
-        let a = Course { period: 200 * MS + 1, launches: 4, length: MS };
-        let b = Course { period: 333 * MS + 7, launches: 3, length: MS };
-        let offsets = resolve(&[a, b], 1);
+        let a = Course { period: 200 * MS + 1, launches: 4, length: MS, lengths: vec![] };
+        let b = Course { period: 333 * MS + 7, launches: 3, length: MS, lengths: vec![] };
+        let offsets = resolve(&[a.clone(), b], 1);
         assert_eq!((offsets[0].len(), offsets[1].len()), (4, 3));
         assert!(offsets[0].iter().all(|o| *o < a.period));
         assert_eq!(resolve(&[], 1), Vec::<Vec<u64>>::new());

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use base::Instant;
-use scheduler::{Config, Steering, RunnerState, SubscriptionState};
+use scheduler::{Config, RunnerState, Steering, SubscriptionState};
 use scheduler_sim::{CameraModel, Fault, RunnerModel, World};
 use std::time::Duration;
 
