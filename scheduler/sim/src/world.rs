@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// One way over a socket, encoding and decoding included (chosen: the order of what the product's
 /// socket benchmark gives).
-const WIRE: Duration = Duration::from_micros(50);
+pub(crate) const WIRE: Duration = Duration::from_micros(50);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
