@@ -179,8 +179,8 @@ pub struct Bounds {
     pub b4_cycle_ms: Option<f64>,
     /// B6: results per second at weighted max-min fairness, all in time.
     pub b6_per_s: f64,
-    /// Scale of the fair rates; 1 and more: every weight-1 subscription gets its ceiling.
-    pub theta: f64,
+    /// Scale of the fair rates where they are smallest, `None` when nothing is short.
+    pub theta: Option<f64>,
     /// By model.
     pub models: BTreeMap<String, ModelBounds>,
 }
@@ -204,6 +204,8 @@ pub struct ModelBounds {
     pub blocking_ms: f64,
     /// B6 of this model, results per second.
     pub b6_per_s: f64,
+    /// Scale of its fair rates, `x_i = min(r_i, theta w_i r_i)`; `None` when nothing is short.
+    pub theta: Option<f64>,
 }
 
 impl Demand {
@@ -298,6 +300,7 @@ impl Demand {
                 b3_p99_ms: age(0.99),
                 blocking_ms: blocking,
                 b6_per_s: fair.per_load[i],
+                theta: Some(fair.theta_by_load[i]).filter(|t| t.is_finite()),
             };
             (load.name.clone(), bounds)
         };
@@ -312,7 +315,7 @@ impl Demand {
             b3_ms: b3.try_fold(0.0, |most, b| Some(f64::max(most, b?))),
             b4_cycle_ms: self.eager_cycle_ms(),
             b6_per_s: fair.per_load.iter().sum(),
-            theta: fair.theta,
+            theta: Some(fair.theta).filter(|t| t.is_finite()),
             models,
         }
     }

@@ -8,6 +8,7 @@
 pub mod bounds;
 pub mod camera;
 pub mod checker;
+pub mod html;
 pub mod policy;
 pub mod random;
 pub mod report;
@@ -20,7 +21,7 @@ pub use camera::{CameraModel, SimCamera};
 pub use checker::{Checker, Violation};
 pub use policy::{Frames, Policy, Privileges};
 pub use random::Random;
-pub use report::{RunReport, run};
+pub use report::{Comparison, RunReport, run};
 pub use rivals::{RIVALS, rival};
 pub use runner::{Fault, RunnerModel};
 pub use workload::{Workload, WorkloadError};

@@ -9,7 +9,7 @@ mod play;
 mod variant;
 
 pub use catalog::{BUILT_IN, names, split};
-pub use play::Play;
+pub use play::{Outcome, Play, Share};
 
 use base::Instant;
 use scheduler::{Config, Steering};

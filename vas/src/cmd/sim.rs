@@ -1,10 +1,10 @@
-//! `vas sim`: the production scheduler in virtual time.
+//! `vas sim`: scheduling policies in virtual time, the production scheduler first.
 
 use super::{Failure, Outcome};
 use crate::output;
-use scheduler_sim::report::RunReport;
-use scheduler_sim::workload::BUILT_IN;
-use scheduler_sim::{Workload, run as simulate};
+use scheduler_sim::report::{self, Comparison};
+use scheduler_sim::workload::{self, BUILT_IN};
+use scheduler_sim::{Workload, html};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,60 +12,86 @@ use std::process::ExitCode;
 /// Arguments of `vas sim`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Print the built-in workloads, one name per line
-    #[arg(long, conflicts_with_all = ["workload", "json"])]
+    /// Print the built-in workloads and their variants, one name per line
+    #[arg(long, conflicts_with_all = ["workload", "json", "html"])]
     list: bool,
-    /// A built-in workload or a file
-    #[arg(long, value_name = "NAME|FILE", default_value = "demo")]
-    workload: String,
-    /// Scheduling policy
-    #[arg(long, value_name = "NAME", default_value = "all", value_parser = ["all", POLICY])]
+    /// Built-in workloads or files, with +VARIANT where wanted
+    #[arg(long, value_name = "NAME|FILE", default_value = "demo", num_args = 1.., value_delimiter = ',')]
+    workload: Vec<String>,
+    /// Scheduling policy: `fab` is the production scheduler as the workload sets it
+    #[arg(long, value_name = "NAME", default_value = "fab", value_parser = policies())]
     policy: String,
-    /// Seed of everything random; the same seed gives the same bytes
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Write the reports as JSON
+    /// Seed of everything random; the same seed gives the same bytes [default: the workload's]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Search how many streams a device serves within the deadline (slow)
+    #[arg(long)]
+    streams: bool,
+    /// Write the figures as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a report with plots as one HTML file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
-/// The policy of this build.
-const POLICY: &str = "fab-base";
+fn policies() -> Vec<&'static str> {
+    [&["all"][..], &report::policies()].concat()
+}
 
 /// Runs it. Fails when an invariant of the scheduler was broken.
 ///
 /// # Errors
-/// When the workload can't be read or the file not written.
+/// When a workload can't be read or a file not written.
 pub fn run(args: &Args) -> Outcome {
     if args.list {
-        for (name, _) in BUILT_IN {
+        for name in workload::names() {
             output::print(format_args!("{name}\n"))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let (name, workload) = load(&args.workload)?;
-    let reports = [simulate(&name, &workload, args.seed)];
-    for report in &reports {
-        output::print(report.table())?;
+    let policies = match args.policy.as_str() {
+        "all" => report::policies(),
+        one => vec![one],
+    };
+    let mut comparisons: Vec<Comparison> = Vec::new();
+    for named in &args.workload {
+        let (name, workload) = load(named)?;
+        let seed = args.seed.unwrap_or(workload.seed);
+        let mut comparison = report::compare(&name, &workload, seed, &policies)
+            .ok_or_else(|| format!("no policy is called {}", args.policy))?;
+        if args.streams {
+            comparison.search_streams(&workload);
+        }
+        output::print(comparison.table() + "\n")?;
+        comparisons.push(comparison);
     }
+    let write = |file: &Path, text: String| {
+        fs::write(file, text).map_err(|e| format!("can't write {}: {e}", file.display()))
+    };
     if let Some(file) = &args.json {
-        let text = serde_json::to_string_pretty(&reports)? + "\n";
-        fs::write(file, text).map_err(|e| format!("can't write {}: {e}", file.display()))?;
+        write(file, serde_json::to_string_pretty(&comparisons)? + "\n")?;
     }
-    let sound = reports.iter().all(|report: &RunReport| report.violations.is_empty());
+    if let Some(file) = &args.html {
+        write(file, html::page(&comparisons))?;
+    }
+    let sound = comparisons.iter().all(Comparison::sound);
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn load(named: &str) -> Result<(String, Workload), Failure> {
     if let Some(built_in) = Workload::built_in(named) {
-        return Ok((named.to_owned(), built_in?));
+        return Ok((named.to_owned(), built_in.map_err(|e| format!("{named}: {e}"))?));
     }
-    let path = Path::new(named);
+    let (file, variants) = workload::split(named);
+    let path = Path::new(file);
     let text = fs::read_to_string(path).map_err(|e| {
         let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         format!("workload {named} is neither built in ({}) nor readable: {e}", names.join(", "))
     })?;
-    let workload = Workload::parse(&text).map_err(|e| format!("{named}: {e}"))?;
+    let workload =
+        Workload::with_variants(&text, &variants).map_err(|e| format!("{named}: {e}"))?;
     let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let name = [&[name.as_str()][..], &variants].concat().join("+");
     Ok((name, workload))
 }

@@ -2,11 +2,12 @@
 
 use super::{CameraGroup, ModelGroup, Start, Workload, at, ms};
 use crate::camera::CameraModel;
+use crate::policy::Policy;
 use crate::random::Random;
 use crate::runner::{Fault, RunnerModel};
 use crate::world::World;
 use base::Instant;
-use scheduler::{Config, SubscriptionSpec};
+use scheduler::{Config, Scheduler, SubscriptionKey, SubscriptionSpec};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,12 +20,37 @@ const DROPOUTS: u64 = 4;
 /// A random start falls into at most this many instants (chosen: 4 ms apart in a second).
 const BEGINNINGS_MAX: u64 = 250;
 
+/// A result of a [`Play`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which assignment: the place of its [`Share`].
+    pub assignment: usize,
+    /// When it was received.
+    pub at: Instant,
+    /// Age of its frame then.
+    pub age: Duration,
+}
+
+/// What there is to know of one assignment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share {
+    /// Camera, model, ceiling and weight.
+    pub spec: SubscriptionSpec,
+    /// Most frames per second that it can get: its ceiling, or every frame.
+    pub rate: f64,
+}
+
 /// A world and the changes of assignments that are still to come.
-pub struct Play {
+pub struct Play<P: Policy = Scheduler> {
     /// The world.
-    pub world: World,
+    pub world: World<P>,
+    /// The model group of each of the world's runners.
+    pub runner_models: Vec<usize>,
     /// Everything that may be assigned, in order.
-    specs: Vec<SubscriptionSpec>,
+    pub shares: Vec<Share>,
+    outcomes: Vec<Outcome>,
+    numbers: BTreeMap<SubscriptionKey, Option<usize>>,
+    by_id: BTreeMap<String, usize>,
     /// Whether it is assigned now, and since when.
     pub(super) active: Vec<Option<Instant>>,
     /// How long it was assigned until `active` began.
@@ -55,7 +81,12 @@ impl Workload {
 
     /// Builds the world with other settings of the production policy.
     pub fn play_with(&self, config: Config, seed: u64) -> Play {
-        let mut world = World::new(config, seed);
+        self.play_policy(Scheduler::new(config.clone()), config, seed)
+    }
+
+    /// Builds the world around any policy.
+    pub fn play_policy<P: Policy>(&self, policy: P, config: Config, seed: u64) -> Play<P> {
+        let mut world = World::with(policy, config, seed);
         let mut play = Plan::new(self, seed);
         let mut random = Random::new(seed, CAMERAS);
         let mut number = 0;
@@ -67,8 +98,9 @@ impl Workload {
                 number += 1;
             }
         }
-        for model in &self.model {
+        for (index, model) in self.model.iter().enumerate() {
             for device in model.device_names() {
+                play.runner_models.push(index);
                 world.runner(Instant::ZERO, model.runner(device, self.seconds_in_all()));
             }
         }
@@ -141,7 +173,8 @@ impl ModelGroup {
 /// Gathers what will be assigned when.
 struct Plan<'a> {
     workload: &'a Workload,
-    specs: Vec<SubscriptionSpec>,
+    runner_models: Vec<usize>,
+    shares: Vec<Share>,
     /// Whether it is there at the start.
     there: Vec<bool>,
     changes: BTreeMap<Instant, Vec<Change>>,
@@ -155,7 +188,8 @@ impl<'a> Plan<'a> {
     fn new(workload: &'a Workload, seed: u64) -> Plan<'a> {
         Plan {
             workload,
-            specs: Vec::new(),
+            runner_models: Vec::new(),
+            shares: Vec::new(),
             there: Vec::new(),
             changes: BTreeMap::new(),
             beginnings: Random::new(seed, BEGINNINGS),
@@ -173,8 +207,8 @@ impl<'a> Plan<'a> {
             }
             let mut spec = World::subscription(camera, &watch.model, Some(watch.fps));
             spec.weight = watch.weight;
-            let index = self.specs.len();
-            self.specs.push(spec);
+            let index = self.shares.len();
+            self.shares.push(Share { spec, rate: watch.fps.min(group.fps) });
             let draw = self.beginnings.below(BEGINNINGS_MAX) as f64 / BEGINNINGS_MAX as f64;
             let begin = match self.workload.start {
                 Start::Aligned => 0.0,
@@ -219,7 +253,7 @@ impl<'a> Plan<'a> {
         times.clone()
     }
 
-    fn begin(mut self, mut world: World) -> Play {
+    fn begin<P: Policy>(mut self, mut world: World<P>) -> Play<P> {
         let per_s = self.workload.churn_per_s;
         if per_s > 0.0 {
             // After the start, evenly spread.
@@ -228,22 +262,26 @@ impl<'a> Plan<'a> {
                 self.change(2.0 + f64::from(n) / per_s, Change::Churn);
             }
         }
-        let there = self.specs.iter().zip(&self.there).filter(|(_, t)| **t);
-        world.subscribe(there.map(|(s, _)| s.clone()).collect());
+        let there = self.shares.iter().zip(&self.there).filter(|(_, t)| **t);
+        world.subscribe(there.map(|(s, _)| s.spec.clone()).collect());
         let begins = self.changes.values().flatten().filter(|c| matches!(c, Change::Begin(_)));
         Play {
             world,
             wanted: self.there.iter().filter(|t| **t).count() + begins.count(),
             active: self.there.iter().map(|t| t.then_some(Instant::ZERO)).collect(),
-            present: vec![Duration::ZERO; self.specs.len()],
-            specs: self.specs,
+            present: vec![Duration::ZERO; self.shares.len()],
+            by_id: self.shares.iter().enumerate().map(|(i, s)| (s.spec.id.clone(), i)).collect(),
+            runner_models: self.runner_models,
+            shares: self.shares,
+            outcomes: Vec::new(),
+            numbers: BTreeMap::new(),
             changes: self.changes,
             random: Random::new(self.seed, CHURN),
         }
     }
 }
 
-impl Play {
+impl<P: Policy> Play<P> {
     /// Runs until `end`, with all changes until then.
     pub fn run_until(&mut self, end: Instant) {
         while let Some(next) = self.changes.first_entry() {
@@ -253,22 +291,44 @@ impl Play {
             }
             let changes = next.remove();
             self.world.run_until(now);
+            self.gather();
             for change in changes {
                 self.change(now, change);
             }
-            let active = self.specs.iter().zip(&self.active).filter(|(_, a)| a.is_some());
-            self.world.subscribe(active.map(|(s, _)| s.clone()).collect());
+            let active = self.shares.iter().zip(&self.active).filter(|(_, a)| a.is_some());
+            self.world.subscribe(active.map(|(s, _)| s.spec.clone()).collect());
         }
         self.world.run_until(end);
+        self.gather();
     }
 
-    /// Each assignment that there was, and for how many seconds so far.
-    pub fn presence(&self) -> impl Iterator<Item = (&SubscriptionSpec, f64)> {
+    /// The results since this was last asked.
+    pub fn outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Takes the results over while the policy still knows whose they are.
+    fn gather(&mut self) {
+        for delivered in std::mem::take(&mut self.world.delivered) {
+            let key = delivered.binding.subscription;
+            let (scheduler, by_id) = (&self.world.scheduler, &self.by_id);
+            let find = || scheduler.subscription_id(key).and_then(|id| by_id.get(id)).copied();
+            let assignment = *self.numbers.entry(key).or_insert_with(find);
+            if let Some(assignment) = assignment {
+                let (at, age) = (delivered.received, delivered.age);
+                self.outcomes.push(Outcome { assignment, at, age });
+            }
+        }
+    }
+
+    /// For how many seconds each assignment was there so far.
+    pub fn presence(&self) -> Vec<f64> {
         let now = self.world.now();
-        self.specs.iter().enumerate().map(move |(i, spec)| {
+        let of = |i: usize| {
             let since = self.active[i].map_or(Duration::ZERO, |since| now - since);
-            (spec, (self.present[i] + since).as_secs_f64())
-        })
+            (self.present[i] + since).as_secs_f64()
+        };
+        (0..self.shares.len()).map(of).collect()
     }
 
     fn change(&mut self, now: Instant, change: Change) {
@@ -298,7 +358,7 @@ impl Play {
         }
         let Some(i) = self.pick(|_, active| active) else { return };
         self.change(now, Change::End(i));
-        let camera = self.specs[i].camera.clone();
+        let camera = self.shares[i].spec.camera.clone();
         if self.random.unit() < 0.5
             && let Some(other) = self.pick(|s, active| !active && s.camera == camera)
             && other != i
@@ -308,8 +368,8 @@ impl Play {
     }
 
     fn pick(&mut self, of: impl Fn(&SubscriptionSpec, bool) -> bool) -> Option<usize> {
-        let all = self.specs.iter().zip(&self.active).enumerate();
-        let some = all.filter(|(_, (s, a))| of(s, a.is_some())).map(|(i, _)| i);
+        let all = self.shares.iter().zip(&self.active).enumerate();
+        let some = all.filter(|(_, (s, a))| of(&s.spec, a.is_some())).map(|(i, _)| i);
         let some: Vec<usize> = some.collect();
         (!some.is_empty()).then(|| some[self.random.below(some.len() as u64) as usize])
     }

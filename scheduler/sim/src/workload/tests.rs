@@ -65,7 +65,7 @@ fn a_random_start_spreads_and_an_aligned_one_does_not() {
 fn presence_counts_the_seconds_of_each_assignment() {
     let mut play = Workload::built_in("churn").unwrap().unwrap().play(1);
     play.run_until(at(12.0));
-    let presence: Vec<f64> = play.presence().map(|(_, s)| s).collect();
+    let presence = play.presence();
     assert!(presence.iter().all(|s| (0.0..=12.0).contains(s)));
     let whole = presence.iter().filter(|s| **s == 12.0).count();
     let some = presence.iter().filter(|s| **s > 0.0).count();
