@@ -1,12 +1,14 @@
 //! Runs workloads and says how it went, beside the bounds.
 
 mod measure;
+mod streams;
 mod table;
 
 pub use measure::Plots;
 
 use crate::bounds::Bounds;
 use crate::policy::Policy;
+use crate::rivals::{RIVALS, rival};
 use crate::workload::Workload;
 use scheduler::Scheduler;
 use serde::Serialize;
@@ -35,6 +37,8 @@ pub struct Comparison {
     pub bounds: Option<Bounds>,
     /// Name of the same world without the fault.
     pub beside: Option<String>,
+    /// Its bounds: `B_m` is what a fault may add to the p99 of other models.
+    pub beside_bounds: Option<Bounds>,
     /// One for each policy.
     pub rows: Vec<RunReport>,
 }
@@ -71,7 +75,7 @@ pub struct RunReport {
     pub share_min: f64,
     /// Smallest `x / r` of those that the fair bound gives their ceiling.
     pub share_min_at_ceiling: Option<f64>,
-    /// Mean age over B2.
+    /// Mean age over B2. For a policy whose copies are free, over the B2 of a world where they are.
     pub over_b2: Option<f64>,
     /// 99th percentile over B3, of the model where that is largest.
     pub over_b3: Option<f64>,
@@ -101,6 +105,8 @@ pub struct ModelReport {
     pub age_max_ms: f64,
     /// Mean batch size.
     pub batch_mean: f64,
+    /// It is the one that misbehaves.
+    pub faulty: bool,
     /// 99th percentile less that of the same world without the fault.
     pub p99_rise_ms: Option<f64>,
     /// Largest age less that of the same world without the fault.
@@ -114,7 +120,7 @@ pub fn run(name: &str, workload: &Workload, seed: u64) -> Comparison {
 
 /// Names of the policies, the production policy first.
 pub fn policies() -> Vec<&'static str> {
-    vec![FAB, FAB_DEFAULTS]
+    [&[FAB, FAB_DEFAULTS][..], &RIVALS].concat()
 }
 
 /// Runs policies over a workload, each in a world of the same seed. `None` for an unknown policy.
@@ -128,9 +134,9 @@ pub fn compare(
     let beside = workload.beside.as_deref().and_then(Workload::built_in).and_then(Result::ok);
     let mut rows = Vec::new();
     for policy in policies {
-        let mut row = one(workload, bounds.as_ref(), seed, policy)?;
+        let mut row = one(workload, seed, policy)?;
         if let Some(sound) = &beside {
-            row.set_beside(&one(sound, None, seed, policy)?);
+            row.set_beside(&one(sound, seed, policy)?);
         }
         rows.push(row);
     }
@@ -142,21 +148,27 @@ pub fn compare(
         warm_up_s: workload.warm_up_s,
         bounds,
         beside: workload.beside.clone(),
+        beside_bounds: beside.map(|sound| sound.demand().bounds()),
         rows,
     })
 }
 
-fn one(workload: &Workload, bounds: Option<&Bounds>, seed: u64, policy: &str) -> Option<RunReport> {
+fn one(workload: &Workload, seed: u64, policy: &str) -> Option<RunReport> {
     let config = match policy {
         FAB => workload.config(),
         _ => workload.default_config(),
     };
     let made: Box<dyn Policy> = match policy {
         FAB | FAB_DEFAULTS => Box::new(Scheduler::new(config.clone())),
-        _ => return None,
+        _ => rival(policy)?,
     };
+    let demand = match made.privileges().free_copies {
+        true => workload.demand_without_copies(),
+        false => workload.demand(),
+    };
+    let bounds = workload.steady().then(|| demand.bounds());
     let play = workload.play_policy(made, config, seed);
-    Some(measure::measure(policy, workload, bounds, play))
+    Some(measure::measure(policy, workload, bounds.as_ref(), play))
 }
 
 impl RunReport {

@@ -266,6 +266,11 @@ pub(crate) fn at(seconds: f64) -> Instant {
 }
 
 impl ModelGroup {
+    /// Whether it misbehaves at some time.
+    pub fn faulty(&self) -> bool {
+        self.hang_at_s.is_some() || self.slow_s.is_some() || self.crash_s.is_some()
+    }
+
     /// The devices that run it.
     pub fn device_names(&self) -> Vec<&str> {
         if self.devices.is_empty() {

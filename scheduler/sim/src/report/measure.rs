@@ -26,7 +26,7 @@ pub struct Plots {
     pub ages_ms: Vec<f64>,
     /// Executions in the first [`TIMELINE`] that was measured.
     pub launches: Vec<Launch>,
-    /// `x / (w r)` of each assignment, rising.
+    /// Quantiles of `x / r` over the assignments, at even steps from 0 to 1.
     pub shares: Vec<f64>,
 }
 
@@ -70,7 +70,7 @@ impl Ages {
     }
 
     fn mean_ms(&self) -> f64 {
-        let sum: f64 = self.0.iter().map(|ns| *ns as f64).sum();
+        let sum = self.0.iter().fold(0.0, |sum, ns| sum + *ns as f64);
         thousandths(sum / (self.0.len() as f64).max(1.0) / 1e6)
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn measure<P: Policy>(
         plots: Plots {
             ages_ms: (0..=POINTS).map(|n| ages.quantile_ms(n as f64 / POINTS as f64)).collect(),
             launches: launches(&play, start),
-            shares: shares.weighted,
+            shares: shares.quantiles(),
         },
     };
     if let Some(bounds) = bounds {
@@ -208,6 +208,7 @@ fn models<P: Policy>(
             age_p99_ms: ages.quantile_ms(0.99),
             age_max_ms: ages.quantile_ms(1.0),
             batch_mean: thousandths(frames as f64 / (runs as f64).max(1.0)),
+            faulty: workload.model.iter().any(|m| m.name == name && m.faulty()),
             p99_rise_ms: None,
             max_rise_ms: None,
         };
@@ -217,14 +218,20 @@ fn models<P: Policy>(
 }
 
 struct Shares {
-    /// `x / r`.
+    /// `x / r`, rising.
     plain: Vec<f64>,
-    /// `x / (w r)`, rising.
-    weighted: Vec<f64>,
     /// `x / (w r)` of those that don't have their ceiling, or that fairness would not give it.
     scarce: Vec<f64>,
     /// `x / r` of those that fairness gives their ceiling.
     at_ceiling: Vec<f64>,
+}
+
+impl Shares {
+    fn quantiles(&self) -> Vec<f64> {
+        let last = self.plain.len().saturating_sub(1) as f64;
+        let at = |n: usize| (last * n as f64 / POINTS as f64).round() as usize;
+        (0..=POINTS).filter_map(|n| self.plain.get(at(n)).copied()).collect()
+    }
 }
 
 fn shares<P: Policy>(
@@ -233,12 +240,7 @@ fn shares<P: Policy>(
     timely: &[u64],
     present: &[f64],
 ) -> Shares {
-    let mut shares = Shares {
-        plain: Vec::new(),
-        weighted: Vec::new(),
-        scarce: Vec::new(),
-        at_ceiling: Vec::new(),
-    };
+    let mut shares = Shares { plain: Vec::new(), scarce: Vec::new(), at_ceiling: Vec::new() };
     for (i, share) in play.shares.iter().enumerate() {
         // Slower than once in that time: a whole frame more or less is no injustice.
         if present[i] < PRESENT_MIN_S {
@@ -249,7 +251,6 @@ fn shares<P: Policy>(
         let fair = bounds.and_then(|b| b.models.get(share.spec.model.as_str()));
         let enough = fair.map(|f| f.theta.is_none_or(|theta| theta * share.spec.weight >= 1.0));
         shares.plain.push(plain);
-        shares.weighted.push(weighted);
         if enough == Some(true) {
             shares.at_ceiling.push(plain);
         }
@@ -257,7 +258,7 @@ fn shares<P: Policy>(
             shares.scarce.push(weighted);
         }
     }
-    shares.weighted.sort_by(f64::total_cmp);
+    shares.plain.sort_by(f64::total_cmp);
     shares
 }
 

@@ -80,7 +80,8 @@ impl Comparison {
         )
     }
 
-    /// Head, bounds, a row for each policy, and the models where there are several.
+    /// Head, bounds, a row for each policy, and the models of the production policy where there are
+    /// several (the JSON has those of all).
     pub fn table(&self) -> String {
         let mut text = format!(
             "{}: {}\n  seed {}, {} s after {} s\n  {}\n",
@@ -121,23 +122,32 @@ impl Comparison {
 
     fn models_table(&self) -> String {
         let mut text = String::new();
-        for row in &self.rows {
+        let ours = |row: &&super::RunReport| {
+            self.rows.len() == 1 || [super::FAB, super::FAB_DEFAULTS].contains(&row.policy.as_str())
+        };
+        for row in self.rows.iter().filter(ours) {
             for (name, m) in &row.models {
                 let _ = write!(
                     text,
-                    "  {} {name}: {:.1} results/s  age mean {:.1}  p99 {:.1}  max {:.1} ms  batch {:.2}",
+                    "  {} {name}{}: {:.1} results/s  age mean {:.1}  p99 {:.1}  max {:.1} ms  batch {:.2}",
                     row.policy,
+                    if m.faulty { " (faulty)" } else { "" },
                     m.results_per_s,
                     m.age_mean_ms,
                     m.age_p99_ms,
                     m.age_max_ms,
                     m.batch_mean
                 );
-                let bound = self.bounds.as_ref().and_then(|b| b.models.get(name));
-                if let Some(bound) = bound {
+                let of = |bounds: &Option<crate::bounds::Bounds>| {
+                    bounds.as_ref().and_then(|b| b.models.get(name).cloned())
+                };
+                if let Some(bound) = of(&self.bounds) {
                     let b3 = optional(bound.b3_ms, 1);
                     let planned = bound.batch_planned;
                     let _ = write!(text, " of {planned:.2}  B3 {b3}  B_m {:.1}", bound.blocking_ms);
+                }
+                if let Some(bound) = of(&self.beside_bounds) {
+                    let _ = write!(text, "  B_m {:.1}", bound.blocking_ms);
                 }
                 if let (Some(p99), Some(max)) = (m.p99_rise_ms, m.max_rise_ms) {
                     let beside = self.beside.as_deref().unwrap_or_default();

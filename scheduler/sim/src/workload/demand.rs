@@ -25,6 +25,16 @@ impl Workload {
         }
     }
 
+    /// The same in a world where the copy of a batch takes no time.
+    pub fn demand_without_copies(&self) -> Demand {
+        let mut demand = self.demand();
+        for load in &mut demand.loads {
+            let model = self.model.iter().find(|m| m.name == load.name);
+            load.path_ms -= model.map_or(0.0, |m| m.copy_ms);
+        }
+        demand
+    }
+
     fn load(&self, model: &ModelGroup, devices: &BTreeMap<&str, usize>) -> Option<Load> {
         let mut classes = Vec::new();
         let (mut delay, mut frames) = (0.0, 0.0);
