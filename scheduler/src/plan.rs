@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(launches(&[cyclic(t4(190.0), 64)], 0.0), [3]);
         // What runs is kept while it does.
         let running = |k| Cyclic { current: Some(k), ..cyclic(t4(190.0), 64) };
-        assert_eq!(launches(&[running(17)], spare), [17]);
+        assert_eq!(launches(&[running(18)], spare), [18]);
         assert_eq!(launches(&[running(12)], spare), [k0]);
         // Few frames: a launch wherever one lands.
         assert!(launches(&[cyclic(t4(3.0), 64)], 0.9)[0] > 40);

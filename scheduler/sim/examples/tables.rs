@@ -1,32 +1,10 @@
-//! Runs workloads under all policies and prints their tables: those named in the arguments, else
-//! all that are built in. With `--html FILE` first, writes the report with plots too.
+//! Prints the table of every built-in workload and variant under the production policy.
 
-#![allow(clippy::disallowed_methods, reason = "an example writes its report")]
-
-use scheduler_sim::report::{compare, policies};
-use scheduler_sim::{Workload, html};
+use scheduler_sim::{Workload, run, workload};
 
 fn main() {
-    let mut named: Vec<String> = std::env::args().skip(1).collect();
-    let file = (named.first().map(String::as_str) == Some("--html")).then(|| {
-        named.remove(0);
-        named.remove(0)
-    });
-    let names = if named.is_empty() { scheduler_sim::workload::names() } else { named };
-    let mut comparisons = Vec::new();
-    for name in names {
-        match Workload::built_in(&name) {
-            Some(Ok(workload)) => {
-                let comparison = compare(&name, &workload, workload.seed, &policies());
-                let comparison = comparison.expect("all are known");
-                println!("{}", comparison.table());
-                comparisons.push(comparison);
-            }
-            Some(Err(e)) => println!("{name}: {e}"),
-            None => println!("{name}: no such workload"),
-        }
-    }
-    if let Some(file) = file {
-        std::fs::write(&file, html::page(&comparisons)).expect("the file can be written");
+    for name in workload::names() {
+        let workload = Workload::built_in(&name).expect("it is listed").expect("it is tested");
+        println!("{}", run(&name, &workload, workload.seed).table());
     }
 }

@@ -57,6 +57,8 @@ pub struct Load {
     pub alpha_ms: f64,
     /// Cost of a member, above 0.
     pub beta_ms: f64,
+    /// The line that a planner works with: `alpha_ms` and `beta_ms`, with a table its least squares.
+    pub fit_ms: (f64, f64),
     /// Largest batch of the engine.
     pub batch_max: u32,
     /// Indices of the devices that run it.
@@ -128,21 +130,29 @@ impl Load {
         (1..=self.batch_in_time()).map(per_frame).min_by(f64::total_cmp)
     }
 
-    /// B1: no result is younger than one frame alone, `delta + path + L(1)`.
+    /// B1: no result is younger than one frame alone, `delta + path + L(1)` (with a table, its
+    /// smallest L).
     pub fn b1_ms(&self) -> f64 {
-        self.delay_ms + self.path_ms + self.latency_ms(1.0)
+        let rows = self.table.iter().map(|(_, l)| *l);
+        self.delay_ms + self.path_ms + rows.fold(self.latency_ms(1.0), f64::min)
     }
 
-    /// A line that lies nowhere above the rows of a table: least squares, lowered to the lowest row.
-    pub fn line_below(table: &[(u32, f64)]) -> (f64, f64) {
+    /// The line through the rows of a table by least squares: alpha and beta.
+    pub fn line_through(table: &[(u32, f64)]) -> (f64, f64) {
         let n = table.len() as f64;
         let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
             table.iter().map(|(b, l)| f(f64::from(*b), *l)).sum()
         };
         let (x, y) = (sum(&|b, _| b), sum(&|_, l| l));
         let (xx, xy) = (sum(&|b, _| b * b), sum(&|b, l| b * l));
-        let beta =
-            if table.len() > 1 { ((n * xy - x * y) / (n * xx - x * x)).max(1e-6) } else { 1e-6 };
+        let beta = if table.len() > 1 { (n * xy - x * y) / (n * xx - x * x) } else { 0.0 };
+        let beta = beta.max(1e-6);
+        (((y - beta * x) / n).max(1e-6), beta)
+    }
+
+    /// The same line lowered until it lies nowhere above a row: bounds stay bounds with it.
+    pub fn line_below(table: &[(u32, f64)]) -> (f64, f64) {
+        let (_, beta) = Load::line_through(table);
         let above = |(b, l): &(u32, f64)| l - beta * f64::from(*b);
         let alpha = table.iter().map(above).min_by(f64::total_cmp).unwrap_or(0.0);
         (alpha.max(0.0), beta)
@@ -163,7 +173,7 @@ pub struct Demand {
 /// The bounds of a workload. `None` where a bound says nothing: B2 and B3 in overload.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Bounds {
-    /// Full-batch load `sum lambda (alpha / b^D + beta) / K`, of the fullest group of devices.
+    /// Full-batch load `sum lambda (alpha / b^D + beta) / K`, of the fullest set of devices.
     pub rho: f64,
     /// B1, the smallest over the models.
     pub b1_ms: f64,
@@ -245,15 +255,6 @@ impl Demand {
         groups.into_iter().map(|(loads, devices)| (loads, capacity(&devices))).collect()
     }
 
-    /// Full-batch load of the fullest group of devices; infinite when a model can't be in time.
-    pub fn rho(&self) -> f64 {
-        let cost = |l: &Load| l.cost_ms().map_or(f64::INFINITY, |c| l.lambda() * c / 1e3);
-        let share = |(loads, capacity): &(Vec<usize>, f64)| {
-            loads.iter().map(|i| cost(&self.loads[*i])).sum::<f64>() / capacity
-        };
-        self.groups().iter().map(share).fold(0.0, f64::max)
-    }
-
     /// B4: the cycle of eager launches, `T = sum alpha / (K - rho_b)`, the fixed point at which each
     /// model launches what gathered in one round of all. `b = lambda T`, at least 1 (no clamp to
     /// the engine). Of the slowest group of devices; `None` in overload.
@@ -270,7 +271,11 @@ impl Demand {
     /// All bounds.
     pub fn bounds(&self) -> Bounds {
         let timely = self.without_turn();
-        let plans = timely.plans(self.usable_share);
+        let planner = timely.changed(|load| (load.alpha_ms, load.beta_ms) = load.fit_ms);
+        let plans = match self.rho() <= self.usable_share {
+            true => planner.plans(self.usable_share),
+            false => vec![None; self.loads.len()],
+        };
         let fair = timely.fair();
         let longest = |i: usize| -> f64 {
             let shared =

@@ -72,7 +72,7 @@ fn section(page: &mut String, c: &Comparison) {
     }
     page.push_str("<div class=\"pair\">");
     figure(page, "Age of results: share that is at most this old", &plot::ages(c));
-    figure(page, "Served share of what was asked, by camera", &plot::shares(c));
+    figure(page, "Served share of what was asked, by assignment", &plot::shares(c));
     page.push_str("</div>\n");
     let launches = |page: &mut String, row: &RunReport| {
         let title = format!("Launches of {} in the first 400 ms that were measured", row.policy);

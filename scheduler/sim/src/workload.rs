@@ -8,7 +8,7 @@ mod demand;
 mod play;
 mod variant;
 
-pub use catalog::{BUILT_IN, names, split};
+pub use catalog::{ALIASES, BUILT_IN, names, split};
 pub use play::{Outcome, Play, Share};
 
 use base::Instant;

@@ -3,7 +3,7 @@
 use super::{Failure, Outcome};
 use crate::output;
 use scheduler_sim::report::{self, Comparison};
-use scheduler_sim::workload::{self, BUILT_IN};
+use scheduler_sim::workload::{self, ALIASES, BUILT_IN};
 use scheduler_sim::{Workload, html};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ fn policies() -> Vec<&'static str> {
 /// When a workload can't be read or a file not written.
 pub fn run(args: &Args) -> Outcome {
     if args.list {
-        for name in workload::names() {
+        let aliases = ALIASES.iter().map(|(alias, _)| (*alias).to_owned());
+        for name in workload::names().into_iter().chain(aliases) {
             output::print(format_args!("{name}\n"))?;
         }
         return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,6 @@
 //! B6: the largest goodput at weighted max-min fairness.
 
-use super::Demand;
+use super::{Demand, Load};
 
 /// Weighted max-min fair rates.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,24 +26,16 @@ impl Demand {
     /// devices the models that run nowhere else fit into it (max-flow min-cut), so the next
     /// bottleneck is the set whose `theta` is smallest. Models that can't be in time get 0.
     pub fn fair(&self) -> Fair {
-        let devices = self.capacity.len();
-        let sets: Vec<u32> =
-            if devices <= DEVICES_MAX { (1..1 << devices).collect() } else { vec![u32::MAX] };
-        let within = |load: usize, set: u32| {
-            set == u32::MAX || self.loads[load].devices.iter().all(|d| set & (1 << d) != 0)
-        };
-        let capacity = |set: u32| -> f64 {
-            let inside = |(d, _): &(usize, &f64)| set == u32::MAX || set & (1 << d) != 0;
-            self.capacity.iter().enumerate().filter(inside).map(|(_, c)| *c).sum()
-        };
-        let cost: Vec<Option<f64>> = self.loads.iter().map(super::Load::cost_ms).collect();
+        let sets = self.sets();
+        let within = |load: usize, set: u32| self.within(load, set);
+        let cost: Vec<Option<f64>> = self.loads.iter().map(Load::cost_ms).collect();
         let mut scale: Vec<Option<f64>> = cost.iter().map(|c| c.is_none().then_some(0.0)).collect();
         let mut first = f64::INFINITY;
         while scale.iter().any(Option::is_none) {
             let mut next = (f64::INFINITY, 0);
             for &set in &sets {
                 let mut open = Vec::new();
-                let mut spare = capacity(set);
+                let mut spare = self.capacity_of(set);
                 for (load, frozen) in scale.iter().enumerate().filter(|(l, _)| within(*l, set)) {
                     match frozen {
                         Some(s) => spare -= self.used(load, *s, cost[load]),
@@ -68,6 +60,33 @@ impl Demand {
         let theta_by_load: Vec<f64> = scale.iter().map(|s| s.unwrap_or(f64::INFINITY)).collect();
         let per_load = (0..self.loads.len()).map(|l| self.rate(l, theta_by_load[l])).collect();
         Fair { theta: first, per_load, theta_by_load }
+    }
+
+    /// Full-batch load `sum lambda (alpha / b^D + beta) / K` of the fullest set of devices and the
+    /// models that run nowhere else: above 1 not everything can be served. Infinite when a model
+    /// can't be in time.
+    pub fn rho(&self) -> f64 {
+        let cost = |l: &Load| l.cost_ms().map_or(f64::INFINITY, |c| l.lambda() * c / 1e3);
+        let share = |set: &u32| {
+            let inside = self.loads.iter().enumerate().filter(|(l, _)| self.within(*l, *set));
+            inside.map(|(_, l)| cost(l)).sum::<f64>() / self.capacity_of(*set)
+        };
+        self.sets().iter().map(share).fold(0.0, f64::max)
+    }
+
+    /// Sets of devices, as bits; `u32::MAX` = all.
+    fn sets(&self) -> Vec<u32> {
+        let devices = self.capacity.len();
+        if devices <= DEVICES_MAX { (1..1 << devices).collect() } else { vec![u32::MAX] }
+    }
+
+    fn within(&self, load: usize, set: u32) -> bool {
+        set == u32::MAX || self.loads[load].devices.iter().all(|d| set & (1 << d) != 0)
+    }
+
+    fn capacity_of(&self, set: u32) -> f64 {
+        let inside = |(d, _): &(usize, &f64)| set == u32::MAX || set & (1 << d) != 0;
+        self.capacity.iter().enumerate().filter(inside).map(|(_, c)| *c).sum()
     }
 
     fn rate(&self, load: usize, theta: f64) -> f64 {

@@ -94,17 +94,22 @@ impl Demand {
     /// `sum alpha / g <= S` gives the rest. The clamps hold for every policy too: a batch holds one
     /// frame or more, and one above `b^D` has members that are late. Several devices count as one of
     /// their joint capacity, which is never worse. Collisions between models are ignored: what can
-    /// be reached with several models is higher. `None` in overload: no policy delivers every rate.
+    /// be reached with several models is higher. Never below the mean of B1, which is the better
+    /// bound where a line lies far below a table. `None` in overload: no policy delivers every rate.
     pub fn b2_ms(&self) -> Option<f64> {
+        if self.rho() > 1.0 {
+            return None;
+        }
         let plans = self.plans(1.0).into_iter().collect::<Option<Vec<Plan>>>()?;
-        let (mut sum, mut lambda) = (0.0, 0.0);
+        let (mut sum, mut lambda, mut alone) = (0.0, 0.0, 0.0);
         for (load, plan) in self.loads.iter().zip(&plans) {
             let rate = load.lambda() / 1e3;
             sum += rate * (load.delay_ms + load.path_ms + load.alpha_ms);
             sum += load.age_per_interval() * plan.interval_ms - load.kappa() / 2.0;
+            alone += rate * load.b1_ms();
             lambda += rate;
         }
-        (lambda > 0.0).then(|| sum / lambda)
+        (lambda > 0.0).then(|| sum.max(alone) / lambda)
     }
 
     /// B2 as published: no clamps and no correction for finite N,

@@ -7,6 +7,7 @@ fn load(name: &str, alpha_ms: f64, beta_ms: f64, cameras: f64) -> Load {
         table: Vec::new(),
         alpha_ms,
         beta_ms,
+        fit_ms: (alpha_ms, beta_ms),
         batch_max: 64,
         devices: BTreeSet::from([0]),
         deadline_ms: 100.0,
@@ -208,6 +209,8 @@ fn models_on_several_devices_take_what_others_leave() {
     crowd.classes[0].count = 900.0;
     let fair = demand(vec![crowd.clone(), wide.clone()]).fair();
     near(fair.theta_by_load[0], 1.0 / t4(900.0).rho());
+    near(demand(vec![crowd.clone(), wide.clone()]).rho(), t4(900.0).rho());
+    assert_eq!(demand(vec![crowd.clone(), wide.clone()]).b2_ms(), None);
     near(fair.theta_by_load[1], 1.0 / t4(300.0).rho());
     // Devices that share nothing are apart.
     let apart = demand(vec![crowd, on(wide, &[1])]);
@@ -227,6 +230,8 @@ fn a_table_counts_as_measured_and_its_line_lies_below() {
     load.batch_max = 16;
     load.deadline_ms = 500.0;
     near(load.latency_ms(3.0), (16.5 + 26.4) / 2.0);
+    assert!(Load::line_through(&load.table).0 >= alpha_ms);
+    assert!(demand(vec![load.clone()]).b2_ms().unwrap() >= load.b1_ms());
     // The cheapest frame is in a batch of 8, not in the largest.
     near(load.cost_ms().unwrap(), 50.0 / 8.0);
 }

@@ -11,7 +11,7 @@ const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 44.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 10.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 24.0;
 
 /// Colours of models in a timeline.
 const MODELS: [&str; 8] =

@@ -24,7 +24,7 @@ const TIMELINE: Duration = Duration::from_millis(400);
 pub struct Plots {
     /// Quantiles of the age in milliseconds, at even steps from 0 to 1.
     pub ages_ms: Vec<f64>,
-    /// Executions in the first [`TIMELINE`] that was measured.
+    /// Executions in the first 400 ms that were measured.
     pub launches: Vec<Launch>,
     /// Quantiles of `x / r` over the assignments, at even steps from 0 to 1.
     pub shares: Vec<f64>,

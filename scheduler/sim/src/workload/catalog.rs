@@ -38,11 +38,27 @@ pub const BUILT_IN: [(&str, &str); 26] = built_in![
     "several",
 ];
 
+/// Other names: those of the plan by which the simulator was tested.
+pub const ALIASES: [(&str, &str); 13] = [
+    ("w1", "uniform"),
+    ("w2", "sync"),
+    ("w3", "s3"),
+    ("w4", "overload"),
+    ("w5", "mixed"),
+    ("w6", "jitter"),
+    ("w7", "churn"),
+    ("w8", "isolation"),
+    ("w9", "large"),
+    ("w10", "dropouts"),
+    ("w11", "nexus"),
+    ("w12", "proteus"),
+    ("w13", "bursts"),
+];
+
 /// Variants that every workload has.
 const VARIANTS: &str = include_str!("../../workloads/variants.toml");
 
-/// Every name that [`Workload::built_in`] is asked for by `--list`: each workload, then its
-/// variants.
+/// Names of all built-in workloads, each followed by those of its variants; without aliases.
 pub fn names() -> Vec<String> {
     let mut names = Vec::new();
     for (name, text) in BUILT_IN {
@@ -60,6 +76,7 @@ impl Workload {
     /// long, captures late by up to 2 ms) and `sync` (aligned start).
     pub fn built_in(name: &str) -> Option<Result<Workload, WorkloadError>> {
         let (name, variants) = split(name);
+        let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| *name);
         let (_, text) = BUILT_IN.iter().find(|(n, _)| *n == name)?;
         Some(Workload::with_variants(text, &variants))
     }

@@ -60,11 +60,16 @@ impl Workload {
         } else {
             Load::line_below(&table)
         };
+        let fit_ms = match table.is_empty() {
+            true => (alpha_ms, beta_ms),
+            false => Load::line_through(&table),
+        };
         (frames > 0.0).then(|| Load {
             name: model.name.clone(),
             table,
             alpha_ms,
             beta_ms,
+            fit_ms,
             batch_max: model.batch_max,
             devices: model.device_names().into_iter().map(|d| devices[d]).collect(),
             deadline_ms: model.deadline_ms,

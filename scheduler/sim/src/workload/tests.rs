@@ -7,6 +7,10 @@ fn every_name_of_the_list_gives_a_workload() {
     for name in &names {
         Workload::built_in(name).unwrap().unwrap_or_else(|e| panic!("{name}: {e}"));
     }
+    for (alias, name) in ALIASES {
+        assert_eq!(Workload::built_in(alias), Workload::built_in(name), "{alias}");
+    }
+    assert_eq!(Workload::built_in("w4+x3"), Workload::built_in("overload+x3"));
     assert!(Workload::built_in("nothing").is_none());
 }
 
