@@ -4,6 +4,7 @@
 //! workload and seed give the same bytes. Used by the tests of the core and by `vas sim`.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod camera;
 pub mod checker;
 pub mod random;
