@@ -2,7 +2,9 @@
 //! `std::time::Instant`.
 //!
 //! Readings are fenced: what is measured lies whole between two of them. What the pair itself costs
-//! is measured at the start and subtracted by whoever counts ([`Clock::ns`]).
+//! changes with the processor's frequency: who counts measures it again and again in between
+//! ([`empty_pair`]) and subtracts the median. The fences also keep a short call from overlapping with
+//! its neighbours, so that times of some ten nanoseconds come out high, never low.
 
 use std::time::{Duration, Instant};
 
@@ -28,40 +30,21 @@ pub fn ticks() -> u64 {
     BEGIN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// How long a tick is, and what two readings cost.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    /// Nanoseconds of one tick.
-    pub ns_per_tick: f64,
-    /// Ticks between two readings with nothing between them: the median of many.
-    pub overhead: u64,
+/// Ticks between two readings with nothing between them.
+#[inline(always)]
+pub fn empty_pair() -> u64 {
+    let begin = ticks();
+    ticks() - begin
 }
 
-impl Clock {
-    /// Measures the clock against the system's for a tenth of a second.
-    pub fn calibrate() -> Clock {
-        let (begin, first) = (Instant::now(), ticks());
-        while begin.elapsed() < Duration::from_millis(100) {
-            std::hint::spin_loop();
-        }
-        let (last, elapsed) = (ticks(), begin.elapsed());
-        let mut pairs: Vec<u64> = (0..10_001)
-            .map(|_| {
-                let begin = ticks();
-                ticks() - begin
-            })
-            .collect();
-        pairs.sort_unstable();
-        Clock {
-            ns_per_tick: elapsed.as_nanos() as f64 / (last - first) as f64,
-            overhead: pairs[pairs.len() / 2],
-        }
+/// Nanoseconds of one tick, measured against the system's clock for a tenth of a second.
+pub fn ns_per_tick() -> f64 {
+    let (begin, first) = (Instant::now(), ticks());
+    while begin.elapsed() < Duration::from_millis(100) {
+        std::hint::spin_loop();
     }
-
-    /// Nanoseconds of an interval between two readings, less the cost of the pair.
-    pub fn ns(&self, ticks: u64) -> f64 {
-        ticks.saturating_sub(self.overhead) as f64 * self.ns_per_tick
-    }
+    let (last, elapsed) = (ticks(), begin.elapsed());
+    elapsed.as_nanos() as f64 / (last - first) as f64
 }
 
 #[cfg(test)]
@@ -70,10 +53,11 @@ mod tests {
 
     #[test]
     fn an_interval_is_as_long_as_the_system_says() {
-        let clock = Clock::calibrate();
+        let ns_per_tick = ns_per_tick();
         let (begin, first) = (Instant::now(), ticks());
         while begin.elapsed() < Duration::from_millis(20) {}
-        let (by_ticks, by_system) = (clock.ns(ticks() - first), begin.elapsed().as_nanos() as f64);
+        let by_ticks = (ticks() - first) as f64 * ns_per_tick;
+        let by_system = begin.elapsed().as_nanos() as f64;
         // The thread may be put aside between the two readings, never made faster.
         assert!(by_ticks > 19e6 && by_ticks < by_system * 1.05, "{by_ticks} and {by_system} ns");
     }

@@ -44,10 +44,10 @@ pub fn svg(title: &str, curves: &[Curve]) -> String {
     for e in x0 as i32..=x1 as i32 {
         let (at, label) = (x(10f64.powi(e)), 10f64.powi(e));
         let (top, bottom) = (TOP, HEIGHT - BOTTOM);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<path d=\"M{at:.1} {top}V{bottom}\" stroke=\"#ddd\"/>\
-             <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
+             <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
             bottom + 18.0
         );
     }
@@ -59,10 +59,10 @@ pub fn svg(title: &str, curves: &[Curve]) -> String {
             _ => format!("{} ms", 10f64.powi(e - 6)),
         };
         let right = WIDTH - RIGHT;
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
             LEFT - 6.0,
             at + 4.0
         );
@@ -73,11 +73,11 @@ pub fn svg(title: &str, curves: &[Curve]) -> String {
         let dashes = if curve.dashed { " stroke-dasharray=\"5 4\"" } else { "" };
         let (colour, row) = (curve.colour, TOP + 14.0 + 20.0 * i as f64);
         let (from, to) = (WIDTH - RIGHT + 14.0, WIDTH - RIGHT + 38.0);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>\
              <path d=\"M{from} {row}H{to}\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             path.join(" "),
             to + 6.0,
             row + 4.0,
@@ -85,9 +85,9 @@ pub fn svg(title: &str, curves: &[Curve]) -> String {
         );
     }
     let middle = LEFT + (WIDTH - LEFT - RIGHT) / 2.0;
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<text x=\"{middle}\" y=\"{:.1}\" text-anchor=\"middle\">subscriptions</text>\n</svg>\n",
+        "<text x=\"{middle}\" y=\"{:.1}\" text-anchor=\"middle\">subscriptions</text>\n</svg>",
         HEIGHT - 12.0
     );
     out

@@ -1,7 +1,7 @@
 //! One run of a bare world with every call into the core timed, and what several such runs say.
 
 use benches::counting_allocator::{Counts, count, counts};
-use benches::ticks::{Clock, ticks};
+use benches::ticks::{empty_pair, ticks};
 use scheduler::{CameraKey, Config, FrameIndex};
 use scheduler_sim::bare::{BEGIN, BareIndex, BareWorld, Call, Probe, Setup};
 use std::hint::black_box;
@@ -23,6 +23,25 @@ struct Recorder {
     ticks: u64,
     made: Vec<Made>,
     times: Vec<u32>,
+    /// Of every 16th call: what reading the clock cost just then.
+    empty: Vec<u32>,
+}
+
+impl Recorder {
+    fn clear(&mut self) {
+        self.made.clear();
+        self.times.clear();
+        self.empty.clear();
+    }
+
+    /// Nanoseconds of all calls since `from`, less what reading the clock costs; and that.
+    fn times(&self, ns_per_tick: f64, from: usize) -> (Vec<f64>, f64) {
+        let mut empty = self.empty.clone();
+        empty.sort_unstable();
+        let reading = empty.get(empty.len() / 2).copied().unwrap_or_default();
+        let ns = |t: &u32| f64::from(t.saturating_sub(reading)) * ns_per_tick;
+        (self.times[from..].iter().map(ns).collect(), f64::from(reading) * ns_per_tick)
+    }
 }
 
 impl Probe for Recorder {
@@ -40,6 +59,9 @@ impl Probe for Recorder {
         if self.on {
             self.made.push(Made { call, members, at: now.0 });
             self.times.push(u32::try_from(self.ticks).unwrap_or(u32::MAX));
+            if self.times.len() % 16 == 1 {
+                self.empty.push(u32::try_from(empty_pair()).unwrap_or(u32::MAX));
+            }
         }
     }
 }
@@ -55,6 +77,15 @@ impl Probe for AllocationProbe {
     fn end(&mut self) {
         count(false);
     }
+    fn note(&mut self, _: base::Instant, _: Call, _: u32) {}
+}
+
+/// Looks away.
+struct Unread;
+
+impl Probe for Unread {
+    fn begin(&mut self) {}
+    fn end(&mut self) {}
     fn note(&mut self, _: base::Instant, _: Call, _: u32) {}
 }
 
@@ -76,6 +107,12 @@ pub struct Recording {
     pub raw: Vec<Vec<f64>>,
     /// Answers of the frame index in the measured time.
     pub answers: u64,
+    /// Reading the clock before and after a call, already subtracted: of each repetition,
+    /// nanoseconds.
+    pub reading_ns: Vec<f64>,
+    /// One whole run without a reading of the clock within, core and world together: an upper
+    /// bound that no fence has a part in, nanoseconds.
+    pub unread_ns: f64,
     /// Virtual seconds measured.
     pub seconds: f64,
     /// The first desired state, from nothing, and the same once more in the middle of work: the
@@ -84,14 +121,20 @@ pub struct Recording {
 }
 
 /// Runs `setup` as often as planned.
-pub fn record(setup: &Setup, config: &Config, plan: Plan, clock: &Clock) -> Recording {
-    let mut made: Vec<Made> = Vec::new();
-    let mut shortest: Vec<f64> = Vec::new();
-    let mut raw = Vec::new();
-    let mut answers = 0;
-    let mut desired = (f64::MAX, f64::MAX);
+pub fn record(setup: &Setup, config: &Config, plan: Plan, ns_per_tick: f64) -> Recording {
+    let mut out = Recording {
+        made: Vec::new(),
+        shortest: Vec::new(),
+        raw: Vec::new(),
+        answers: 0,
+        reading_ns: Vec::new(),
+        unread_ns: f64::MAX,
+        seconds: plan.measured.as_secs_f64(),
+        desired: (f64::MAX, f64::MAX),
+    };
+    let (begin, end) = (BEGIN + plan.warm_up, BEGIN + plan.warm_up + plan.measured);
     for repetition in 0..plan.repetitions {
-        let room = if repetition == 0 { 1 << 20 } else { made.len() + 1 };
+        let room = if repetition == 0 { 1 << 20 } else { out.made.len() + 1 };
         let nothing = Made { call: Call::Other, members: 0, at: 0 };
         let mut recorder = Recorder {
             on: true,
@@ -99,37 +142,48 @@ pub fn record(setup: &Setup, config: &Config, plan: Plan, clock: &Clock) -> Reco
             ticks: 0,
             made: vec![nothing; room],
             times: vec![0; room],
+            empty: vec![0; room / 16 + 1],
         };
-        recorder.made.clear();
-        recorder.times.clear();
+        recorder.clear();
         let mut world = BareWorld::new(setup, config.clone(), recorder);
-        desired.0 = desired.0.min(clock.ns(u64::from(world.probe.times[0])));
+        out.desired.0 = out.desired.0.min(world.probe.times(ns_per_tick, 0).0[0]);
         world.probe.on = false;
-        world.run_until(BEGIN + plan.warm_up);
+        world.run_until(begin);
         world.probe.on = true;
-        world.probe.made.clear();
-        world.probe.times.clear();
+        world.probe.clear();
         let before = world.index.answers;
-        world.run_until(BEGIN + plan.warm_up + plan.measured);
-        answers = world.index.answers - before;
-        let times: Vec<f64> = world.probe.times.iter().map(|t| clock.ns(u64::from(*t))).collect();
-        world.probe.times.clear();
-        world.probe.made.truncate(times.len());
+        world.run_until(end);
+        out.answers = world.index.answers - before;
+        let (times, reading) = world.probe.times(ns_per_tick, 0);
         if repetition == 0 {
-            made = std::mem::take(&mut world.probe.made);
-            shortest.clone_from(&times);
+            out.made.clone_from(&world.probe.made);
+            out.shortest.clone_from(&times);
         } else {
-            assert_eq!(made, world.probe.made, "two runs of one setup differ");
-            for (least, time) in shortest.iter_mut().zip(&times) {
+            assert_eq!(out.made, world.probe.made, "two runs of one setup differ");
+            for (least, time) in out.shortest.iter_mut().zip(&times) {
                 *least = least.min(*time);
             }
         }
-        raw.push(times);
+        out.raw.push(times);
+        out.reading_ns.push(reading);
         world.desire_again();
-        desired.1 = desired.1.min(clock.ns(u64::from(world.probe.times[0])));
+        let again = world.probe.times(ns_per_tick, out.made.len()).0[0];
+        out.desired.1 = out.desired.1.min(again);
     }
-    let seconds = plan.measured.as_secs_f64();
-    Recording { made, shortest, raw, answers, seconds, desired }
+    out.unread_ns = unread(setup, config, plan, ns_per_tick);
+    out
+}
+
+/// Of as many runs as there are repetitions the shortest, in nanoseconds.
+fn unread(setup: &Setup, config: &Config, plan: Plan, ns_per_tick: f64) -> f64 {
+    let run = |_| {
+        let mut world = BareWorld::new(setup, config.clone(), Unread);
+        world.run_until(BEGIN + plan.warm_up);
+        let begun = ticks();
+        world.run_until(BEGIN + plan.warm_up + plan.measured);
+        (ticks() - begun) as f64 * ns_per_tick
+    };
+    (0..plan.repetitions).map(run).fold(f64::MAX, f64::min)
 }
 
 /// Allocations within the core in the measured time, and the results of that time.
@@ -142,7 +196,7 @@ pub fn allocations(setup: &Setup, config: &Config, plan: Plan) -> Counts {
 }
 
 /// Nanoseconds of one answer of the frame index, cameras in random order, caches warm.
-pub fn index_cost(index: &BareIndex, cameras: u32, clock: &Clock) -> f64 {
+pub fn index_cost(index: &BareIndex, cameras: u32, ns_per_tick: f64) -> f64 {
     const ANSWERS: u32 = 100_000;
     let mut index = index.clone();
     let mut least = f64::MAX;
@@ -155,14 +209,14 @@ pub fn index_cost(index: &BareIndex, cameras: u32, clock: &Clock) -> f64 {
         for i in 0..ANSWERS {
             black_box(asked.newest(keys[(i % 1024) as usize]));
         }
-        least = least.min(clock.ns(ticks() - begin) / f64::from(ANSWERS));
+        least = least.min((ticks() - begin) as f64 * ns_per_tick / f64::from(ANSWERS));
     }
     least
 }
 
 /// The index of a world of this setup, a second after its beginning.
 pub fn index_of(setup: &Setup) -> BareIndex {
-    let world = BareWorld::new(setup, Config::default(), AllocationProbe);
+    let world = BareWorld::new(setup, Config::default(), Unread);
     let mut index = world.index.clone();
     index.now = BEGIN + Duration::from_secs(1);
     index
