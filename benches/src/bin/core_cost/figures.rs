@@ -70,7 +70,6 @@ pub struct Figures {
     /// Cost of answers of the frame index that is part of the sums.
     pub index_ns: f64,
     pub desired: (f64, f64),
-    pub unread_ns: f64,
     pub reading_ns: f64,
 }
 
@@ -123,7 +122,6 @@ impl Figures {
             seconds: recording.seconds,
             index_ns: recording.answers as f64 * index_ns_each,
             desired: recording.desired,
-            unread_ns: recording.unread_ns,
             reading_ns: median(recording.reading_ns.clone()),
         }
     }
@@ -143,7 +141,6 @@ impl Figures {
             "raw_decision_p99_ns": self.raw_p99_ns,
             "raw_decision_max_ns": self.raw_max_ns,
             "longest_poll_of_each_second_ns": self.longest_poll_of_second,
-            "core_and_world_without_clock_ns": self.unread_ns,
             "clock_reading_ns": self.reading_ns,
             "virtual_seconds": self.seconds,
             "frame_index_ns": self.index_ns,

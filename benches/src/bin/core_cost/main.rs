@@ -26,7 +26,7 @@ use benches::counting_allocator::CountingAllocator;
 use benches::ticks::ns_per_tick;
 use figures::{Figures, Fit};
 use plot::Curve;
-use recording::{Plan, allocations, index_cost, index_of, record};
+use recording::{Plan, allocations, index_cost, index_of, record, unread};
 use scheduler::Config;
 use scheduler_sim::bare::{Call, Rates, Setup};
 use serde_json::{Value, json};
@@ -121,6 +121,12 @@ fn scenario(name: &str, setup: &Setup, plan: Plan, tick: f64) -> Fallible<Value>
     let recording = record(setup, &config, plan, tick);
     let figures = Figures::of(&recording, index_each);
     print_figures(&figures, index_each);
+    let unread = unread(setup, &config, plan, tick) / figures.members;
+    println!(
+        "the run without reading the clock, core and world: {unread:.1} ns per frame; a pair of \
+         readings, subtracted above: {:.1} ns",
+        figures.reading_ns
+    );
     let counted = allocations(setup, &config, plan);
     let per_1000 = |n: u64| n as f64 / figures.members * 1e3;
     println!(
@@ -130,6 +136,7 @@ fn scenario(name: &str, setup: &Setup, plan: Plan, tick: f64) -> Fallible<Value>
         per_1000(counted.frees)
     );
     let mut json = figures.json();
+    json["core_and_world_without_clock_ns_per_frame"] = unread.into();
     json["allocations_per_1000_results"] = per_1000(counted.allocations).into();
     json["frees_per_1000_results"] = per_1000(counted.frees).into();
     if !flag("--no-fit") {
@@ -217,12 +224,6 @@ fn print_figures(f: &Figures, index_each: f64) {
         f.total_ns / f.members,
         (f.total_ns - f.index_ns) / f.members,
         f.members / f.launches
-    );
-    println!(
-        "the run without reading the clock, core and world: {:.1} ns per frame; a pair of readings, \
-         subtracted above: {:.1} ns",
-        f.unread_ns / f.members,
-        f.reading_ns
     );
     println!(
         "longest poll of a second: median {:.1} us, max {:.1} us",

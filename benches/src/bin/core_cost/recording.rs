@@ -110,9 +110,6 @@ pub struct Recording {
     /// Reading the clock before and after a call, already subtracted: of each repetition,
     /// nanoseconds.
     pub reading_ns: Vec<f64>,
-    /// One whole run without a reading of the clock within, core and world together: an upper
-    /// bound that no fence has a part in, nanoseconds.
-    pub unread_ns: f64,
     /// Virtual seconds measured.
     pub seconds: f64,
     /// The first desired state, from nothing, and the same once more in the middle of work: the
@@ -128,7 +125,6 @@ pub fn record(setup: &Setup, config: &Config, plan: Plan, ns_per_tick: f64) -> R
         raw: Vec::new(),
         answers: 0,
         reading_ns: Vec::new(),
-        unread_ns: f64::MAX,
         seconds: plan.measured.as_secs_f64(),
         desired: (f64::MAX, f64::MAX),
     };
@@ -170,12 +166,13 @@ pub fn record(setup: &Setup, config: &Config, plan: Plan, ns_per_tick: f64) -> R
         let again = world.probe.times(ns_per_tick, out.made.len()).0[0];
         out.desired.1 = out.desired.1.min(again);
     }
-    out.unread_ns = unread(setup, config, plan, ns_per_tick);
     out
 }
 
-/// Of as many runs as there are repetitions the shortest, in nanoseconds.
-fn unread(setup: &Setup, config: &Config, plan: Plan, ns_per_tick: f64) -> f64 {
+/// The measured time without a reading of the clock within, core and world together: an upper
+/// bound that no fence has a part in. Of as many runs as there are repetitions the shortest, in
+/// nanoseconds.
+pub fn unread(setup: &Setup, config: &Config, plan: Plan, ns_per_tick: f64) -> f64 {
     let run = |_| {
         let mut world = BareWorld::new(setup, config.clone(), Unread);
         world.run_until(BEGIN + plan.warm_up);
