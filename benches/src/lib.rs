@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What several benchmarks measure with.
+
+pub mod counting_allocator;
+pub mod ticks;

@@ -24,6 +24,8 @@ const EMPTY_NAMES_ALLOWED: &[&str] = &["ipc/schema/common.fbs"];
 
 /// The only files with unsafe code, and why.
 const UNSAFE_FILES: &[(&str, &str)] = &[
+    ("benches/src/counting_allocator.rs", "an allocator that counts, around the system's"),
+    ("benches/src/ticks.rs", "the time-stamp counter of x86-64"),
     ("ingest/src/container.rs", "libavformat: fields that the safe binding does not show"),
     ("ingest/src/decoder.rs", "libavcodec: frames written straight into the slot"),
     ("ipc/src/ring/copy.rs", "pixels cross processes: volatile and streaming copies"),

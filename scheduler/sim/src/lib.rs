@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounds;
+pub mod bare;
 pub mod camera;
 pub mod checker;
 pub mod html;
