@@ -1,5 +1,12 @@
 //! What must hold in every world, whatever happens.
 
+mod audit;
+mod link;
+mod track;
+mod watch;
+
+pub use watch::{Truth, Watch};
+
 use base::Instant;
 use scheduler::{Binding, Report, SubscriptionSpec};
 use std::collections::BTreeMap;

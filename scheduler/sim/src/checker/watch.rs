@@ -1,0 +1,718 @@
+//! Follows everything that goes into the core and comes out of it, and says which invariant broke.
+//!
+//! It keeps its own account of connections, batches, tokens and frames, made from the contract
+//! alone. Whoever runs the core calls, with the same `now` as the core gets, [`Watch::input`]
+//! before `handle`, [`Watch::desired`] after it took a desired state, [`Watch::polling`] before
+//! `poll`, [`Watch::answered`] with every answer of the frame index and [`Watch::output`] with
+//! every output; [`Watch::audit`] and [`Watch::reported`] whenever it likes.
+
+use super::Violation;
+use super::link::{Held, Link, Measured, Phase};
+use super::track::Track;
+use base::{
+    CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, MemberError, ModelId, Newest,
+    limits,
+};
+use scheduler::{
+    BatchId, Binding, CameraKey, CloseReason, Config, Input, Output, RunnerKey, Scheduler,
+    SubscriptionKey, SubscriptionSpec,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Violations that are kept: the first ones tell the story.
+const VIOLATIONS_MAX: usize = 20;
+/// The core may be polled this late; beyond it leases and hang limits are moved on by as much
+/// (contract of `Scheduler`).
+const OVERSLEPT: Duration = Duration::from_millis(50);
+/// Lease of a batch of a runner without a table.
+const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
+/// Bounds of the lease of one measured size.
+const PROFILE_LEASE: (Duration, Duration) =
+    (Duration::from_millis(200), Duration::from_millis(1500));
+/// Results of parents that are remembered for the subscriptions on their detections.
+const PARENTS_MAX: usize = 20_000;
+
+/// What is true in the world, for comparison.
+pub trait Truth {
+    /// The newest frame of a camera.
+    fn newest(&mut self, now: Instant, camera: CameraKey) -> Newest;
+    /// The frame rate of a camera with which nothing was wrong between the two.
+    fn steady(&self, camera: CameraKey, from: Instant, to: Instant) -> Option<f64>;
+    /// Whether a runner answers as it should and did so since `from`.
+    fn healthy(&self, runner: RunnerKey, from: Instant, now: Instant) -> bool;
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub id: DeviceId,
+    pub capacity: usize,
+    /// Last instant at which all tokens were out.
+    pub full_at: Instant,
+    /// Last instant at which a size was or should be measured.
+    pub measured_at: Instant,
+}
+
+/// A camera as it was shown to the core.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    last: Option<(Generation, FrameId)>,
+    absent: bool,
+    /// Ids that were shown or passed over.
+    pub ids: u64,
+}
+
+/// Follows one core.
+#[derive(Debug)]
+pub struct Watch {
+    pub(super) config: Config,
+    /// Nothing goes wrong in this world: deadlines hold.
+    pub(super) calm: bool,
+    pub(super) now: Instant,
+    wake_at: Instant,
+    pub(super) stalled_at: Instant,
+    violations: Vec<Violation>,
+    pub(super) tracks: Vec<Track>,
+    pub(super) by_id: BTreeMap<String, usize>,
+    pub(super) models: Vec<ModelId>,
+    pub(super) devices: Vec<Device>,
+    pub(super) links: BTreeMap<RunnerKey, Link>,
+    pub(super) shown: BTreeMap<CameraKey, Shown>,
+    refused: BTreeSet<InstanceId>,
+    batches_max: u64,
+    sequence: u64,
+    /// Results that the core owes for the reply that it was just given.
+    owed: VecDeque<(BatchId, Binding, Option<MemberError>)>,
+    /// Results that others look at: sequence, camera, frame.
+    parents: BTreeMap<u64, (CameraKey, Generation, FrameId)>,
+    pub(super) window_from: Instant,
+}
+
+impl Watch {
+    /// For a core with these settings. `calm`: no fault and no noise is to be expected.
+    pub fn new(config: Config, calm: bool) -> Watch {
+        Watch {
+            config,
+            calm,
+            now: Instant::ZERO,
+            wake_at: Instant::FAR,
+            stalled_at: Instant::ZERO,
+            violations: Vec::new(),
+            tracks: Vec::new(),
+            by_id: BTreeMap::new(),
+            models: Vec::new(),
+            devices: Vec::new(),
+            links: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            batches_max: 0,
+            sequence: 0,
+            owed: VecDeque::new(),
+            parents: BTreeMap::new(),
+            window_from: Instant::ZERO,
+        }
+    }
+
+    /// Notes a broken invariant.
+    pub fn broken(&mut self, invariant: &'static str, detail: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(Violation { invariant, at: self.now, detail });
+        }
+    }
+
+    /// What was broken so far.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// Hands over what was broken.
+    pub fn take_violations(&mut self) -> Vec<Violation> {
+        std::mem::take(&mut self.violations)
+    }
+
+    /// The core was not called until now, whatever it waited for.
+    pub fn stalled(&mut self, until: Instant) {
+        self.stalled_at = until;
+    }
+
+    fn model(&mut self, id: &ModelId) -> usize {
+        let known = self.models.iter().position(|m| m == id);
+        known.unwrap_or_else(|| {
+            self.models.push(id.clone());
+            self.models.len() - 1
+        })
+    }
+
+    fn device(&mut self, id: &DeviceId) -> usize {
+        let known = self.devices.iter().position(|d| d.id == *id);
+        known.unwrap_or_else(|| {
+            let capacity = self.config.capacity_of(id) as usize;
+            let (full_at, measured_at) = (self.now, self.now);
+            self.devices.push(Device { id: id.clone(), capacity, full_at, measured_at });
+            self.devices.len() - 1
+        })
+    }
+
+    fn track(&mut self, key: SubscriptionKey) -> Option<&mut Track> {
+        self.tracks.get_mut(key.0 as usize).filter(|t| t.alive)
+    }
+
+    /// The state since the last call lasted until now.
+    fn advance(&mut self, now: Instant) {
+        self.now = now;
+        let overslept = now - self.wake_at;
+        if overslept > OVERSLEPT {
+            self.links.values_mut().for_each(|l| l.postpone(overslept));
+        }
+        self.wake_at = self.wake_at.max(now);
+        for i in 0..self.devices.len() {
+            if self.tokens(i) >= self.devices[i].capacity {
+                self.devices[i].full_at = now;
+            }
+        }
+        for link in self.links.values_mut() {
+            if !link.idle() {
+                link.busy_at = now;
+            }
+            if link.open() && (link.measured.is_some() || !link.wanted.is_empty()) {
+                self.devices[link.device].measured_at = now;
+            }
+        }
+    }
+
+    pub(super) fn tokens(&self, device: usize) -> usize {
+        self.links.values().filter(|l| l.device == device).map(Link::tokens).sum()
+    }
+
+    /// All that a connection held is lost.
+    fn lose(&mut self, key: RunnerKey) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        link.measured = None;
+        link.wanted.clear();
+        for held in std::mem::take(&mut link.batches) {
+            if held.phase != Phase::Late {
+                for m in &held.members {
+                    if let Some(track) = self.track(m.subscription) {
+                        track.ledger.lost_with_runner += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn must_close(&mut self, key: RunnerKey, why: &'static str) {
+        self.lose(key);
+        if let Some(link) = self.links.get_mut(&key) {
+            link.must_close = Some(why);
+        }
+    }
+
+    /// Something is about to be handled.
+    pub fn input(&mut self, now: Instant, input: &Input) {
+        self.advance(now);
+        match input {
+            Input::Desired(_) => {}
+            Input::RunnerUp { runner, info } => {
+                let model = self.model(&info.model);
+                let device = self.device(&info.device);
+                let mut link = Link::new(info.clone(), model, device, now);
+                if self.refused.contains(&info.instance) {
+                    link.must_close = Some("refused instance");
+                } else {
+                    let same = |l: &Link| l.open() && l.model == model && l.device == device;
+                    let old = self.links.iter().find(|(_, l)| same(l)).map(|(key, _)| *key);
+                    if let Some(old) = old {
+                        self.must_close(old, "replaced");
+                    }
+                    for t in self.tracks.iter_mut().filter(|t| t.alive && t.model == model) {
+                        t.gate_may_move(now);
+                    }
+                }
+                self.links.insert(*runner, link);
+            }
+            Input::RunnerDown { runner } => {
+                self.lose(*runner);
+                self.links.remove(runner);
+            }
+            Input::RunnerGone { .. } => {}
+            Input::Prepared { runner, batch } => {
+                let Some(link) = self.open_link(*runner, *batch) else { return };
+                match link.batch(*batch) {
+                    Some(b) if b.phase == Phase::Prepared => b.since = now,
+                    Some(_) => {}
+                    None => self.must_close(*runner, "prepared unknown batch"),
+                }
+            }
+            Input::Executed { runner, batch, granted, executed } => {
+                let Some(link) = self.open_link(*runner, *batch) else { return };
+                match link.batch(*batch).map(|b| (b.phase, b.members.len())) {
+                    Some((Phase::Executing, size)) => {
+                        link.executed(*executed - *granted, size as u32);
+                        if let Some(b) = link.batch(*batch) {
+                            (b.phase, b.since) = (Phase::Executed, now);
+                        }
+                    }
+                    Some((Phase::Late, _)) => {}
+                    _ => self.must_close(*runner, "executed without the token"),
+                }
+            }
+            Input::Reply { runner, batch, times, outcomes } => {
+                let Some(link) = self.open_link(*runner, *batch) else { return };
+                let Some(at) = link.batches.iter().position(|b| b.id == *batch) else {
+                    return self.must_close(*runner, "reply to an unknown batch");
+                };
+                let held = &link.batches[at];
+                let answered = outcomes.iter().any(Result::is_ok);
+                if held.members.len() != outcomes.len()
+                    || (held.phase == Phase::Prepared && answered)
+                {
+                    return self.must_close(*runner, "a reply that does not fit");
+                }
+                let held = link.batches.remove(at);
+                link.executed(times.executed - times.granted, held.members.len() as u32);
+                if held.phase == Phase::Late {
+                    return;
+                }
+                for (m, outcome) in held.members.iter().zip(outcomes) {
+                    if self.track(m.subscription).is_some() {
+                        self.owed.push_back((*batch, *m, outcome.as_ref().err().copied()));
+                    }
+                }
+            }
+            Input::ProfileRequest { runner, sizes } => {
+                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open()) {
+                    let max = link.info.batch_max;
+                    link.wanted = sizes.iter().copied().filter(|s| (1..=max).contains(s)).collect();
+                }
+            }
+            Input::ProfileDone { runner, batch_size, samples } => {
+                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open())
+                    && link.measured.take().is_some()
+                {
+                    let longest = samples.iter().max().copied().unwrap_or_default();
+                    link.executed(longest, *batch_size);
+                }
+            }
+            Input::Table { runner, table } => {
+                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open()) {
+                    link.table = table.clone();
+                }
+            }
+        }
+    }
+
+    /// The connection, unless it is closing or the batch was taken back.
+    fn open_link(&mut self, key: RunnerKey, batch: BatchId) -> Option<&mut Link> {
+        self.links.get_mut(&key).filter(|l| l.open() && !l.revoked.contains(&batch))
+    }
+
+    /// The core took a desired state.
+    pub fn desired(&mut self, scheduler: &Scheduler, desired: &[SubscriptionSpec]) {
+        let specs: BTreeMap<&str, &SubscriptionSpec> =
+            desired.iter().map(|s| (s.id.as_str(), s)).collect();
+        let keys: BTreeMap<CameraId, CameraKey> =
+            scheduler.cameras().map(|(key, id)| (id.clone(), key)).collect();
+        let now = self.now;
+        for (i, track) in self.tracks.iter_mut().enumerate() {
+            if !track.alive {
+                continue;
+            }
+            let id = scheduler.subscription_id(SubscriptionKey(i as u32));
+            match id.and_then(|id| specs.get(id)) {
+                Some(spec) => track.respecify(spec, now),
+                None => track.alive = false,
+            }
+        }
+        while let Some(id) = scheduler.subscription_id(SubscriptionKey(self.tracks.len() as u32)) {
+            let Some(spec) = specs.get(id) else { break };
+            let model = self.model(&spec.model);
+            let Some(camera) = keys.get(&spec.camera).copied() else { break };
+            let ids = self.shown.entry(camera).or_default().ids;
+            self.tracks.push(Track::new((*spec).clone(), camera, model, now, ids));
+        }
+        let alive = self.tracks.iter().enumerate().filter(|(_, t)| t.alive);
+        self.by_id = alive.map(|(i, t)| (t.spec.id.clone(), i)).collect();
+        if self.by_id.len() != desired.len() {
+            let detail = format!("{} of {} subscriptions exist", self.by_id.len(), desired.len());
+            self.broken("every desired subscription exists", detail);
+        }
+    }
+
+    /// The frame index gave an answer.
+    pub fn answered(&mut self, now: Instant, camera: CameraKey, newest: &Newest) {
+        let shown = self.shown.entry(camera).or_default();
+        let stamp = match newest {
+            Newest::Frame(stamp) if stamp.frame_id.0 < u64::MAX => stamp,
+            _ => return shown.absent = true,
+        };
+        if stamp.published > now {
+            return;
+        }
+        let (generation, id) = (stamp.generation, stamp.frame_id);
+        match shown.last {
+            Some(last) if last == (generation, id) => {}
+            Some((_, last)) if id > last => shown.ids += id.0 - last.0,
+            _ => shown.ids += 1,
+        }
+        shown.last = Some((generation, id));
+        if std::mem::take(&mut shown.absent) {
+            for t in self.tracks.iter_mut().filter(|t| t.alive && t.camera == camera) {
+                t.gate_may_move(now);
+            }
+        }
+    }
+
+    /// The core is about to be polled: leases that have passed are over.
+    pub fn polling(&mut self, now: Instant) {
+        self.advance(now);
+        let hang_limit = self.config.hang_limit;
+        let mut late = Vec::new();
+        for link in self.links.values_mut() {
+            let hung_at = link.hung_at(hang_limit);
+            if let Some(m) = &mut link.measured {
+                m.late |= m.lease_end <= now && m.lease_end <= hung_at;
+            }
+            for held in &mut link.batches {
+                if held.phase == Phase::Executing
+                    && held.lease_end <= now
+                    && held.lease_end <= hung_at
+                {
+                    held.phase = Phase::Late;
+                    late.extend(held.members.iter().map(|m| m.subscription));
+                }
+            }
+        }
+        for key in late {
+            if let Some(track) = self.track(key) {
+                track.ledger.expired_late += 1;
+            }
+        }
+    }
+
+    /// The core wants something.
+    pub fn output(&mut self, now: Instant, output: &Output<'_>) {
+        if let Some((batch, ..)) = self.owed.front()
+            && !matches!(output, Output::Result { batch: of, .. } if of == batch)
+            && !matches!(output, Output::Close { .. })
+        {
+            let detail = format!("{} results of {batch:?} did not come", self.owed.len());
+            self.broken("every answered member gives one result", detail);
+            self.owed.clear();
+        }
+        match output {
+            Output::Prepare { runner, batch, lease, members } => {
+                self.prepare(*runner, *batch, *lease, members);
+            }
+            Output::Grant { runner, batch, lease } => self.grant(*runner, *batch, *lease),
+            Output::Revoke { runner, batch } => self.revoke(*runner, *batch),
+            Output::ProfileGrant { runner, batch_size, lease } => {
+                self.profile(*runner, *batch_size, *lease);
+            }
+            Output::Close { runner, reason } => self.close(*runner, reason),
+            Output::Result {
+                batch, binding, sequence, received, stages, outcome, last, ..
+            } => {
+                let age = *received - binding.stamp.info.capture;
+                if stages.age() != age || *received != now {
+                    let detail = format!("{stages:?} at {received:?} is not {age:?}");
+                    self.broken("stages add up to the age", detail);
+                }
+                if *sequence != self.sequence + 1 {
+                    let detail = format!("{sequence} after {}", self.sequence);
+                    self.broken("results are numbered", detail);
+                }
+                self.sequence = *sequence;
+                let error = outcome.as_ref().err().copied();
+                if self.owed.front() != Some(&(*batch, *binding, error)) {
+                    let detail = format!("{binding:?} of {batch:?}: {error:?}");
+                    return self.broken("no result but of a live batch's member", detail);
+                }
+                self.owed.pop_front();
+                if *last != self.owed.is_empty() {
+                    self.broken("the last result of a batch says so", format!("{batch:?}"));
+                }
+                if let Some(track) = self.track(binding.subscription) {
+                    track.answered(error);
+                }
+                self.aged(binding, age);
+                let stamp = &binding.stamp;
+                self.parents.insert(*sequence, (binding.camera, stamp.generation, stamp.frame_id));
+                if self.parents.len() > PARENTS_MAX {
+                    self.parents.pop_first();
+                }
+            }
+            Output::Wait { until, .. } => self.waits(now, *until),
+        }
+    }
+
+    fn waits(&mut self, now: Instant, until: Instant) {
+        if until <= now {
+            let detail = format!("until {} ns, it is {} ns", until.0, now.0);
+            self.broken("the core waits for the future", detail);
+        }
+        self.wake_at = until;
+        let mut broken = Vec::new();
+        for (key, link) in &self.links {
+            if let Some(why) = link.must_close.filter(|_| !link.closed) {
+                broken.push(("what must be closed is closed", format!("{key:?}: {why}")));
+            }
+            let hung = link.hung_at(self.config.hang_limit);
+            if link.open() && hung < now {
+                broken.push(("a hung runner is closed", format!("{key:?} since {} ns", hung.0)));
+            }
+            let ends = link.batches.iter().filter(|b| b.phase == Phase::Executing);
+            let ends = ends.map(|b| b.lease_end).chain(link.measured.iter().map(|m| m.lease_end));
+            let first = ends.min().unwrap_or(Instant::FAR).min(hung);
+            if link.open() && first > now && until > first {
+                let detail =
+                    format!("{key:?}: until {} ns, a bound passes at {}", until.0, first.0);
+                broken.push(("no bound is slept through", detail));
+            }
+        }
+        broken.into_iter().for_each(|(invariant, detail)| self.broken(invariant, detail));
+    }
+
+    fn aged(&mut self, binding: &Binding, age: Duration) {
+        if !self.calm {
+            return;
+        }
+        let Some(track) = self.tracks.get(binding.subscription.0 as usize) else { return };
+        let models = self.links.values().filter(|l| l.model == track.model);
+        let deadline = models.map(|l| l.info.deadline).max().unwrap_or_default();
+        let deadline = track.spec.deadline.unwrap_or(deadline);
+        // Copy, postprocess and two ways over the socket are not in L(b).
+        let beside = Duration::from_millis(2);
+        if age > deadline + beside {
+            let detail = format!("{}: {age:?}, deadline {deadline:?}", track.spec.id);
+            self.broken("no result older than its deadline", detail);
+        }
+    }
+}
+
+/// Launches and what belongs to them.
+impl Watch {
+    fn token_goes_out(&mut self, device: usize) {
+        let (out, capacity) = (self.tokens(device), self.devices[device].capacity);
+        if out > capacity {
+            let detail = format!("{out} of {}, capacity {capacity}", self.devices[device].id);
+            self.broken("one token per unit of capacity", detail);
+        }
+    }
+
+    /// What keeps a runner from being given anything.
+    fn unfit(&self, key: RunnerKey) -> Option<&'static str> {
+        let Some(link) = self.links.get(&key) else { return Some("unknown") };
+        if !link.open() {
+            Some("closed")
+        } else if link.late() {
+            Some("late")
+        } else if link.measured.is_some() {
+            Some("measuring")
+        } else {
+            None
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        key: RunnerKey,
+        batch: BatchId,
+        lease: Option<Duration>,
+        members: &[Binding],
+    ) {
+        let now = self.now;
+        if let Some(what) = self.unfit(key) {
+            self.broken("nothing is prepared for an unfit runner", format!("{key:?} is {what}"));
+        }
+        if batch.0 <= self.batches_max {
+            self.broken("batch ids rise", format!("{batch:?}"));
+        }
+        self.batches_max = batch.0;
+        let Some(link) = self.links.get(&key) else { return };
+        let (model, device, gpu) = (link.model, link.device, link.info.gpu);
+        let size = members.len() as u32;
+        let mut broken = Vec::new();
+        if size == 0 || size > link.info.batch_max {
+            broken.push(("a batch fits the engine", format!("{size} members")));
+        }
+        if link.has(Phase::Prepared) || (lease.is_some() && link.has(Phase::Executing)) {
+            broken.push(("one batch executing and one prepared", format!("{key:?} {batch:?}")));
+        }
+        let beside = self.links.values().filter(|l| l.device == device && l.has(Phase::Prepared));
+        if lease.is_none() && (!gpu || beside.count() > 0) {
+            broken.push(("one batch prepared beside", format!("{key:?} {batch:?}")));
+        }
+        let deadline = link.info.deadline;
+        broken.into_iter().for_each(|(invariant, detail)| self.broken(invariant, detail));
+        for m in members {
+            self.member(m, model, deadline);
+        }
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let phase = if lease.is_some() { Phase::Executing } else { Phase::Prepared };
+        link.batches.push(Held {
+            id: batch,
+            members: members.to_vec(),
+            phase,
+            prepared: now,
+            since: now,
+            lease_end: now + lease.unwrap_or_default(),
+        });
+        if let Some(lease) = lease {
+            self.lease(key, size, lease);
+            self.token_goes_out(device);
+        }
+    }
+
+    fn member(&mut self, m: &Binding, model: usize, deadline: Duration) {
+        let now = self.now;
+        let stamp = &m.stamp;
+        if stamp.published > now || stamp.info.capture > stamp.published {
+            self.broken("capture <= published <= bound", format!("{m:?}"));
+        }
+        let newest = self.shown.get(&m.camera).and_then(|s| s.last);
+        let newest_id = newest.filter(|(g, _)| *g == stamp.generation).map(|(_, id)| id);
+        let parent = self.parents.get(&m.parent).copied();
+        let Some(track) = self.track(m.subscription) else {
+            return self.broken("only live subscriptions are served", format!("{m:?}"));
+        };
+        let wrong = if track.camera != m.camera || track.model != model {
+            Some(("a frame goes to its camera's model", format!("{m:?}")))
+        } else if !track.spec.enabled {
+            Some(("paused subscriptions are not served", format!("{m:?}")))
+        } else if m.parameters != track.spec.parameters {
+            Some(("the parameters of now are used", format!("{m:?}")))
+        } else if track.spec.parent.is_none() {
+            // Late binding: the newest frame that the index showed.
+            (newest_id != Some(stamp.frame_id))
+                .then(|| ("the newest frame is bound", format!("{m:?}, newest {newest_id:?}")))
+        } else {
+            let frame = (m.camera, stamp.generation, stamp.frame_id);
+            let live =
+                newest_id.is_some_and(|n| n.0 - stamp.frame_id.0 < u64::from(stamp.slots) - 1);
+            if !m.region.valid() || parent != Some(frame) {
+                Some(("a region is of a parent's result", format!("{m:?}")))
+            } else if !live {
+                Some(("a region's slot is live", format!("{m:?}, newest {newest_id:?}")))
+            } else {
+                None
+            }
+        };
+        let limit = track.spec.deadline.unwrap_or(deadline);
+        let expired = stamp.info.capture + limit < now;
+        let bound = track.bound(m);
+        if let Some((invariant, detail)) = wrong {
+            self.broken(invariant, detail);
+        }
+        if expired {
+            self.broken("nothing is bound after its deadline", format!("{m:?}"));
+        }
+        if let Err((invariant, detail)) = bound {
+            self.broken(invariant, detail);
+        }
+    }
+
+    /// A lease is 3 x p99 of L(b), at least the floor. Tables may be newer in the core than what
+    /// the runner said, never beyond what it did.
+    fn lease(&mut self, key: RunnerKey, size: u32, lease: Duration) {
+        let Some(link) = self.links.get(&key) else { return };
+        let floor = link.lease_floor();
+        let mut longest = (link.longest(size) * limits::LEASE_FACTOR).max(floor);
+        if link.table.is_empty() {
+            longest = longest.max(LEASE_UNMEASURED);
+        }
+        // One nanosecond per rounding of the interpolated table.
+        if lease < floor || lease > longest + Duration::from_nanos(10) {
+            let detail = format!("{lease:?} for {size}, floor {floor:?}, at most {longest:?}");
+            self.broken("a lease is three times p99", detail);
+        }
+    }
+
+    fn grant(&mut self, key: RunnerKey, batch: BatchId, lease: Duration) {
+        let now = self.now;
+        if let Some(what) = self.unfit(key) {
+            self.broken("nothing is granted to an unfit runner", format!("{key:?} is {what}"));
+        }
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let (device, executing) = (link.device, link.has(Phase::Executing));
+        let mut size = None;
+        if let Some(held) = link.batch(batch).filter(|b| b.phase == Phase::Prepared) {
+            (held.phase, held.since, held.lease_end) = (Phase::Executing, now, now + lease);
+            size = Some(held.members.len() as u32);
+        }
+        match size {
+            None => self.broken("a grant names a prepared batch", format!("{key:?} {batch:?}")),
+            Some(_) if executing => {
+                self.broken("one batch executing and one prepared", format!("{key:?} {batch:?}"));
+            }
+            Some(size) => {
+                self.lease(key, size, lease);
+                self.token_goes_out(device);
+            }
+        }
+    }
+
+    fn revoke(&mut self, key: RunnerKey, batch: BatchId) {
+        let Some(link) = self.links.get_mut(&key) else {
+            return self.broken("a revoke names a prepared batch", format!("{key:?} {batch:?}"));
+        };
+        let prepared = |b: &Held| b.id == batch && b.phase == Phase::Prepared;
+        let Some(at) = link.batches.iter().position(prepared) else {
+            return self.broken("a revoke names a prepared batch", format!("{key:?} {batch:?}"));
+        };
+        let held = link.batches.remove(at);
+        link.revoked.push(batch);
+        for m in &held.members {
+            if let Some(track) = self.track(m.subscription) {
+                track.ledger.revoked += 1;
+            }
+        }
+    }
+
+    fn profile(&mut self, key: RunnerKey, size: u32, lease: Duration) {
+        let now = self.now;
+        if let Some(what) = self.unfit(key) {
+            self.broken("nothing is granted to an unfit runner", format!("{key:?} is {what}"));
+        }
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let device = link.device;
+        let asked = link.wanted.iter().position(|s| *s == size);
+        let holds = !link.batches.is_empty();
+        if let Some(at) = asked {
+            link.wanted.remove(at);
+        }
+        link.measured = Some(Measured { since: now, lease_end: now + lease, late: false });
+        let (shortest, longest) = PROFILE_LEASE;
+        if asked.is_none() || holds || lease < shortest || lease > longest {
+            let detail = format!("{key:?} size {size} for {lease:?}, holds batches: {holds}");
+            self.broken("a runner measures what it asked for, alone", detail);
+        }
+        self.token_goes_out(device);
+    }
+
+    fn close(&mut self, key: RunnerKey, reason: &CloseReason) {
+        let Some(link) = self.links.get(&key) else {
+            return self.broken("only open connections are closed", format!("{key:?} {reason:?}"));
+        };
+        let sound = !link.closed
+            && match reason {
+                CloseReason::Hung => {
+                    link.must_close.is_none() && link.hung_at(self.config.hang_limit) <= self.now
+                }
+                CloseReason::RefusedInstance => link.must_close == Some("refused instance"),
+                CloseReason::Replaced => link.must_close == Some("replaced"),
+                CloseReason::Protocol(_) => link.must_close.is_some(),
+            };
+        let (instance, why) = (link.instance, link.must_close);
+        if !sound {
+            let detail = format!("{key:?} {reason:?}, expected {why:?}");
+            self.broken("a connection is closed for a reason", detail);
+        }
+        if *reason == CloseReason::Hung {
+            self.refused.insert(instance);
+        }
+        self.lose(key);
+        if let Some(link) = self.links.get_mut(&key) {
+            link.closed = true;
+        }
+    }
+}

@@ -1,0 +1,602 @@
+//! Plays a planned world: the event loop of virtual time around the production core.
+
+use super::camera::Camera;
+use super::plan::{Change, Fault, WorldPlan};
+use super::process::{Process, Sent, WIRE};
+use crate::checker::{Truth, Violation, Watch};
+use crate::random::Random;
+use base::{CameraId, InstanceId, Instant, Newest};
+use scheduler::trace::Encoder;
+use scheduler::{
+    CameraKey, CloseReason, Desired, FrameIndex, Input, Output, RunnerKey, Scheduler,
+    SubscriptionSpec,
+};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+/// How often it is looked whether the core should have done something.
+const AUDIT: Duration = Duration::from_millis(25);
+/// Outputs at one instant; no world has as many members in flight.
+const OUTPUTS_MAX: u32 = 100_000;
+/// Wake-ups per virtual second that no sound core needs: every camera of the largest world looked
+/// at each millisecond, and as many messages.
+const WAKES_PER_SECOND_MAX: u64 = 200_000;
+/// A connection that was closed is down at most this much later.
+const DOWN_MAX: Duration = Duration::from_millis(5);
+
+/// What playing a world gave.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Played {
+    /// Broken invariants, none in a sound core.
+    pub violations: Vec<Violation>,
+    /// Everything as a trace, when it was recorded.
+    pub trace: Vec<u8>,
+    /// Hash over all outputs, without UTC.
+    pub digest: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Results.
+    pub results: u64,
+    /// Wake-ups of the core.
+    pub wakes: u64,
+}
+
+#[derive(Debug)]
+enum Event {
+    Message(RunnerKey, Input),
+    Connect(usize),
+    /// The connection is down.
+    Down(RunnerKey),
+    /// The lock of a hung instance is free.
+    Gone(InstanceId),
+    /// A hung instance that was closed tries again.
+    Again(usize, InstanceId),
+    Fault(usize, Fault),
+    Change(usize),
+    Audit,
+    Report,
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    /// The earliest is the greatest: a heap gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Trace {
+    encoder: Encoder,
+    bytes: Vec<u8>,
+}
+
+struct Index<'i, 'p> {
+    cameras: &'i mut [Camera<'p>],
+    by_key: &'i [usize],
+    watch: &'i mut Watch,
+    trace: Option<&'i mut Trace>,
+    now: Instant,
+}
+
+impl FrameIndex for Index<'_, '_> {
+    fn newest(&mut self, key: CameraKey) -> Newest {
+        let newest = match self.by_key.get(key.0 as usize).and_then(|i| self.cameras.get_mut(*i)) {
+            Some(camera) => camera.read(self.now),
+            None => Newest::Absent(base::Absent::NoRing),
+        };
+        if let Some(trace) = &mut self.trace {
+            trace.bytes.extend_from_slice(trace.encoder.answer(key, &newest));
+        }
+        self.watch.answered(self.now, key, &newest);
+        newest
+    }
+}
+
+/// A world while it is played.
+pub(super) struct Play<'p> {
+    plan: &'p WorldPlan,
+    scheduler: Scheduler,
+    watch: Watch,
+    cameras: Vec<Camera<'p>>,
+    camera_ix: BTreeMap<CameraId, usize>,
+    /// Index into `cameras` by key of the core.
+    by_key: Vec<usize>,
+    processes: Vec<Process<'p>>,
+    /// Connections that are not down yet, and whose.
+    links: BTreeMap<RunnerKey, usize>,
+    next_link: u64,
+    next_instance: u64,
+    desired: Vec<SubscriptionSpec>,
+    revision: u64,
+    events: BinaryHeap<Scheduled>,
+    next_event: u64,
+    random: Random,
+    now: Instant,
+    wait: Instant,
+    trace: Option<Trace>,
+    played: Played,
+    over: bool,
+}
+
+impl<'p> Play<'p> {
+    pub fn new(plan: &'p WorldPlan, record: bool) -> Play<'p> {
+        let cameras = (0..).zip(&plan.cameras);
+        let camera = |(i, c): (u64, _)| Camera::new(c, &plan.utc_steps, plan.seed, i);
+        let mut play = Play {
+            plan,
+            scheduler: Scheduler::new(plan.config.clone()),
+            watch: Watch::new(plan.config.clone(), plan.calm),
+            cameras: cameras.map(camera).collect(),
+            camera_ix: plan.cameras.iter().enumerate().map(|(i, c)| (c.id.clone(), i)).collect(),
+            by_key: Vec::new(),
+            processes: (0..)
+                .zip(&plan.runners)
+                .map(|(i, r)| Process::new(r, plan.seed, i))
+                .collect(),
+            links: BTreeMap::new(),
+            next_link: 1,
+            next_instance: 1,
+            desired: plan.subscriptions.clone(),
+            revision: 0,
+            events: BinaryHeap::new(),
+            next_event: 0,
+            random: Random::new(plan.seed, 4_000_000),
+            now: Instant::ZERO,
+            wait: Instant::FAR,
+            trace: record.then(Trace::default),
+            played: Played { digest: 0xcbf2_9ce4_8422_2325, ..Played::default() },
+            over: false,
+        };
+        if let Some(trace) = &mut play.trace {
+            trace.bytes = trace.encoder.header(&plan.config).to_vec();
+        }
+        for (i, runner) in plan.runners.iter().enumerate() {
+            play.event(runner.connect, Event::Connect(i));
+            for fault in &runner.faults {
+                let at = match *fault {
+                    Fault::Crash(at, _)
+                    | Fault::Reconnect(at)
+                    | Fault::Offend(at, _)
+                    | Fault::Table(at, _)
+                    | Fault::Measure(at) => at,
+                    Fault::Hang(..) | Fault::Stop(..) | Fault::Slow(..) | Fault::Errors(..) => {
+                        continue;
+                    }
+                };
+                play.event(at, Event::Fault(i, *fault));
+            }
+        }
+        for (i, (at, _)) in plan.changes.iter().enumerate() {
+            play.event(*at, Event::Change(i));
+        }
+        play.event(Instant::ZERO + AUDIT, Event::Audit);
+        play.event(Instant::ZERO + AUDIT * 7, Event::Report);
+        play
+    }
+
+    /// Plays to the end.
+    pub fn run(mut self) -> Played {
+        let end = Instant::ZERO + self.plan.length;
+        self.send_desired();
+        self.drain();
+        while !self.over {
+            let event = self.events.peek().map_or(Instant::FAR, |e| e.at);
+            let mut next = self.wait.min(event).max(self.now);
+            for (from, lasts) in &self.plan.stalls {
+                if (*from..*from + *lasts).contains(&next) {
+                    next = *from + *lasts;
+                    self.watch.stalled(next);
+                }
+            }
+            if next > end {
+                break;
+            }
+            self.now = next;
+            self.played.wakes += 1;
+            if self.played.wakes > WAKES_PER_SECOND_MAX * (next.0 / 1_000_000_000 + 1) {
+                let detail = format!("{} wake-ups until now", self.played.wakes);
+                self.watch.broken("the core is not polled in a busy loop", detail);
+                break;
+            }
+            let mut polled = false;
+            while !self.over && self.events.peek().is_some_and(|e| e.at <= self.now) {
+                let Some(Scheduled { event, .. }) = self.events.pop() else { break };
+                if self.apply(event) {
+                    self.drain();
+                    polled = true;
+                }
+            }
+            if !polled && !self.over && self.wait <= self.now {
+                self.drain();
+            }
+        }
+        if !self.over {
+            self.now = self.now.max(end);
+            self.report();
+        }
+        self.played.violations = self.watch.take_violations();
+        self.played.trace = self.trace.map(|t| t.bytes).unwrap_or_default();
+        self.played
+    }
+
+    fn event(&mut self, at: Instant, event: Event) {
+        self.next_event += 1;
+        self.events.push(Scheduled { at, number: self.next_event, event });
+    }
+
+    fn send(&mut self, key: RunnerKey, sent: Vec<Sent>) {
+        for (at, input) in sent {
+            self.event(at, Event::Message(key, input));
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        if let Some(trace) = &mut self.trace {
+            trace.bytes.extend_from_slice(trace.encoder.handle(self.now, &input));
+        }
+        self.watch.input(self.now, &input);
+        self.scheduler.handle(self.now, input);
+    }
+
+    fn send_desired(&mut self) {
+        self.revision += 1;
+        let subscriptions = self.desired.clone();
+        self.handle(Input::Desired(Desired { revision: self.revision, subscriptions }));
+        for (key, id) in self.scheduler.cameras() {
+            let at = key.0 as usize;
+            if at >= self.by_key.len() {
+                self.by_key.resize(at + 1, usize::MAX);
+            }
+            self.by_key[at] = self.camera_ix.get(id).copied().unwrap_or(usize::MAX);
+        }
+        self.watch.desired(&self.scheduler, &self.desired);
+    }
+
+    /// Lets an event happen. True: the core was told something.
+    fn apply(&mut self, event: Event) -> bool {
+        match event {
+            Event::Message(key, input) => {
+                let up = self.links.contains_key(&key);
+                if up {
+                    self.handle(input);
+                }
+                up
+            }
+            Event::Connect(process) => self.connect(process),
+            Event::Down(key) => {
+                let Some(process) = self.links.remove(&key) else { return false };
+                let process = &mut self.processes[process];
+                if process.link == Some(key) {
+                    process.end_connection();
+                }
+                self.handle(Input::RunnerDown { runner: key });
+                true
+            }
+            Event::Gone(instance) => {
+                self.handle(Input::RunnerGone { instance });
+                true
+            }
+            Event::Again(process, instance) => {
+                if self.processes[process].instance != Some(instance) {
+                    return false;
+                }
+                self.up(process, instance);
+                true
+            }
+            Event::Fault(process, fault) => self.fault(process, fault),
+            Event::Change(change) => {
+                let plan = self.plan;
+                self.change(&plan.changes[change].1);
+                self.send_desired();
+                true
+            }
+            Event::Audit => {
+                let mut truth = World {
+                    cameras: &mut self.cameras,
+                    by_key: &self.by_key,
+                    processes: &self.processes,
+                    links: &self.links,
+                };
+                self.watch.audit(self.now, &mut truth);
+                self.event(self.now + AUDIT, Event::Audit);
+                false
+            }
+            Event::Report => {
+                self.report();
+                let next = self.random.range(0.05, 1.5);
+                self.event(self.now + Duration::from_secs_f64(next), Event::Report);
+                false
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let report = self.scheduler.report(self.now);
+        self.watch.reported(self.now, &report);
+    }
+
+    fn connect(&mut self, process: usize) -> bool {
+        if self.processes[process].instance.is_some() {
+            return false;
+        }
+        let instance = InstanceId(self.next_instance);
+        self.next_instance += 1;
+        self.processes[process].start(self.now, instance);
+        self.up(process, instance);
+        true
+    }
+
+    /// A connection of this life.
+    fn up(&mut self, process: usize, instance: InstanceId) {
+        let key = RunnerKey(self.next_link);
+        self.next_link += 1;
+        self.links.insert(key, process);
+        let p = &mut self.processes[process];
+        p.end_connection();
+        p.link = Some(key);
+        let info = p.info(instance);
+        let sizes = (!p.plan.measured).then(|| p.plan.sizes());
+        self.handle(Input::RunnerUp { runner: key, info });
+        if let Some(sizes) = sizes {
+            let input = Input::ProfileRequest { runner: key, sizes };
+            self.event(self.now + WIRE, Event::Message(key, input));
+        }
+    }
+
+    fn fault(&mut self, process: usize, fault: Fault) -> bool {
+        let now = self.now;
+        let p = &mut self.processes[process];
+        let (Some(instance), link) = (p.instance, p.link) else { return false };
+        match fault {
+            Fault::Crash(_, back) => {
+                p.instance = None;
+                if let Some(back) = back {
+                    self.event(now + back, Event::Connect(process));
+                }
+                // What it sent before is read before its end is.
+                let down: Vec<_> = self.links.iter().filter(|(_, p)| **p == process).collect();
+                let down: Vec<_> = down.into_iter().map(|(key, _)| *key).collect();
+                down.into_iter().for_each(|key| self.event(now, Event::Down(key)));
+                false
+            }
+            Fault::Reconnect(_) if link.is_some() => {
+                self.up(process, instance);
+                true
+            }
+            Fault::Offend(_, offence) => {
+                let Some(key) = link else { return false };
+                let Some(input) = p.offend(now, offence) else { return false };
+                self.event(now + WIRE, Event::Message(key, input));
+                false
+            }
+            Fault::Table(_, scale) => {
+                let Some(key) = link else { return false };
+                p.scale = scale;
+                let table = p.plan.table(scale);
+                self.event(now + WIRE, Event::Message(key, Input::Table { runner: key, table }));
+                false
+            }
+            Fault::Measure(_) => {
+                let Some(key) = link else { return false };
+                let input = Input::ProfileRequest { runner: key, sizes: p.plan.sizes() };
+                self.event(now + WIRE, Event::Message(key, input));
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let count = self.desired.len() as u64;
+        let pick = |n: &u64| if count == 0 { None } else { Some((n % count) as usize) };
+        let taken = |desired: &[SubscriptionSpec], spec: &SubscriptionSpec| {
+            let name = |s: &SubscriptionSpec| (s.camera.clone(), s.model.clone(), s.parent.clone());
+            desired.iter().any(|s| name(s) == name(spec))
+        };
+        match change {
+            Change::Add(spec) => {
+                if !taken(&self.desired, spec) {
+                    self.desired.push(spec.clone());
+                }
+            }
+            Change::Remove(n) => {
+                pick(n).map(|i| self.desired.remove(i));
+            }
+            Change::Reassign(n, model, id) => {
+                let Some(i) = pick(n) else { return };
+                let mut spec = self.desired[i].clone();
+                spec.model = model.clone();
+                spec.id = id.clone();
+                if !taken(&self.desired, &spec) {
+                    self.desired[i] = spec;
+                }
+            }
+            Change::Ceiling(n, max_fps) => {
+                pick(n).map(|i| self.desired[i].max_fps = *max_fps);
+            }
+            Change::Enable(n, enabled) => {
+                pick(n).map(|i| self.desired[i].enabled = *enabled);
+            }
+            Change::Weight(n, weight) => {
+                pick(n).map(|i| self.desired[i].weight = *weight);
+            }
+            Change::Deadline(n, deadline) => {
+                pick(n).map(|i| self.desired[i].deadline = *deadline);
+            }
+            Change::Same => {}
+        }
+    }
+
+    /// Polls until the core waits.
+    fn drain(&mut self) {
+        let now = self.now;
+        for _ in 0..OUTPUTS_MAX {
+            if let Some(trace) = &mut self.trace {
+                trace.bytes.extend_from_slice(trace.encoder.poll(now));
+            }
+            self.watch.polling(now);
+            let mut index = Index {
+                cameras: &mut self.cameras,
+                by_key: &self.by_key,
+                watch: &mut self.watch,
+                trace: self.trace.as_mut(),
+                now,
+            };
+            let output = self.scheduler.poll(now, &mut index);
+            if let Some(trace) = &mut self.trace {
+                trace.bytes.extend_from_slice(trace.encoder.output(&output));
+            }
+            self.watch.output(now, &output);
+            digest(&mut self.played.digest, &output);
+            match output {
+                Output::Prepare { runner, batch, lease, members } => {
+                    self.played.batches += 1;
+                    let count = members.len() as u32;
+                    let process = self.links.get(&runner).map(|p| &mut self.processes[*p]);
+                    if let Some(process) = process.filter(|p| p.link == Some(runner)) {
+                        let sent = process.prepare(now, batch, count, lease.is_some());
+                        self.send(runner, sent);
+                    }
+                }
+                Output::Grant { runner, batch, .. } => {
+                    let process = self.links.get(&runner).map(|p| &mut self.processes[*p]);
+                    if let Some(process) = process.filter(|p| p.link == Some(runner)) {
+                        let sent = process.grant(now, batch);
+                        self.send(runner, sent);
+                    }
+                }
+                Output::Revoke { runner, batch } => {
+                    if let Some(process) = self.links.get(&runner) {
+                        self.processes[*process].revoke(batch);
+                    }
+                }
+                Output::ProfileGrant { runner, batch_size, lease } => {
+                    let process = self.links.get(&runner).map(|p| &mut self.processes[*p]);
+                    if let Some(process) = process.filter(|p| p.link == Some(runner)) {
+                        let sent = process.profile(now, batch_size, lease);
+                        self.send(runner, sent);
+                    }
+                }
+                Output::Close { runner, reason } => self.closed(runner, reason),
+                Output::Result { .. } => self.played.results += 1,
+                Output::Wait { until, .. } => {
+                    self.wait = until;
+                    if until <= now {
+                        // The watch has noted it; time goes on all the same.
+                        self.wait = now + Duration::from_millis(1);
+                    }
+                    return;
+                }
+            }
+        }
+        let detail = format!("{OUTPUTS_MAX} outputs at one instant");
+        self.watch.broken("the core comes to an end", detail);
+        self.over = true;
+    }
+
+    fn closed(&mut self, key: RunnerKey, reason: CloseReason) {
+        let now = self.now;
+        let Some(process) = self.links.get(&key).copied() else { return };
+        let down = now + DOWN_MAX.mul_f64(self.random.unit());
+        self.event(down, Event::Down(key));
+        let Some(instance) = self.processes[process].instance else { return };
+        match reason {
+            CloseReason::Hung => {
+                let hang = self.processes[process].plan.faults.iter().find_map(|f| match f {
+                    Fault::Hang(at, freed) if *at <= now => Some(*freed),
+                    _ => None,
+                });
+                self.event(down + DOWN_MAX * 20, Event::Again(process, instance));
+                // A process that only stood still is ended by its own watchdog.
+                let freed = down + hang.unwrap_or(Duration::from_millis(700)).max(DOWN_MAX * 40);
+                if self.random.unit() < 0.7 {
+                    self.event(freed, Event::Gone(instance));
+                }
+                self.event(freed, Event::Fault(process, Fault::Crash(freed, Some(DOWN_MAX * 4))));
+            }
+            CloseReason::Protocol(_) => {
+                self.event(down + DOWN_MAX * 30, Event::Again(process, instance));
+            }
+            CloseReason::RefusedInstance | CloseReason::Replaced => {}
+        }
+    }
+}
+
+struct World<'i, 'p> {
+    cameras: &'i mut [Camera<'p>],
+    by_key: &'i [usize],
+    processes: &'i [Process<'p>],
+    links: &'i BTreeMap<RunnerKey, usize>,
+}
+
+impl Truth for World<'_, '_> {
+    fn newest(&mut self, now: Instant, camera: CameraKey) -> Newest {
+        match self.by_key.get(camera.0 as usize).and_then(|i| self.cameras.get_mut(*i)) {
+            Some(camera) => camera.truth(now),
+            None => Newest::Absent(base::Absent::NoRing),
+        }
+    }
+
+    fn steady(&self, camera: CameraKey, from: Instant, to: Instant) -> Option<f64> {
+        let camera = self.by_key.get(camera.0 as usize).and_then(|i| self.cameras.get(*i))?;
+        (!camera.disturbed(from, to)).then_some(camera.plan().fps)
+    }
+
+    fn healthy(&self, runner: RunnerKey, from: Instant, now: Instant) -> bool {
+        let process = self.links.get(&runner).map(|p| &self.processes[*p]);
+        process.is_some_and(|p| p.link == Some(runner) && p.healthy(from, now))
+    }
+}
+
+/// FNV-1a (Fowler, Noll, Vo) over what an output decides; UTC stamps are left out.
+fn digest(hash: &mut u64, output: &Output<'_>) {
+    let mut take = |value: u64| {
+        for byte in value.to_le_bytes() {
+            *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    let lease_ns = |lease: Option<Duration>| lease.map_or(u64::MAX, base::time::nanos);
+    match output {
+        Output::Prepare { runner, batch, lease, members } => {
+            [1, runner.0, batch.0, lease_ns(*lease)].into_iter().for_each(&mut take);
+            for m in *members {
+                take(u64::from(m.subscription.0));
+                take(m.stamp.frame_id.0);
+                take(m.parent);
+            }
+        }
+        Output::Grant { runner, batch, lease } => {
+            [2, runner.0, batch.0, lease_ns(Some(*lease))].into_iter().for_each(take);
+        }
+        Output::Revoke { runner, batch } => [3, runner.0, batch.0].into_iter().for_each(take),
+        Output::ProfileGrant { runner, batch_size, lease } => {
+            let values = [4, runner.0, u64::from(*batch_size), lease_ns(Some(*lease))];
+            values.into_iter().for_each(take);
+        }
+        Output::Close { runner, .. } => [5, runner.0].into_iter().for_each(take),
+        Output::Result { batch, binding, sequence, received, .. } => {
+            let id = binding.stamp.frame_id.0;
+            [6, batch.0, id, *sequence, received.0].into_iter().for_each(take);
+        }
+        Output::Wait { until, .. } => [7, until.0].into_iter().for_each(take),
+    }
+}
