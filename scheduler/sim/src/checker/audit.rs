@@ -1,6 +1,5 @@
 //! What the core should have done by now: looked at from outside, now and then.
 
-use super::link::Link;
 use super::watch::{Truth, Watch};
 use base::{Instant, Newest};
 use scheduler::{Report, Steering, SubscriptionState};
@@ -8,8 +7,8 @@ use std::time::Duration;
 
 /// A fair share is looked at over so long.
 const FAIR_WINDOW: Duration = Duration::from_secs(8);
-/// A throttled subscription gets at least this part of the share of any other (the order of start
-/// tags differs by one frame; the rest is slack for frames that were not there in their turn).
+/// A throttled subscription gets at least this part of what the median of them gets (the order of
+/// start tags differs by one frame; the rest is slack for frames that were not there in time).
 const FAIR_PART: f64 = 0.4;
 
 /// How long a device may be free while a frame waits, beyond two frame periods of the camera and
@@ -93,7 +92,10 @@ impl Watch {
         }
     }
 
-    /// Subscriptions of one model that get less than they could take get equal parts of it.
+    /// Subscriptions of one model that could take more share what there is by weight and ceiling.
+    ///
+    /// Only where they are many more than a batch holds: who rides along in a batch that has room
+    /// gets more than its part, and takes nothing from others by that.
     fn fair(&mut self, now: Instant, truth: &dyn Truth) {
         let from = self.window_from;
         let seconds = (now - from).as_secs_f64();
@@ -101,50 +103,48 @@ impl Watch {
         if from == Instant::ZERO || self.stalled_at > from {
             return;
         }
-        // Per model: the largest normalised share, and the throttled ones.
-        let mut best = vec![0.0f64; self.models.len()];
-        let mut throttled = Vec::new();
-        for (i, track) in self.tracks.iter().enumerate() {
-            if !track.alive || !track.spec.enabled || track.spec.parent.is_some() {
-                continue;
-            }
+        for model in 0..self.models.len() {
             // Two seconds before the window: what was pending then is settled.
-            let settled = track.changed + Duration::from_secs(2) < from;
-            let Some(fps) = truth.steady(track.camera, from.back(Duration::from_secs(2)), now)
-            else {
-                continue;
-            };
-            if !settled {
+            let before = from.back(Duration::from_secs(2));
+            if self.unsettled_at[model] > before {
                 continue;
             }
-            let ceiling = track.spec.max_fps.map_or(fps, |r| r.min(fps));
-            let got = track.bound_in_window as f64 / seconds;
-            let share = got / (ceiling * track.spec.weight);
-            best[track.model] = best[track.model].max(share);
-            let links = self.links.values().filter(|l| l.model == track.model);
+            let links = self.links.values().filter(|l| l.model == model);
             let (deadline, needed) = links.fold((Duration::ZERO, Duration::ZERO), |(d, n), l| {
-                (d.max(l.info.deadline), n.max(Link::longest(l, l.info.batch_max)))
+                (d.max(l.info.deadline), n.max(l.longest(l.info.batch_max)))
             });
-            let deadline = track.spec.deadline.unwrap_or(deadline);
-            // A frame of it waits nearly always, fresh enough to be taken.
-            let backlogged =
-                fps > 4.0 * got && deadline > needed * 2 + Duration::from_secs_f64(2.5 / fps);
-            if got < 0.7 * ceiling && backlogged {
-                throttled.push((i, track.model, got, ceiling * track.spec.weight));
+            let mut throttled = Vec::new();
+            for (i, track) in self.tracks.iter().enumerate() {
+                let spec = &track.spec;
+                let served = track.alive && spec.enabled && spec.parent.is_none();
+                if !served || track.model != model || track.changed > before {
+                    continue;
+                }
+                let Some(fps) = truth.steady(track.camera, before, now) else { continue };
+                let ceiling = spec.max_fps.map_or(fps, |r| r.min(fps));
+                let got = track.bound_in_window as f64 / seconds;
+                // A frame of it waits nearly always, fresh enough to be taken.
+                let deadline = spec.deadline.unwrap_or(deadline);
+                let backlogged = fps > 4.0 * got
+                    && deadline > needed * 2 + Duration::from_secs_f64(2.5 / fps);
+                if got + 2.0 / seconds < 0.7 * ceiling && backlogged {
+                    let weight = ceiling * spec.weight;
+                    throttled.push((got / weight, i, weight));
+                }
             }
-        }
-        for (i, model, got, weight) in throttled {
-            let fair = best[model] * weight * FAIR_PART - 3.0 / seconds;
-            if got < fair {
+            if throttled.len() <= 3 * self.members_max[model] {
+                continue;
+            }
+            throttled.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let median = throttled[throttled.len() / 2].0;
+            let (part, i, weight) = throttled[0];
+            if part < median * FAIR_PART - 3.0 / (seconds * weight) {
                 let id = &self.tracks[i].spec.id;
-                let detail = format!(
-                    "{id} got {got:.2} fps, a part of {:.3}; others of its model {:.3}",
-                    got / weight,
-                    best[model]
-                );
+                let detail = format!("{id} got a part of {part:.3}, the median is {median:.3}");
                 self.broken("throttled subscriptions share fairly", detail);
             }
         }
+        self.members_max.fill(0);
     }
 
     /// Compares a report of the core with the counts of its own. Everything that the core decided

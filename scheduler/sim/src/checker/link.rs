@@ -22,8 +22,6 @@ pub(super) struct Held {
     pub id: BatchId,
     pub members: Vec<Binding>,
     pub phase: Phase,
-    /// When Prepare went out.
-    pub prepared: Instant,
     /// When it was last given something to do, or said something.
     pub since: Instant,
     pub lease_end: Instant,

@@ -75,6 +75,10 @@ pub struct Watch {
     pub(super) tracks: Vec<Track>,
     pub(super) by_id: BTreeMap<String, usize>,
     pub(super) models: Vec<ModelId>,
+    /// Per model: the last instant at which a runner of it came, went or was late.
+    pub(super) unsettled_at: Vec<Instant>,
+    /// Per model: the largest batch of this fairness window.
+    pub(super) members_max: Vec<usize>,
     pub(super) devices: Vec<Device>,
     pub(super) links: BTreeMap<RunnerKey, Link>,
     pub(super) shown: BTreeMap<CameraKey, Shown>,
@@ -101,6 +105,8 @@ impl Watch {
             tracks: Vec::new(),
             by_id: BTreeMap::new(),
             models: Vec::new(),
+            unsettled_at: Vec::new(),
+            members_max: Vec::new(),
             devices: Vec::new(),
             links: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -139,6 +145,8 @@ impl Watch {
         let known = self.models.iter().position(|m| m == id);
         known.unwrap_or_else(|| {
             self.models.push(id.clone());
+            self.unsettled_at.push(self.now);
+            self.members_max.push(0);
             self.models.len() - 1
         })
     }
@@ -174,6 +182,9 @@ impl Watch {
             if !link.idle() {
                 link.busy_at = now;
             }
+            if link.late() || !link.open() {
+                self.unsettled_at[link.model] = now;
+            }
             if link.open() && (link.measured.is_some() || !link.wanted.is_empty()) {
                 self.devices[link.device].measured_at = now;
             }
@@ -187,6 +198,7 @@ impl Watch {
     /// All that a connection held is lost.
     fn lose(&mut self, key: RunnerKey) {
         let Some(link) = self.links.get_mut(&key) else { return };
+        self.unsettled_at[link.model] = self.now;
         link.measured = None;
         link.wanted.clear();
         for held in std::mem::take(&mut link.batches) {
@@ -216,6 +228,7 @@ impl Watch {
                 let model = self.model(&info.model);
                 let device = self.device(&info.device);
                 let mut link = Link::new(info.clone(), model, device, now);
+                self.unsettled_at[model] = now;
                 if self.refused.contains(&info.instance) {
                     link.must_close = Some("refused instance");
                 } else {
@@ -531,6 +544,7 @@ impl Watch {
         let Some(link) = self.links.get(&key) else { return };
         let (model, device, gpu) = (link.model, link.device, link.info.gpu);
         let size = members.len() as u32;
+        self.members_max[model] = self.members_max[model].max(members.len());
         let mut broken = Vec::new();
         if size == 0 || size > link.info.batch_max {
             broken.push(("a batch fits the engine", format!("{size} members")));
@@ -553,7 +567,6 @@ impl Watch {
             id: batch,
             members: members.to_vec(),
             phase,
-            prepared: now,
             since: now,
             lease_end: now + lease.unwrap_or_default(),
         });
