@@ -2,9 +2,12 @@
 
 mod audit;
 mod link;
+mod seen;
+mod shares;
 mod track;
 mod watch;
 
+pub use seen::{Happening, Seen};
 pub use watch::{Truth, Watch};
 
 use base::Instant;

@@ -1,15 +1,14 @@
 //! What the core should have done by now: looked at from outside, now and then.
 
+use super::seen::Happening;
 use super::watch::{Truth, Watch};
 use base::{Instant, Newest};
 use scheduler::{Report, Steering, SubscriptionState};
 use std::time::Duration;
 
-/// A fair share is looked at over so long.
-const FAIR_WINDOW: Duration = Duration::from_secs(8);
-/// A throttled subscription gets at least this part of what the median of them gets (the order of
-/// start tags differs by one frame; the rest is slack for frames that were not there in time).
-const FAIR_PART: f64 = 0.4;
+/// Who wants to be measured is measured within this: sizes and batches take turns, one turn is at
+/// most a lease, and no lease is longer than the hang limit.
+const MEASURED_WITHIN: Duration = Duration::from_secs(6);
 
 /// How long a device may be free while a frame waits, beyond two frame periods of the camera and
 /// the deadline of the model.
@@ -85,66 +84,50 @@ impl Watch {
         if let Some(detail) = starved {
             self.broken("no device idles while a frame waits", detail);
         }
-        if now - self.window_from >= FAIR_WINDOW {
-            self.fair(now, truth);
-            self.window_from = now;
-            self.tracks.iter_mut().for_each(|t| t.bound_in_window = 0);
+        self.measuring(now, truth);
+        self.shares(now, truth);
+    }
+
+    /// A runner that wants to be measured gets its turn, also on a device without an idle moment.
+    fn measuring(&mut self, now: Instant, truth: &dyn Truth) {
+        for i in 0..self.devices.len() {
+            let since = self.devices[i].measured_last.max(self.stalled_at);
+            let wants = self.links.iter().find(|(key, l)| {
+                l.device == i
+                    && l.open()
+                    && !l.late()
+                    && !l.wanted.is_empty()
+                    && truth.healthy(**key, since, now)
+            });
+            match wants {
+                None => self.devices[i].measured_last = now,
+                Some((key, _)) if now - since > MEASURED_WITHIN => {
+                    let detail = format!("{key:?} on {}", self.devices[i].id);
+                    self.broken("who wants to be measured is measured", detail);
+                    self.devices[i].measured_last = now;
+                }
+                Some(_) => {}
+            }
         }
     }
 
-    /// Subscriptions of one model that could take more share what there is by weight and ceiling.
-    ///
-    /// Only where they are many more than a batch holds: who rides along in a batch that has room
-    /// gets more than its part, and takes nothing from others by that.
-    fn fair(&mut self, now: Instant, truth: &dyn Truth) {
-        let from = self.window_from;
-        let seconds = (now - from).as_secs_f64();
-        // The first window holds start, profiling and stagger; a stall is nobody's share.
-        if from == Instant::ZERO || self.stalled_at > from {
-            return;
-        }
-        for model in 0..self.models.len() {
-            // Two seconds before the window: what was pending then is settled.
-            let before = from.back(Duration::from_secs(2));
-            if self.unsettled_at[model] > before {
-                continue;
-            }
-            let links = self.links.values().filter(|l| l.model == model);
-            let (deadline, needed) = links.fold((Duration::ZERO, Duration::ZERO), |(d, n), l| {
-                (d.max(l.info.deadline), n.max(l.longest(l.info.batch_max)))
-            });
-            let mut throttled = Vec::new();
-            for (i, track) in self.tracks.iter().enumerate() {
-                let spec = &track.spec;
-                let served = track.alive && spec.enabled && spec.parent.is_none();
-                if !served || track.model != model || track.changed > before {
-                    continue;
-                }
-                let Some(fps) = truth.steady(track.camera, before, now) else { continue };
-                let ceiling = spec.max_fps.map_or(fps, |r| r.min(fps));
-                let got = track.bound_in_window as f64 / seconds;
-                // A frame of it waits nearly always, fresh enough to be taken.
-                let deadline = spec.deadline.unwrap_or(deadline);
-                let backlogged = fps > 4.0 * got
-                    && deadline > needed * 2 + Duration::from_secs_f64(2.5 / fps);
-                if got + 2.0 / seconds < 0.7 * ceiling && backlogged {
-                    let weight = ceiling * spec.weight;
-                    throttled.push((got / weight, i, weight));
-                }
-            }
-            if throttled.len() <= 3 * self.members_max[model] {
-                continue;
-            }
-            throttled.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let median = throttled[throttled.len() / 2].0;
-            let (part, i, weight) = throttled[0];
-            if part < median * FAIR_PART - 3.0 / (seconds * weight) {
-                let id = &self.tracks[i].spec.id;
-                let detail = format!("{id} got a part of {part:.3}, the median is {median:.3}");
-                self.broken("throttled subscriptions share fairly", detail);
+    /// What the ledgers tell of a world that has ended.
+    pub fn ended(&mut self, report: &Report) {
+        for s in &report.subscriptions {
+            let l = &s.ledger;
+            for (what, count) in [
+                (Happening::Torn, l.torn),
+                (Happening::Errors, l.errors.iter().sum()),
+                (Happening::Revoked, l.revoked),
+                (Happening::ExpiredLate, l.expired_late),
+                (Happening::LostWithRunner, l.lost_with_runner),
+                (Happening::Expired, l.expired),
+                (Happening::Gap, l.unserved_gap),
+                (Happening::Parked, l.unserved_parked),
+            ] {
+                self.seen.note(what, count);
             }
         }
-        self.members_max.fill(0);
     }
 
     /// Compares a report of the core with the counts of its own. Everything that the core decided

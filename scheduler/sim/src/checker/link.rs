@@ -53,6 +53,9 @@ pub(super) struct Link {
     pub must_close: Option<&'static str>,
     /// Close was said.
     pub closed: bool,
+    /// Replies in time since the last late one: who overran a lease is served after all others
+    /// until it has made up for it.
+    pub in_time: u32,
     /// Last instant at which it could not take a batch.
     pub busy_at: Instant,
 }
@@ -71,6 +74,7 @@ impl Link {
             revoked: Vec::new(),
             must_close: None,
             closed: false,
+            in_time: u32::MAX / 2,
             busy_at: now,
             info,
         }

@@ -8,6 +8,7 @@
 
 use super::Violation;
 use super::link::{Held, Link, Measured, Phase};
+use super::seen::{Happening, Seen};
 use super::track::Track;
 use base::{
     CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, MemberError, ModelId, Newest,
@@ -51,6 +52,8 @@ pub(super) struct Device {
     pub full_at: Instant,
     /// Last instant at which a size was or should be measured.
     pub measured_at: Instant,
+    /// Last instant at which a measurement was granted or nobody wanted one.
+    pub measured_last: Instant,
 }
 
 /// A camera as it was shown to the core.
@@ -72,6 +75,7 @@ pub struct Watch {
     wake_at: Instant,
     pub(super) stalled_at: Instant,
     violations: Vec<Violation>,
+    pub(super) seen: Seen,
     pub(super) tracks: Vec<Track>,
     pub(super) by_id: BTreeMap<String, usize>,
     pub(super) models: Vec<ModelId>,
@@ -102,6 +106,7 @@ impl Watch {
             wake_at: Instant::FAR,
             stalled_at: Instant::ZERO,
             violations: Vec::new(),
+            seen: Seen::default(),
             tracks: Vec::new(),
             by_id: BTreeMap::new(),
             models: Vec::new(),
@@ -131,6 +136,11 @@ impl Watch {
         &self.violations
     }
 
+    /// What happened so far.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
     /// Hands over what was broken.
     pub fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)
@@ -139,6 +149,7 @@ impl Watch {
     /// The core was not called until now, whatever it waited for.
     pub fn stalled(&mut self, until: Instant) {
         self.stalled_at = until;
+        self.seen.note(Happening::Stall, 1);
     }
 
     fn model(&mut self, id: &ModelId) -> usize {
@@ -155,8 +166,13 @@ impl Watch {
         let known = self.devices.iter().position(|d| d.id == *id);
         known.unwrap_or_else(|| {
             let capacity = self.config.capacity_of(id) as usize;
-            let (full_at, measured_at) = (self.now, self.now);
-            self.devices.push(Device { id: id.clone(), capacity, full_at, measured_at });
+            self.devices.push(Device {
+                id: id.clone(),
+                capacity,
+                full_at: self.now,
+                measured_at: self.now,
+                measured_last: self.now,
+            });
             self.devices.len() - 1
         })
     }
@@ -283,7 +299,9 @@ impl Watch {
                 }
                 let held = link.batches.remove(at);
                 link.executed(times.executed - times.granted, held.members.len() as u32);
+                link.in_time = if held.phase == Phase::Late { 0 } else { link.in_time + 1 };
                 if held.phase == Phase::Late {
+                    self.seen.note(Happening::LateReply, 1);
                     return;
                 }
                 for (m, outcome) in held.members.iter().zip(outcomes) {
@@ -359,9 +377,14 @@ impl Watch {
             _ => return shown.absent = true,
         };
         if stamp.published > now {
+            self.seen.note(Happening::FrameOfTheFuture, 1);
             return;
         }
         let (generation, id) = (stamp.generation, stamp.frame_id);
+        if let Some((last_generation, last_id)) = shown.last {
+            self.seen.note(Happening::NewGeneration, u64::from(generation != last_generation));
+            self.seen.note(Happening::IdsFellBack, u64::from(id < last_id));
+        }
         match shown.last {
             Some(last) if last == (generation, id) => {}
             Some((_, last)) if id > last => shown.ids += id.0 - last.0,
@@ -495,6 +518,7 @@ impl Watch {
         let deadline = track.spec.deadline.unwrap_or(deadline);
         // Copy, postprocess and two ways over the socket are not in L(b).
         let beside = Duration::from_millis(2);
+        self.seen.note(Happening::AgesCompared, 1);
         if age > deadline + beside {
             let detail = format!("{}: {age:?}, deadline {deadline:?}", track.spec.id);
             self.broken("no result older than its deadline", detail);
@@ -563,6 +587,7 @@ impl Watch {
         }
         let Some(link) = self.links.get_mut(&key) else { return };
         let phase = if lease.is_some() { Phase::Executing } else { Phase::Prepared };
+        self.seen.note(Happening::PreparedAhead, u64::from(lease.is_none()));
         link.batches.push(Held {
             id: batch,
             members: members.to_vec(),
@@ -658,6 +683,7 @@ impl Watch {
                 self.broken("one batch executing and one prepared", format!("{key:?} {batch:?}"));
             }
             Some(size) => {
+                self.seen.note(Happening::Granted, 1);
                 self.lease(key, size, lease);
                 self.token_goes_out(device);
             }
@@ -693,6 +719,8 @@ impl Watch {
         if let Some(at) = asked {
             link.wanted.remove(at);
         }
+        self.devices[device].measured_last = now;
+        self.seen.note(Happening::Measured, 1);
         link.measured = Some(Measured { since: now, lease_end: now + lease, late: false });
         let (shortest, longest) = PROFILE_LEASE;
         if asked.is_none() || holds || lease < shortest || lease > longest {
@@ -716,6 +744,13 @@ impl Watch {
                 CloseReason::Protocol(_) => link.must_close.is_some(),
             };
         let (instance, why) = (link.instance, link.must_close);
+        let happened = match reason {
+            CloseReason::Hung => Happening::Hung,
+            CloseReason::RefusedInstance => Happening::RefusedInstance,
+            CloseReason::Replaced => Happening::Replaced,
+            CloseReason::Protocol(_) => Happening::Protocol,
+        };
+        self.seen.note(happened, 1);
         if !sound {
             let detail = format!("{key:?} {reason:?}, expected {why:?}");
             self.broken("a connection is closed for a reason", detail);

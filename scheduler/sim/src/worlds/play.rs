@@ -3,7 +3,7 @@
 use super::camera::Camera;
 use super::plan::{Change, Fault, WorldPlan};
 use super::process::{Process, Sent, WIRE};
-use crate::checker::{Truth, Violation, Watch};
+use crate::checker::{Seen, Truth, Violation, Watch};
 use crate::random::Random;
 use base::{CameraId, InstanceId, Instant, Newest};
 use scheduler::trace::Encoder;
@@ -40,6 +40,8 @@ pub struct Played {
     pub results: u64,
     /// Wake-ups of the core.
     pub wakes: u64,
+    /// What happened.
+    pub seen: Seen,
 }
 
 #[derive(Debug)]
@@ -232,7 +234,9 @@ impl<'p> Play<'p> {
         if !self.over {
             self.now = self.now.max(end);
             self.report();
+            self.watch.ended(&self.scheduler.report(self.now));
         }
+        self.played.seen = self.watch.seen();
         self.played.violations = self.watch.take_violations();
         self.played.trace = self.trace.map(|t| t.bytes).unwrap_or_default();
         self.played
