@@ -57,7 +57,8 @@ impl Watch {
     ) -> Option<Shares> {
         let seconds = (now - from).as_secs_f64();
         let before = from.back(SETTLED);
-        if self.unsettled_at[model] > before {
+        let served = self.links.values().any(|l| l.model == model);
+        if !served || self.unsettled_at[model] > before {
             return None;
         }
         let links = self.links.values().filter(|l| l.model == model);
