@@ -109,8 +109,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
         write(&file, &sound)?;
         match fate? {
             Fate::Caught(invariant, world) => {
-                let other =
-                    if invariant == m.expect { "" } else { "  (another one was expected)" };
+                let other = if invariant == m.expect { "" } else { "  (another one was expected)" };
                 println!("{:<44} {invariant:<44} {world}{other}", m.name);
             }
             Fate::Escaped => {

@@ -37,7 +37,8 @@ impl Watch {
             needed[model] = needed[model].max(link.longest(link.info.batch_max));
             deadline[model] = deadline[model].max(link.info.deadline);
             let device = &self.devices[link.device];
-            if !link.idle() || device.full_at == now {
+            // Who overran a lease waits for its budget and for gaps.
+            if !link.idle() || device.full_at == now || !link.as_good_as_any() {
                 continue;
             }
             let since =
@@ -75,8 +76,8 @@ impl Watch {
             };
             if waits > LOOKS + period + limit + steered {
                 starved = Some(format!(
-                    "{}: a frame waits since {} ns, a runner since {} ns",
-                    track.spec.id, ready.0, free.0
+                    "{} at {:?} fps: a frame waits since {} ns, a runner since {} ns, {} was bound",
+                    track.spec.id, track.spec.max_fps, ready.0, free.0, track.ledger.bound
                 ));
                 track.ready_since = Some(now);
             }

@@ -4,6 +4,13 @@ use base::{InstanceId, Instant, LatencyTable, limits};
 use scheduler::{BatchId, Binding, RunnerInfo};
 use std::time::Duration;
 
+/// An execution that takes so many times the announced 99th percentile may cost a runner its rank
+/// (the core's factor is 1.5, three times in a row).
+const OVERRUN: f64 = 1.4;
+
+/// In-time replies after which a runner that was too slow is as good as any (the core's is 10).
+const REHABILITATED: u32 = 20;
+
 /// What a batch waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -42,8 +49,10 @@ pub(super) struct Link {
     pub device: usize,
     pub instance: InstanceId,
     pub table: LatencyTable,
-    /// Longest execution that was seen, and the batch that it took.
-    pub longest: (Duration, u32),
+    /// Longest execution that was seen.
+    pub longest: Duration,
+    /// The most that an execution took of what the runner had said.
+    pub slowest: f64,
     pub batches: Vec<Held>,
     pub measured: Option<Measured>,
     /// Sizes that it asked to measure.
@@ -67,7 +76,8 @@ impl Link {
             device,
             instance: info.instance,
             table: info.latency.clone(),
-            longest: (Duration::ZERO, 1),
+            longest: Duration::ZERO,
+            slowest: 1.0,
             batches: Vec::new(),
             measured: None,
             wanted: Vec::new(),
@@ -108,6 +118,11 @@ impl Link {
         self.open() && self.measured.is_none() && self.batches.is_empty()
     }
 
+    /// Whether it is not served after others because it was too slow.
+    pub fn as_good_as_any(&self) -> bool {
+        self.in_time >= REHABILITATED
+    }
+
     /// When it is hung, as things are.
     pub fn hung_at(&self, hang_limit: Duration) -> Instant {
         let batches = self.batches.iter().map(|b| b.since + hang_limit);
@@ -127,19 +142,23 @@ impl Link {
         }
     }
 
-    pub fn executed(&mut self, length: Duration, batch: u32) {
-        if length > self.longest.0 {
-            self.longest.0 = length;
+    /// A batch of `size` took so long.
+    pub fn executed(&mut self, took: Duration, size: u32) {
+        self.longest = self.longest.max(took);
+        if let Some(said) = self.table.p50(size).filter(|p50| !p50.is_zero()) {
+            self.slowest = self.slowest.max(took.as_secs_f64() / said.as_secs_f64());
         }
-        self.longest.1 = self.longest.1.max(batch);
+        if self.table.p99(size).is_some_and(|p99| took > p99.mul_f64(OVERRUN)) {
+            self.in_time = 0;
+        }
     }
 
     /// The longest execution of a batch of `size` that the core may reckon with: what the runner
-    /// said or what it did, in proportion beyond the sizes that it showed.
+    /// said of it, as many times longer as any batch took longer than it had said.
     pub fn longest(&self, size: u32) -> Duration {
         let said = self.table.p99(size).unwrap_or_default();
-        let beyond = f64::from(size) / f64::from(self.longest.1.max(1));
-        said.max(self.longest.0.mul_f64(beyond.max(1.0)))
+        let slow = self.table.p50(size).unwrap_or_default().mul_f64(self.slowest);
+        said.max(slow).max(self.longest)
     }
 
     /// Shortest lease of any batch.

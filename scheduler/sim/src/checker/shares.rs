@@ -14,8 +14,6 @@ const SETTLED: Duration = Duration::from_secs(2);
 const FAIR_PART: f64 = 0.4;
 /// Frames by which two that share fairly may differ.
 const FRAMES: f64 = 3.0;
-/// In-time replies after which a runner that overran a lease is as good as any.
-const REHABILITATED: u32 = 20;
 
 /// Frames per second relative to weight and ceiling of the throttled subscriptions of a model.
 struct Shares {
@@ -113,7 +111,7 @@ impl Watch {
             for (model, s) in shares.iter().enumerate() {
                 let mut links = self.links.values().filter(|l| l.model == model);
                 let Some(s) = s else { continue };
-                if links.all(|l| l.device == device && l.in_time >= REHABILITATED) {
+                if links.all(|l| l.device == device && l.as_good_as_any()) {
                     here.push(s);
                 }
             }

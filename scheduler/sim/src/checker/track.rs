@@ -1,6 +1,6 @@
 //! What one subscription was given, counted from outside.
 
-use base::{Generation, Instant, MemberError, Rect, Stamp};
+use base::{CameraId, Generation, Instant, MemberError, ModelId, Rect, Stamp};
 use scheduler::{Binding, CameraKey, Ledger, SubscriptionSpec};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,6 +11,9 @@ const WINDOW: usize = 32;
 const REGIONS: usize = 4096;
 
 type RegionKey = (u64, u64, u64, [u32; 4]);
+
+/// What a desired state calls a subscription: camera, model, parent.
+pub(super) type Name = (CameraId, ModelId, Option<ModelId>);
 
 /// One subscription as the checker sees it.
 #[derive(Debug)]
@@ -80,6 +83,11 @@ impl Track {
         };
         track.gate_may_move(now);
         track
+    }
+
+    /// What makes two specifications those of one subscription.
+    pub fn name(spec: &SubscriptionSpec) -> Name {
+        (spec.camera.clone(), spec.model.clone(), spec.parent.clone())
     }
 
     /// The desired state says something else of it.
@@ -187,7 +195,9 @@ impl Track {
         {
             self.regions.remove(&oldest);
         }
-        Ok(())
+        // The ceiling is one of frames, not of regions.
+        let frame = (stamp.generation, stamp.frame_id.0);
+        if self.last.replace(frame) == Some(frame) { Ok(()) } else { self.ceiling(stamp) }
     }
 
     /// An answer for one of its bound frames.

@@ -9,10 +9,10 @@
 use super::Violation;
 use super::link::{Held, Link, Measured, Phase};
 use super::seen::{Happening, Seen};
-use super::track::Track;
+use super::track::{Name, Track};
 use base::{
-    CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, MemberError, ModelId, Newest,
-    limits,
+    CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, LatencyEntry, MemberError,
+    ModelId, Newest, limits,
 };
 use scheduler::{
     BatchId, Binding, CameraKey, CloseReason, Config, Input, Output, RunnerKey, Scheduler,
@@ -78,6 +78,8 @@ pub struct Watch {
     pub(super) seen: Seen,
     pub(super) tracks: Vec<Track>,
     pub(super) by_id: BTreeMap<String, usize>,
+    /// Keys as the core used them first.
+    keys: BTreeMap<SubscriptionKey, usize>,
     pub(super) models: Vec<ModelId>,
     /// Per model: the last instant at which a runner of it came, went or was late.
     pub(super) unsettled_at: Vec<Instant>,
@@ -91,8 +93,8 @@ pub struct Watch {
     sequence: u64,
     /// Results that the core owes for the reply that it was just given.
     owed: VecDeque<(BatchId, Binding, Option<MemberError>)>,
-    /// Results that others look at: sequence, camera, frame.
-    parents: BTreeMap<u64, (CameraKey, Generation, FrameId)>,
+    /// Results that others look at: sequence, whose, frame.
+    parents: BTreeMap<u64, (usize, Generation, FrameId)>,
     pub(super) window_from: Instant,
 }
 
@@ -109,6 +111,7 @@ impl Watch {
             seen: Seen::default(),
             tracks: Vec::new(),
             by_id: BTreeMap::new(),
+            keys: BTreeMap::new(),
             models: Vec::new(),
             unsettled_at: Vec::new(),
             members_max: Vec::new(),
@@ -178,7 +181,7 @@ impl Watch {
     }
 
     fn track(&mut self, key: SubscriptionKey) -> Option<&mut Track> {
-        self.tracks.get_mut(key.0 as usize).filter(|t| t.alive)
+        self.tracks.get_mut(*self.keys.get(&key)?).filter(|t| t.alive)
     }
 
     /// The state since the last call lasted until now.
@@ -186,7 +189,8 @@ impl Watch {
         self.now = now;
         let overslept = now - self.wake_at;
         if overslept > OVERSLEPT {
-            self.links.values_mut().for_each(|l| l.postpone(overslept));
+            // Nobody is judged before what came meanwhile is handled.
+            self.links.values_mut().for_each(|l| l.postpone(overslept + OVERSLEPT));
         }
         self.wake_at = self.wake_at.max(now);
         for i in 0..self.devices.len() {
@@ -320,8 +324,14 @@ impl Watch {
                 if let Some(link) = self.links.get_mut(runner).filter(|l| l.open())
                     && link.measured.take().is_some()
                 {
-                    let longest = samples.iter().max().copied().unwrap_or_default();
-                    link.executed(longest, *batch_size);
+                    let mut samples = samples.clone();
+                    samples.sort_unstable();
+                    if let Some(longest) = samples.last() {
+                        // What is known until the table comes.
+                        let p50 = samples[samples.len() / 2];
+                        link.table.set(LatencyEntry { batch: *batch_size, p50, p99: *longest });
+                        link.executed(*longest, *batch_size);
+                    }
                 }
             }
             Input::Table { runner, table } => {
@@ -339,34 +349,61 @@ impl Watch {
 
     /// The core took a desired state.
     pub fn desired(&mut self, scheduler: &Scheduler, desired: &[SubscriptionSpec]) {
-        let specs: BTreeMap<&str, &SubscriptionSpec> =
-            desired.iter().map(|s| (s.id.as_str(), s)).collect();
-        let keys: BTreeMap<CameraId, CameraKey> =
-            scheduler.cameras().map(|(key, id)| (id.clone(), key)).collect();
         let now = self.now;
-        for (i, track) in self.tracks.iter_mut().enumerate() {
-            if !track.alive {
-                continue;
-            }
-            let id = scheduler.subscription_id(SubscriptionKey(i as u32));
-            match id.and_then(|id| specs.get(id)) {
+        let mut wanted: BTreeMap<Name, &SubscriptionSpec> =
+            desired.iter().map(|s| (Track::name(s), s)).collect();
+        for track in self.tracks.iter_mut().filter(|t| t.alive) {
+            match wanted.remove(&Track::name(&track.spec)) {
                 Some(spec) => track.respecify(spec, now),
                 None => track.alive = false,
             }
         }
-        while let Some(id) = scheduler.subscription_id(SubscriptionKey(self.tracks.len() as u32)) {
-            let Some(spec) = specs.get(id) else { break };
+        let keys: BTreeMap<&CameraId, CameraKey> =
+            scheduler.cameras().map(|(key, id)| (id, key)).collect();
+        for spec in wanted.into_values() {
             let model = self.model(&spec.model);
-            let Some(camera) = keys.get(&spec.camera).copied() else { break };
+            let Some(camera) = keys.get(&spec.camera).copied() else {
+                self.broken("every desired subscription exists", spec.id.clone());
+                continue;
+            };
             let ids = self.shown.entry(camera).or_default().ids;
-            self.tracks.push(Track::new((*spec).clone(), camera, model, now, ids));
+            self.tracks.push(Track::new(spec.clone(), camera, model, now, ids));
         }
         let alive = self.tracks.iter().enumerate().filter(|(_, t)| t.alive);
         self.by_id = alive.map(|(i, t)| (t.spec.id.clone(), i)).collect();
-        if self.by_id.len() != desired.len() {
-            let detail = format!("{} of {} subscriptions exist", self.by_id.len(), desired.len());
-            self.broken("every desired subscription exists", detail);
+        let mut wrong = None;
+        for (key, i) in &self.keys {
+            let track = &self.tracks[*i];
+            let id = track.alive.then_some(track.spec.id.as_str());
+            if scheduler.subscription_id(*key) != id {
+                wrong = Some(format!("{key:?} is {:?}", track.spec.id));
+            }
         }
+        if let Some(detail) = wrong {
+            self.broken("a key names one subscription", detail);
+        }
+        let tracks = &self.tracks;
+        self.keys.retain(|_, i| tracks[*i].alive);
+    }
+
+    /// Whom the core means: a key that it has not used before is that of the one subscription of
+    /// this camera and model.
+    fn learn(&mut self, m: &Binding, model: usize) {
+        if self.keys.contains_key(&m.subscription) {
+            return;
+        }
+        let fits = |t: &Track| {
+            t.alive
+                && t.camera == m.camera
+                && t.model == model
+                && t.spec.parent.is_some() == (m.parent > 0)
+        };
+        let Some(i) = self.tracks.iter().position(fits) else { return };
+        if self.keys.values().any(|known| *known == i) {
+            let detail = format!("{:?} is {:?}", m.subscription, self.tracks[i].spec.id);
+            self.broken("a key names one subscription", detail);
+        }
+        self.keys.insert(m.subscription, i);
     }
 
     /// The frame index gave an answer.
@@ -472,7 +509,9 @@ impl Watch {
                 }
                 self.aged(binding, age);
                 let stamp = &binding.stamp;
-                self.parents.insert(*sequence, (binding.camera, stamp.generation, stamp.frame_id));
+                if let Some(track) = self.keys.get(&binding.subscription) {
+                    self.parents.insert(*sequence, (*track, stamp.generation, stamp.frame_id));
+                }
                 if self.parents.len() > PARENTS_MAX {
                     self.parents.pop_first();
                 }
@@ -512,7 +551,9 @@ impl Watch {
         if !self.calm {
             return;
         }
-        let Some(track) = self.tracks.get(binding.subscription.0 as usize) else { return };
+        let Some(track) = self.keys.get(&binding.subscription).map(|i| &self.tracks[*i]) else {
+            return;
+        };
         let models = self.links.values().filter(|l| l.model == track.model);
         let deadline = models.map(|l| l.info.deadline).max().unwrap_or_default();
         let deadline = track.spec.deadline.unwrap_or(deadline);
@@ -610,6 +651,10 @@ impl Watch {
         let newest = self.shown.get(&m.camera).and_then(|s| s.last);
         let newest_id = newest.filter(|(g, _)| *g == stamp.generation).map(|(_, id)| id);
         let parent = self.parents.get(&m.parent).copied();
+        let parent = parent.filter(|(_, g, id)| *g == stamp.generation && *id == stamp.frame_id);
+        let parent = parent.map(|(track, ..)| &self.tracks[track]);
+        let parent = parent.filter(|p| p.camera == m.camera).map(|p| p.spec.model.clone());
+        self.learn(m, model);
         let Some(track) = self.track(m.subscription) else {
             return self.broken("only live subscriptions are served", format!("{m:?}"));
         };
@@ -624,10 +669,9 @@ impl Watch {
             (newest_id != Some(stamp.frame_id))
                 .then(|| ("the newest frame is bound", format!("{m:?}, newest {newest_id:?}")))
         } else {
-            let frame = (m.camera, stamp.generation, stamp.frame_id);
-            let live =
-                newest_id.is_some_and(|n| n.0 - stamp.frame_id.0 < u64::from(stamp.slots) - 1);
-            if !m.region.valid() || parent != Some(frame) {
+            let behind = newest_id.and_then(|n| n.0.checked_sub(stamp.frame_id.0));
+            let live = behind.is_some_and(|behind| behind < u64::from(stamp.slots) - 1);
+            if !m.region.valid() || parent != track.spec.parent {
                 Some(("a region is of a parent's result", format!("{m:?}")))
             } else if !live {
                 Some(("a region's slot is live", format!("{m:?}, newest {newest_id:?}")))
@@ -658,8 +702,8 @@ impl Watch {
         if link.table.is_empty() {
             longest = longest.max(LEASE_UNMEASURED);
         }
-        // One nanosecond per rounding of the interpolated table.
-        if lease < floor || lease > longest + Duration::from_nanos(10) {
+        // The core may keep ratios as f32.
+        if lease < floor || lease > longest.mul_f64(1.0 + 1e-6) + Duration::from_nanos(10) {
             let detail = format!("{lease:?} for {size}, floor {floor:?}, at most {longest:?}");
             self.broken("a lease is three times p99", detail);
         }

@@ -9,7 +9,7 @@ use base::{CameraId, InstanceId, Instant, Newest};
 use scheduler::trace::Encoder;
 use scheduler::{
     CameraKey, CloseReason, Desired, FrameIndex, Input, Output, RunnerKey, Scheduler,
-    SubscriptionSpec,
+    SubscriptionSpec, WaitReason,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -134,6 +134,7 @@ pub(super) struct Play<'p> {
     random: Random,
     now: Instant,
     wait: Instant,
+    waits_for: Option<WaitReason>,
     trace: Option<Trace>,
     played: Played,
     over: bool,
@@ -164,6 +165,7 @@ impl<'p> Play<'p> {
             random: Random::new(plan.seed, 4_000_000),
             now: Instant::ZERO,
             wait: Instant::FAR,
+            waits_for: None,
             trace: record.then(Trace::default),
             played: Played { digest: 0xcbf2_9ce4_8422_2325, ..Played::default() },
             over: false,
@@ -215,7 +217,10 @@ impl<'p> Play<'p> {
             self.now = next;
             self.played.wakes += 1;
             if self.played.wakes > WAKES_PER_SECOND_MAX * (next.0 / 1_000_000_000 + 1) {
-                let detail = format!("{} wake-ups until now", self.played.wakes);
+                let detail = format!(
+                    "{} wake-ups until now; it waits for {:?} until {} ns",
+                    self.played.wakes, self.waits_for, self.wait.0
+                );
                 self.watch.broken("the core is not polled in a busy loop", detail);
                 break;
             }
@@ -502,8 +507,9 @@ impl<'p> Play<'p> {
                 }
                 Output::Close { runner, reason } => self.closed(runner, reason),
                 Output::Result { .. } => self.played.results += 1,
-                Output::Wait { until, .. } => {
+                Output::Wait { until, reason } => {
                     self.wait = until;
+                    self.waits_for = Some(reason);
                     if until <= now {
                         // The watch has noted it; time goes on all the same.
                         self.wait = now + Duration::from_millis(1);
