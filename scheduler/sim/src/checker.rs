@@ -1,6 +1,8 @@
 //! What must hold in every world, whatever happens.
 
 mod audit;
+mod inputs;
+mod launches;
 mod link;
 mod seen;
 mod shares;

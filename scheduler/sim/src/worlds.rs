@@ -6,10 +6,13 @@
 //! matter. Called by the tests of the core and by its example `worlds`.
 
 mod camera;
+mod desired;
+mod digest;
 mod draw;
 mod plan;
 mod play;
 mod process;
+mod truth;
 
 pub use draw::random_world;
 pub use plan::{

@@ -7,16 +7,15 @@
 //! every output; [`Watch::audit`] and [`Watch::reported`] whenever it likes.
 
 use super::Violation;
-use super::link::{Held, Link, Measured, Phase};
+use super::link::{Link, Phase};
 use super::seen::{Happening, Seen};
 use super::track::{Name, Track};
 use base::{
-    CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, LatencyEntry, MemberError,
-    ModelId, Newest, limits,
+    CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, MemberError, ModelId, Newest,
 };
 use scheduler::{
-    BatchId, Binding, CameraKey, CloseReason, Config, Input, Output, RunnerKey, Scheduler,
-    SubscriptionKey, SubscriptionSpec,
+    BatchId, Binding, CameraKey, Config, Output, RunnerKey, Scheduler, SubscriptionKey,
+    SubscriptionSpec,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -26,11 +25,6 @@ const VIOLATIONS_MAX: usize = 20;
 /// The core may be polled this late; beyond it leases and hang limits are moved on by as much
 /// (contract of `Scheduler`).
 const OVERSLEPT: Duration = Duration::from_millis(50);
-/// Lease of a batch of a runner without a table.
-const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
-/// Bounds of the lease of one measured size.
-const PROFILE_LEASE: (Duration, Duration) =
-    (Duration::from_millis(200), Duration::from_millis(1500));
 /// Results of parents that are remembered for the subscriptions on their detections.
 const PARENTS_MAX: usize = 20_000;
 
@@ -59,8 +53,10 @@ pub(super) struct Device {
 /// A camera as it was shown to the core.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
-    last: Option<(Generation, FrameId)>,
-    absent: bool,
+    pub last: Option<(Generation, FrameId)>,
+    /// When the core asked last.
+    pub at: Instant,
+    pub absent: bool,
     /// Ids that were shown or passed over.
     pub ids: u64,
 }
@@ -79,7 +75,7 @@ pub struct Watch {
     pub(super) tracks: Vec<Track>,
     pub(super) by_id: BTreeMap<String, usize>,
     /// Keys as the core used them first.
-    keys: BTreeMap<SubscriptionKey, usize>,
+    pub(super) keys: BTreeMap<SubscriptionKey, usize>,
     pub(super) models: Vec<ModelId>,
     /// Per model: the last instant at which a runner of it came, went or was late.
     pub(super) unsettled_at: Vec<Instant>,
@@ -88,13 +84,13 @@ pub struct Watch {
     pub(super) devices: Vec<Device>,
     pub(super) links: BTreeMap<RunnerKey, Link>,
     pub(super) shown: BTreeMap<CameraKey, Shown>,
-    refused: BTreeSet<InstanceId>,
-    batches_max: u64,
-    sequence: u64,
+    pub(super) refused: BTreeSet<InstanceId>,
+    pub(super) batches_max: u64,
+    pub(super) sequence: u64,
     /// Results that the core owes for the reply that it was just given.
-    owed: VecDeque<(BatchId, Binding, Option<MemberError>)>,
+    pub(super) owed: VecDeque<(BatchId, Binding, Option<MemberError>)>,
     /// Results that others look at: sequence, whose, frame.
-    parents: BTreeMap<u64, (usize, Generation, FrameId)>,
+    pub(super) parents: BTreeMap<u64, (usize, Generation, FrameId)>,
     pub(super) window_from: Instant,
 }
 
@@ -155,7 +151,7 @@ impl Watch {
         self.seen.note(Happening::Stall, 1);
     }
 
-    fn model(&mut self, id: &ModelId) -> usize {
+    pub(super) fn model(&mut self, id: &ModelId) -> usize {
         let known = self.models.iter().position(|m| m == id);
         known.unwrap_or_else(|| {
             self.models.push(id.clone());
@@ -165,7 +161,7 @@ impl Watch {
         })
     }
 
-    fn device(&mut self, id: &DeviceId) -> usize {
+    pub(super) fn device(&mut self, id: &DeviceId) -> usize {
         let known = self.devices.iter().position(|d| d.id == *id);
         known.unwrap_or_else(|| {
             let capacity = self.config.capacity_of(id) as usize;
@@ -180,12 +176,12 @@ impl Watch {
         })
     }
 
-    fn track(&mut self, key: SubscriptionKey) -> Option<&mut Track> {
+    pub(super) fn track(&mut self, key: SubscriptionKey) -> Option<&mut Track> {
         self.tracks.get_mut(*self.keys.get(&key)?).filter(|t| t.alive)
     }
 
     /// The state since the last call lasted until now.
-    fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant) {
         self.now = now;
         let overslept = now - self.wake_at;
         if overslept > OVERSLEPT {
@@ -216,7 +212,7 @@ impl Watch {
     }
 
     /// All that a connection held is lost.
-    fn lose(&mut self, key: RunnerKey) {
+    pub(super) fn lose(&mut self, key: RunnerKey) {
         let Some(link) = self.links.get_mut(&key) else { return };
         self.unsettled_at[link.model] = self.now;
         link.measured = None;
@@ -232,119 +228,11 @@ impl Watch {
         }
     }
 
-    fn must_close(&mut self, key: RunnerKey, why: &'static str) {
+    pub(super) fn must_close(&mut self, key: RunnerKey, why: &'static str) {
         self.lose(key);
         if let Some(link) = self.links.get_mut(&key) {
             link.must_close = Some(why);
         }
-    }
-
-    /// Something is about to be handled.
-    pub fn input(&mut self, now: Instant, input: &Input) {
-        self.advance(now);
-        match input {
-            Input::Desired(_) => {}
-            Input::RunnerUp { runner, info } => {
-                let model = self.model(&info.model);
-                let device = self.device(&info.device);
-                let mut link = Link::new(info.clone(), model, device, now);
-                self.unsettled_at[model] = now;
-                if self.refused.contains(&info.instance) {
-                    link.must_close = Some("refused instance");
-                } else {
-                    let same = |l: &Link| l.open() && l.model == model && l.device == device;
-                    let old = self.links.iter().find(|(_, l)| same(l)).map(|(key, _)| *key);
-                    if let Some(old) = old {
-                        self.must_close(old, "replaced");
-                    }
-                    for t in self.tracks.iter_mut().filter(|t| t.alive && t.model == model) {
-                        t.gate_may_move(now);
-                    }
-                }
-                self.links.insert(*runner, link);
-            }
-            Input::RunnerDown { runner } => {
-                self.lose(*runner);
-                self.links.remove(runner);
-            }
-            Input::RunnerGone { .. } => {}
-            Input::Prepared { runner, batch } => {
-                let Some(link) = self.open_link(*runner, *batch) else { return };
-                match link.batch(*batch) {
-                    Some(b) if b.phase == Phase::Prepared => b.since = now,
-                    Some(_) => {}
-                    None => self.must_close(*runner, "prepared unknown batch"),
-                }
-            }
-            Input::Executed { runner, batch, granted, executed } => {
-                let Some(link) = self.open_link(*runner, *batch) else { return };
-                match link.batch(*batch).map(|b| (b.phase, b.members.len())) {
-                    Some((Phase::Executing, size)) => {
-                        link.executed(*executed - *granted, size as u32);
-                        if let Some(b) = link.batch(*batch) {
-                            (b.phase, b.since) = (Phase::Executed, now);
-                        }
-                    }
-                    Some((Phase::Late, _)) => {}
-                    _ => self.must_close(*runner, "executed without the token"),
-                }
-            }
-            Input::Reply { runner, batch, times, outcomes } => {
-                let Some(link) = self.open_link(*runner, *batch) else { return };
-                let Some(at) = link.batches.iter().position(|b| b.id == *batch) else {
-                    return self.must_close(*runner, "reply to an unknown batch");
-                };
-                let held = &link.batches[at];
-                let answered = outcomes.iter().any(Result::is_ok);
-                if held.members.len() != outcomes.len()
-                    || (held.phase == Phase::Prepared && answered)
-                {
-                    return self.must_close(*runner, "a reply that does not fit");
-                }
-                let held = link.batches.remove(at);
-                link.executed(times.executed - times.granted, held.members.len() as u32);
-                link.in_time = if held.phase == Phase::Late { 0 } else { link.in_time + 1 };
-                if held.phase == Phase::Late {
-                    self.seen.note(Happening::LateReply, 1);
-                    return;
-                }
-                for (m, outcome) in held.members.iter().zip(outcomes) {
-                    if self.track(m.subscription).is_some() {
-                        self.owed.push_back((*batch, *m, outcome.as_ref().err().copied()));
-                    }
-                }
-            }
-            Input::ProfileRequest { runner, sizes } => {
-                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open()) {
-                    let max = link.info.batch_max;
-                    link.wanted = sizes.iter().copied().filter(|s| (1..=max).contains(s)).collect();
-                }
-            }
-            Input::ProfileDone { runner, batch_size, samples } => {
-                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open())
-                    && link.measured.take().is_some()
-                {
-                    let mut samples = samples.clone();
-                    samples.sort_unstable();
-                    if let Some(longest) = samples.last() {
-                        // What is known until the table comes.
-                        let p50 = samples[samples.len() / 2];
-                        link.table.set(LatencyEntry { batch: *batch_size, p50, p99: *longest });
-                        link.executed(*longest, *batch_size);
-                    }
-                }
-            }
-            Input::Table { runner, table } => {
-                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open()) {
-                    link.table = table.clone();
-                }
-            }
-        }
-    }
-
-    /// The connection, unless it is closing or the batch was taken back.
-    fn open_link(&mut self, key: RunnerKey, batch: BatchId) -> Option<&mut Link> {
-        self.links.get_mut(&key).filter(|l| l.open() && !l.revoked.contains(&batch))
     }
 
     /// The core took a desired state.
@@ -388,7 +276,7 @@ impl Watch {
 
     /// Whom the core means: a key that it has not used before is that of the one subscription of
     /// this camera and model.
-    fn learn(&mut self, m: &Binding, model: usize) {
+    pub(super) fn learn(&mut self, m: &Binding, model: usize) {
         if self.keys.contains_key(&m.subscription) {
             return;
         }
@@ -409,6 +297,7 @@ impl Watch {
     /// The frame index gave an answer.
     pub fn answered(&mut self, now: Instant, camera: CameraKey, newest: &Newest) {
         let shown = self.shown.entry(camera).or_default();
+        shown.at = now;
         let stamp = match newest {
             Newest::Frame(stamp) if stamp.frame_id.0 < u64::MAX => stamp,
             _ => return shown.absent = true,
@@ -547,7 +436,7 @@ impl Watch {
         broken.into_iter().for_each(|(invariant, detail)| self.broken(invariant, detail));
     }
 
-    fn aged(&mut self, binding: &Binding, age: Duration) {
+    pub(super) fn aged(&mut self, binding: &Binding, age: Duration) {
         if !self.calm {
             return;
         }
@@ -563,248 +452,6 @@ impl Watch {
         if age > deadline + beside {
             let detail = format!("{}: {age:?}, deadline {deadline:?}", track.spec.id);
             self.broken("no result older than its deadline", detail);
-        }
-    }
-}
-
-/// Launches and what belongs to them.
-impl Watch {
-    fn token_goes_out(&mut self, device: usize) {
-        let (out, capacity) = (self.tokens(device), self.devices[device].capacity);
-        if out > capacity {
-            let detail = format!("{out} of {}, capacity {capacity}", self.devices[device].id);
-            self.broken("one token per unit of capacity", detail);
-        }
-    }
-
-    /// What keeps a runner from being given anything.
-    fn unfit(&self, key: RunnerKey) -> Option<&'static str> {
-        let Some(link) = self.links.get(&key) else { return Some("unknown") };
-        if !link.open() {
-            Some("closed")
-        } else if link.late() {
-            Some("late")
-        } else if link.measured.is_some() {
-            Some("measuring")
-        } else {
-            None
-        }
-    }
-
-    fn prepare(
-        &mut self,
-        key: RunnerKey,
-        batch: BatchId,
-        lease: Option<Duration>,
-        members: &[Binding],
-    ) {
-        let now = self.now;
-        if let Some(what) = self.unfit(key) {
-            self.broken("nothing is prepared for an unfit runner", format!("{key:?} is {what}"));
-        }
-        if batch.0 <= self.batches_max {
-            self.broken("batch ids rise", format!("{batch:?}"));
-        }
-        self.batches_max = batch.0;
-        let Some(link) = self.links.get(&key) else { return };
-        let (model, device, gpu) = (link.model, link.device, link.info.gpu);
-        let size = members.len() as u32;
-        self.members_max[model] = self.members_max[model].max(members.len());
-        let mut broken = Vec::new();
-        if size == 0 || size > link.info.batch_max {
-            broken.push(("a batch fits the engine", format!("{size} members")));
-        }
-        if link.has(Phase::Prepared) || (lease.is_some() && link.has(Phase::Executing)) {
-            broken.push(("one batch executing and one prepared", format!("{key:?} {batch:?}")));
-        }
-        let beside = self.links.values().filter(|l| l.device == device && l.has(Phase::Prepared));
-        if lease.is_none() && (!gpu || beside.count() > 0) {
-            broken.push(("one batch prepared beside", format!("{key:?} {batch:?}")));
-        }
-        let deadline = link.info.deadline;
-        broken.into_iter().for_each(|(invariant, detail)| self.broken(invariant, detail));
-        for m in members {
-            self.member(m, model, deadline);
-        }
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let phase = if lease.is_some() { Phase::Executing } else { Phase::Prepared };
-        self.seen.note(Happening::PreparedAhead, u64::from(lease.is_none()));
-        link.batches.push(Held {
-            id: batch,
-            members: members.to_vec(),
-            phase,
-            since: now,
-            lease_end: now + lease.unwrap_or_default(),
-        });
-        if let Some(lease) = lease {
-            self.lease(key, size, lease);
-            self.token_goes_out(device);
-        }
-    }
-
-    fn member(&mut self, m: &Binding, model: usize, deadline: Duration) {
-        let now = self.now;
-        let stamp = &m.stamp;
-        if stamp.published > now || stamp.info.capture > stamp.published {
-            self.broken("capture <= published <= bound", format!("{m:?}"));
-        }
-        let newest = self.shown.get(&m.camera).and_then(|s| s.last);
-        let newest_id = newest.filter(|(g, _)| *g == stamp.generation).map(|(_, id)| id);
-        let parent = self.parents.get(&m.parent).copied();
-        let parent = parent.filter(|(_, g, id)| *g == stamp.generation && *id == stamp.frame_id);
-        let parent = parent.map(|(track, ..)| &self.tracks[track]);
-        let parent = parent.filter(|p| p.camera == m.camera).map(|p| p.spec.model.clone());
-        self.learn(m, model);
-        let Some(track) = self.track(m.subscription) else {
-            return self.broken("only live subscriptions are served", format!("{m:?}"));
-        };
-        let wrong = if track.camera != m.camera || track.model != model {
-            Some(("a frame goes to its camera's model", format!("{m:?}")))
-        } else if !track.spec.enabled {
-            Some(("paused subscriptions are not served", format!("{m:?}")))
-        } else if m.parameters != track.spec.parameters {
-            Some(("the parameters of now are used", format!("{m:?}")))
-        } else if track.spec.parent.is_none() {
-            // Late binding: the newest frame that the index showed.
-            (newest_id != Some(stamp.frame_id))
-                .then(|| ("the newest frame is bound", format!("{m:?}, newest {newest_id:?}")))
-        } else {
-            let behind = newest_id.and_then(|n| n.0.checked_sub(stamp.frame_id.0));
-            let live = behind.is_some_and(|behind| behind < u64::from(stamp.slots) - 1);
-            if !m.region.valid() || parent != track.spec.parent {
-                Some(("a region is of a parent's result", format!("{m:?}")))
-            } else if !live {
-                Some(("a region's slot is live", format!("{m:?}, newest {newest_id:?}")))
-            } else {
-                None
-            }
-        };
-        let limit = track.spec.deadline.unwrap_or(deadline);
-        let expired = stamp.info.capture + limit < now;
-        let bound = track.bound(m);
-        if let Some((invariant, detail)) = wrong {
-            self.broken(invariant, detail);
-        }
-        if expired {
-            self.broken("nothing is bound after its deadline", format!("{m:?}"));
-        }
-        if let Err((invariant, detail)) = bound {
-            self.broken(invariant, detail);
-        }
-    }
-
-    /// A lease is 3 x p99 of L(b), at least the floor. Tables may be newer in the core than what
-    /// the runner said, never beyond what it did.
-    fn lease(&mut self, key: RunnerKey, size: u32, lease: Duration) {
-        let Some(link) = self.links.get(&key) else { return };
-        let floor = link.lease_floor();
-        let mut longest = (link.longest(size) * limits::LEASE_FACTOR).max(floor);
-        if link.table.is_empty() {
-            longest = longest.max(LEASE_UNMEASURED);
-        }
-        // The core may keep ratios as f32.
-        if lease < floor || lease > longest.mul_f64(1.0 + 1e-6) + Duration::from_nanos(10) {
-            let detail = format!("{lease:?} for {size}, floor {floor:?}, at most {longest:?}");
-            self.broken("a lease is three times p99", detail);
-        }
-    }
-
-    fn grant(&mut self, key: RunnerKey, batch: BatchId, lease: Duration) {
-        let now = self.now;
-        if let Some(what) = self.unfit(key) {
-            self.broken("nothing is granted to an unfit runner", format!("{key:?} is {what}"));
-        }
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let (device, executing) = (link.device, link.has(Phase::Executing));
-        let mut size = None;
-        if let Some(held) = link.batch(batch).filter(|b| b.phase == Phase::Prepared) {
-            (held.phase, held.since, held.lease_end) = (Phase::Executing, now, now + lease);
-            size = Some(held.members.len() as u32);
-        }
-        match size {
-            None => self.broken("a grant names a prepared batch", format!("{key:?} {batch:?}")),
-            Some(_) if executing => {
-                self.broken("one batch executing and one prepared", format!("{key:?} {batch:?}"));
-            }
-            Some(size) => {
-                self.seen.note(Happening::Granted, 1);
-                self.lease(key, size, lease);
-                self.token_goes_out(device);
-            }
-        }
-    }
-
-    fn revoke(&mut self, key: RunnerKey, batch: BatchId) {
-        let Some(link) = self.links.get_mut(&key) else {
-            return self.broken("a revoke names a prepared batch", format!("{key:?} {batch:?}"));
-        };
-        let prepared = |b: &Held| b.id == batch && b.phase == Phase::Prepared;
-        let Some(at) = link.batches.iter().position(prepared) else {
-            return self.broken("a revoke names a prepared batch", format!("{key:?} {batch:?}"));
-        };
-        let held = link.batches.remove(at);
-        link.revoked.push(batch);
-        for m in &held.members {
-            if let Some(track) = self.track(m.subscription) {
-                track.ledger.revoked += 1;
-            }
-        }
-    }
-
-    fn profile(&mut self, key: RunnerKey, size: u32, lease: Duration) {
-        let now = self.now;
-        if let Some(what) = self.unfit(key) {
-            self.broken("nothing is granted to an unfit runner", format!("{key:?} is {what}"));
-        }
-        let Some(link) = self.links.get_mut(&key) else { return };
-        let device = link.device;
-        let asked = link.wanted.iter().position(|s| *s == size);
-        let holds = !link.batches.is_empty();
-        if let Some(at) = asked {
-            link.wanted.remove(at);
-        }
-        self.devices[device].measured_last = now;
-        self.seen.note(Happening::Measured, 1);
-        link.measured = Some(Measured { since: now, lease_end: now + lease, late: false });
-        let (shortest, longest) = PROFILE_LEASE;
-        if asked.is_none() || holds || lease < shortest || lease > longest {
-            let detail = format!("{key:?} size {size} for {lease:?}, holds batches: {holds}");
-            self.broken("a runner measures what it asked for, alone", detail);
-        }
-        self.token_goes_out(device);
-    }
-
-    fn close(&mut self, key: RunnerKey, reason: &CloseReason) {
-        let Some(link) = self.links.get(&key) else {
-            return self.broken("only open connections are closed", format!("{key:?} {reason:?}"));
-        };
-        let sound = !link.closed
-            && match reason {
-                CloseReason::Hung => {
-                    link.must_close.is_none() && link.hung_at(self.config.hang_limit) <= self.now
-                }
-                CloseReason::RefusedInstance => link.must_close == Some("refused instance"),
-                CloseReason::Replaced => link.must_close == Some("replaced"),
-                CloseReason::Protocol(_) => link.must_close.is_some(),
-            };
-        let (instance, why) = (link.instance, link.must_close);
-        let happened = match reason {
-            CloseReason::Hung => Happening::Hung,
-            CloseReason::RefusedInstance => Happening::RefusedInstance,
-            CloseReason::Replaced => Happening::Replaced,
-            CloseReason::Protocol(_) => Happening::Protocol,
-        };
-        self.seen.note(happened, 1);
-        if !sound {
-            let detail = format!("{key:?} {reason:?}, expected {why:?}");
-            self.broken("a connection is closed for a reason", detail);
-        }
-        if *reason == CloseReason::Hung {
-            self.refused.insert(instance);
-        }
-        self.lose(key);
-        if let Some(link) = self.links.get_mut(&key) {
-            link.closed = true;
         }
     }
 }

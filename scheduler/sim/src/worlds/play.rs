@@ -1,9 +1,12 @@
 //! Plays a planned world: the event loop of virtual time around the production core.
 
 use super::camera::Camera;
-use super::plan::{Change, Fault, WorldPlan};
+use super::desired::change;
+use super::digest::digest;
+use super::plan::{Fault, WorldPlan};
 use super::process::{Process, Sent, WIRE};
-use crate::checker::{Seen, Truth, Violation, Watch};
+use super::truth::World;
+use crate::checker::{Seen, Violation, Watch};
 use crate::random::Random;
 use base::{CameraId, InstanceId, Instant, Newest};
 use scheduler::trace::Encoder;
@@ -312,9 +315,9 @@ impl<'p> Play<'p> {
                 true
             }
             Event::Fault(process, fault) => self.fault(process, fault),
-            Event::Change(change) => {
+            Event::Change(index) => {
                 let plan = self.plan;
-                self.change(&plan.changes[change].1);
+                change(&mut self.desired, &plan.changes[index].1);
                 self.send_desired();
                 true
             }
@@ -414,47 +417,6 @@ impl<'p> Play<'p> {
         }
     }
 
-    fn change(&mut self, change: &Change) {
-        let count = self.desired.len() as u64;
-        let pick = |n: &u64| if count == 0 { None } else { Some((n % count) as usize) };
-        let taken = |desired: &[SubscriptionSpec], spec: &SubscriptionSpec| {
-            let name = |s: &SubscriptionSpec| (s.camera.clone(), s.model.clone(), s.parent.clone());
-            desired.iter().any(|s| name(s) == name(spec))
-        };
-        match change {
-            Change::Add(spec) => {
-                if !taken(&self.desired, spec) {
-                    self.desired.push(spec.clone());
-                }
-            }
-            Change::Remove(n) => {
-                pick(n).map(|i| self.desired.remove(i));
-            }
-            Change::Reassign(n, model, id) => {
-                let Some(i) = pick(n) else { return };
-                let mut spec = self.desired[i].clone();
-                spec.model = model.clone();
-                spec.id = id.clone();
-                if !taken(&self.desired, &spec) {
-                    self.desired[i] = spec;
-                }
-            }
-            Change::Ceiling(n, max_fps) => {
-                pick(n).map(|i| self.desired[i].max_fps = *max_fps);
-            }
-            Change::Enable(n, enabled) => {
-                pick(n).map(|i| self.desired[i].enabled = *enabled);
-            }
-            Change::Weight(n, weight) => {
-                pick(n).map(|i| self.desired[i].weight = *weight);
-            }
-            Change::Deadline(n, deadline) => {
-                pick(n).map(|i| self.desired[i].deadline = *deadline);
-            }
-            Change::Same => {}
-        }
-    }
-
     /// Polls until the core waits.
     fn drain(&mut self) {
         let now = self.now;
@@ -548,65 +510,5 @@ impl<'p> Play<'p> {
             }
             CloseReason::RefusedInstance | CloseReason::Replaced => {}
         }
-    }
-}
-
-struct World<'i, 'p> {
-    cameras: &'i mut [Camera<'p>],
-    by_key: &'i [usize],
-    processes: &'i [Process<'p>],
-    links: &'i BTreeMap<RunnerKey, usize>,
-}
-
-impl Truth for World<'_, '_> {
-    fn newest(&mut self, now: Instant, camera: CameraKey) -> Newest {
-        match self.by_key.get(camera.0 as usize).and_then(|i| self.cameras.get_mut(*i)) {
-            Some(camera) => camera.truth(now),
-            None => Newest::Absent(base::Absent::NoRing),
-        }
-    }
-
-    fn steady(&self, camera: CameraKey, from: Instant, to: Instant) -> Option<f64> {
-        let camera = self.by_key.get(camera.0 as usize).and_then(|i| self.cameras.get(*i))?;
-        (!camera.disturbed(from, to)).then_some(camera.plan().fps)
-    }
-
-    fn healthy(&self, runner: RunnerKey, from: Instant, now: Instant) -> bool {
-        let process = self.links.get(&runner).map(|p| &self.processes[*p]);
-        process.is_some_and(|p| p.link == Some(runner) && p.healthy(from, now))
-    }
-}
-
-/// FNV-1a (Fowler, Noll, Vo) over what an output decides; UTC stamps are left out.
-fn digest(hash: &mut u64, output: &Output<'_>) {
-    let mut take = |value: u64| {
-        for byte in value.to_le_bytes() {
-            *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    let lease_ns = |lease: Option<Duration>| lease.map_or(u64::MAX, base::time::nanos);
-    match output {
-        Output::Prepare { runner, batch, lease, members } => {
-            [1, runner.0, batch.0, lease_ns(*lease)].into_iter().for_each(&mut take);
-            for m in *members {
-                take(u64::from(m.subscription.0));
-                take(m.stamp.frame_id.0);
-                take(m.parent);
-            }
-        }
-        Output::Grant { runner, batch, lease } => {
-            [2, runner.0, batch.0, lease_ns(Some(*lease))].into_iter().for_each(take);
-        }
-        Output::Revoke { runner, batch } => [3, runner.0, batch.0].into_iter().for_each(take),
-        Output::ProfileGrant { runner, batch_size, lease } => {
-            let values = [4, runner.0, u64::from(*batch_size), lease_ns(Some(*lease))];
-            values.into_iter().for_each(take);
-        }
-        Output::Close { runner, .. } => [5, runner.0].into_iter().for_each(take),
-        Output::Result { batch, binding, sequence, received, .. } => {
-            let id = binding.stamp.frame_id.0;
-            [6, batch.0, id, *sequence, received.0].into_iter().for_each(take);
-        }
-        Output::Wait { until, .. } => [7, until.0].into_iter().for_each(take),
     }
 }
