@@ -33,13 +33,19 @@ pub struct Options {
     only: Option<String>,
 }
 
+impl Default for Options {
+    fn default() -> Options {
+        Options { worlds: 50, only: None }
+    }
+}
+
 impl Options {
     /// Reads them.
     ///
     /// # Errors
     /// What is not known.
     pub fn parse(arguments: &[&str]) -> Result<Options, String> {
-        let mut options = Options { worlds: 50, only: None };
+        let mut options = Options::default();
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             match *argument {
@@ -185,8 +191,11 @@ impl Copy {
         let mut command = Command::new("cargo");
         command.args(["build", "--quiet", "--release", "--offline"]);
         command.args(["--package", "scheduler", "--example", "worlds"]);
-        command.current_dir(&self.tree).env("CARGO_TARGET_DIR", &self.build);
-        // Dead code that a fault leaves behind is no news.
+        command
+            .current_dir(&self.tree)
+            .env("CARGO_TARGET_DIR", &self.build)
+            .env("CARGO_INCREMENTAL", "1");
+        // A fault changes little, and what a fault leaves behind unused is no news.
         command.env("RUSTFLAGS", "-A warnings");
         match command.status() {
             Ok(status) if status.success() => Ok(()),
