@@ -18,7 +18,9 @@ const FRAMES: f64 = 3.0;
 /// Frames per second relative to weight and ceiling of the throttled subscriptions of a model.
 struct Shares {
     lowest: f64,
-    median: f64,
+    /// What others of the model get: the median of the throttled, or of those that get all they
+    /// could take where that is more.
+    others: f64,
     /// Index of the one with the lowest share, and its weight times ceiling.
     track: usize,
     weight: f64,
@@ -64,6 +66,7 @@ impl Watch {
             (d.max(l.info.deadline), n.max(l.longest(l.info.batch_max)))
         });
         let mut throttled = Vec::new();
+        let mut content = Vec::new();
         for (i, track) in self.tracks.iter().enumerate() {
             let spec = &track.spec;
             let served = track.alive && spec.enabled && spec.parent.is_none();
@@ -80,22 +83,27 @@ impl Watch {
             if got + 2.0 / seconds < 0.7 * ceiling && backlogged {
                 let weight = ceiling * spec.weight;
                 throttled.push((got / weight, i, weight));
+            } else if got > FRAMES / seconds {
+                // The ceiling allows two frames more in any window.
+                content.push((got - 2.0 / seconds) / (ceiling * spec.weight));
             }
         }
         throttled.sort_by(|a, b| a.0.total_cmp(&b.0));
         let &(lowest, track, weight) = throttled.first()?;
+        content.sort_by(f64::total_cmp);
         let median = throttled[throttled.len() / 2].0;
+        let others = content.get(content.len() / 2).map_or(median, |c| c.max(median));
         let crowded = throttled.len() > 3 * self.members_max[model];
-        Some(Shares { lowest, median, track, weight, crowded })
+        Some(Shares { lowest, others, track, weight, crowded })
     }
 
     fn within_models(&mut self, shares: &[Option<Shares>], window: Duration) {
         for s in shares.iter().flatten().filter(|s| s.crowded) {
             self.seen.note(Happening::SharesCompared, 1);
             let slack = FRAMES / (window.as_secs_f64() * s.weight);
-            if s.lowest + slack < s.median * FAIR_PART {
-                let (id, lowest, median) = (&self.tracks[s.track].spec.id, s.lowest, s.median);
-                let detail = format!("{id} got a part of {lowest:.3}, the median is {median:.3}");
+            if s.lowest + slack < s.others * FAIR_PART {
+                let (id, lowest, others) = (&self.tracks[s.track].spec.id, s.lowest, s.others);
+                let detail = format!("{id} got a part of {lowest:.3}, others get {others:.3}");
                 self.broken("throttled subscriptions share fairly", detail);
             }
         }
@@ -115,7 +123,7 @@ impl Watch {
                     here.push(s);
                 }
             }
-            let crowded = here.iter().filter(|s| s.crowded).map(|s| s.median);
+            let crowded = here.iter().filter(|s| s.crowded).map(|s| s.others);
             let Some(fair) = crowded.max_by(f64::total_cmp) else { continue };
             let poor = here.iter().find(|s| {
                 let slack = FRAMES / (window.as_secs_f64() * s.weight);

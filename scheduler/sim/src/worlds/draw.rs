@@ -36,7 +36,7 @@ pub fn random_world(seed: u64, length: Duration) -> WorldPlan {
     let mut models: Vec<ModelId> = runners.iter().map(|r| r.model.clone()).collect();
     models.dedup();
     let mut subscriptions = draw.subscriptions(&cameras, &models);
-    if draw.chance(0.3) {
+    if draw.chance(0.45) {
         draw.children(&mut subscriptions, &models);
     }
     let changes = if weather.churn { draw.changes(&cameras, &models) } else { Vec::new() };
@@ -116,7 +116,7 @@ impl Draw {
                 delay: millis(self.random.range(1.0, 40.0)),
                 jitter: millis(jitter),
                 drift_ppm: self.random.range(-200.0, 200.0),
-                slots: self.random.range(8.0, 64.0) as u32,
+                slots: self.log(8.0, 64.0) as u32,
                 ahead,
                 spells: if weather.cameras { self.spells() } else { Vec::new() },
             }
