@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// What happens in a world, drawn first: some worlds are calm, some have everything.
 struct Weather {
+    /// Far more is wanted than there is, of small batches: who gets what is decided all the time.
+    heavy: bool,
     cameras: bool,
     runners: bool,
     churn: bool,
@@ -22,8 +24,10 @@ struct Weather {
 pub fn random_world(seed: u64, length: Duration) -> WorldPlan {
     let mut draw = Draw { random: Random::new(seed, 5_000_000), length: length.as_secs_f64() };
     let calm = draw.chance(0.15);
+    let heavy = draw.chance(0.35);
     let mut some = |share| !calm && draw.chance(share);
     let weather = Weather {
+        heavy,
         cameras: some(0.6),
         runners: some(0.7),
         churn: some(0.5),
@@ -35,7 +39,7 @@ pub fn random_world(seed: u64, length: Duration) -> WorldPlan {
     let (config, runners) = draw.runners(&weather);
     let mut models: Vec<ModelId> = runners.iter().map(|r| r.model.clone()).collect();
     models.dedup();
-    let mut subscriptions = draw.subscriptions(&cameras, &models);
+    let mut subscriptions = draw.subscriptions(&weather, &cameras, &models);
     if draw.chance(0.45) {
         draw.children(&mut subscriptions, &models);
     }
@@ -98,15 +102,17 @@ impl Draw {
     }
 
     fn cameras(&mut self, weather: &Weather) -> Vec<CameraPlan> {
-        let count = self.log(5.0, 60.0) as u64;
-        let usual = self.one(&[5.0, 10.0, 12.5, 25.0, 30.0, 60.0]);
+        let count = self.log(if weather.heavy { 25.0 } else { 5.0 }, 60.0) as u64;
+        let usual =
+            if weather.heavy { 25.0 } else { self.one(&[5.0, 10.0, 12.5, 25.0, 30.0, 60.0]) };
         let mixed = self.chance(0.5);
         let jittery = self.chance(0.5);
         // Cameras that start together: boot after a power cut.
         let aligned = self.chance(0.2);
         let ahead = if self.chance(0.3) { 0.02 } else { 0.0 };
         let cameras = (0..count).map(|i| {
-            let fps = if mixed { self.log(1.0, 60.0) } else { usual };
+            let slowest = if weather.heavy { 10.0 } else { 1.0 };
+            let fps = if mixed { self.log(slowest, 60.0) } else { usual };
             let jitter = if jittery { self.random.range(0.0, 15.0) } else { 0.0 };
             let phase = if aligned { 0.0 } else { self.random.range(0.0, 1000.0 / fps) };
             CameraPlan {
@@ -204,6 +210,7 @@ impl Draw {
         } else {
             (self.log(0.01, 5.0), self.log(3.0, 40.0), 4)
         };
+        let largest = if weather.heavy { 2 } else { largest };
         let batch_max = 1 << self.random.below(largest + 1);
         let noisy = weather.noise && self.chance(0.7);
         let connect =
@@ -317,18 +324,23 @@ impl Draw {
 
     fn subscriptions(
         &mut self,
+        weather: &Weather,
         cameras: &[CameraPlan],
         models: &[ModelId],
     ) -> Vec<SubscriptionSpec> {
         let share = self.random.range(0.3, 1.0);
-        let same = self.chance(0.4).then(|| self.ceiling());
+        let same = if weather.heavy {
+            Some(self.chance(0.8).then(|| self.random.range(4.0, 30.0)))
+        } else {
+            self.chance(0.4).then(|| self.ceiling())
+        };
         let mut subscriptions = Vec::new();
         for camera in cameras {
             for model in models {
                 if self.chance(share) {
                     let id = format!("s{}", subscriptions.len());
                     let mut spec = self.specification(id, camera, model);
-                    if let Some(max_fps) = same {
+                    if let Some(max_fps) = same.filter(|_| !self.chance(0.1)) {
                         spec.max_fps = max_fps;
                     }
                     subscriptions.push(spec);
