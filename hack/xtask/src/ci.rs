@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: every stage, timed against the committed budget.
 
 use crate::stages::{LONG_STAGES, STAGES, Stage, Work};
-use crate::{codegen, repository, tidy};
+use crate::{codegen, mutate, repository, tidy};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -95,6 +95,7 @@ fn run_stage(root: &Path, stage: &Stage, tests: &mut Tests) -> Result<(), String
     match stage.work {
         Work::Tidy => tidy::run(root),
         Work::Codegen => codegen::run(root, codegen::Mode::Check),
+        Work::Mutate => mutate::run(root, &mutate::Options::default()),
         Work::Deny => deny(root),
         Work::Cargo(arguments) => {
             let mut command = Command::new("cargo");

@@ -1,4 +1,5 @@
-//! Checks and generators of this repository: `cargo xtask tidy | codegen [--check] | ci [--long]`.
+//! Checks and generators of this repository: `cargo xtask tidy | codegen [--check] | mutate |
+//! ci [--long]`.
 //!
 //! Not part of the product. `hack/test` and so CI call `ci`; people call whichever they need.
 #![forbid(unsafe_code)]
@@ -6,6 +7,7 @@
 mod ci;
 mod codegen;
 mod layers;
+mod mutate;
 mod repository;
 mod rust_text;
 mod stages;
@@ -17,6 +19,8 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
   tidy              dependency table, banned files, names and words
   codegen [--check] run flatc over ipc/schema; --check compares with what is committed
+  mutate [--worlds N] [--only NAME]
+                    plant faults in the scheduling core; random worlds must notice each
   ci [--long]       everything that must hold before a change lands";
 
 fn main() -> ExitCode {
@@ -27,6 +31,9 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(&root),
         ["codegen"] => codegen::run(&root, codegen::Mode::Write),
         ["codegen", "--check"] => codegen::run(&root, codegen::Mode::Check),
+        ["mutate", ref options @ ..] => {
+            mutate::Options::parse(options).and_then(|o| mutate::run(&root, &o))
+        }
         ["ci", ref options @ ..] => ci::Options::parse(options).and_then(|o| ci::run(&root, &o)),
         _ => Err(USAGE.to_owned()),
     };

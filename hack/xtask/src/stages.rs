@@ -7,6 +7,8 @@ pub enum Work {
     Tidy,
     /// A check of this program.
     Codegen,
+    /// Faults planted in the core, by this program.
+    Mutate,
     /// cargo-deny, with the parts that this machine can do.
     Deny,
     /// cargo with these arguments.
@@ -56,4 +58,18 @@ pub const LONG_STAGES: &[Stage] = &[
     Stage { name: "ring_torn_full", work: Work::Bench(&["ring_torn", "--full"]) },
     Stage { name: "ring_writer_cost", work: Work::Bench(&["ring_writer_cost"]) },
     Stage { name: "result_cost", work: Work::Bench(&["result_cost"]) },
+    Stage {
+        name: "worlds",
+        work: Work::Cargo(&[
+            "run",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--package",
+            "scheduler",
+            "--example",
+            "worlds",
+        ]),
+    },
+    Stage { name: "mutate", work: Work::Mutate },
 ];

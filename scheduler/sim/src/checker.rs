@@ -1,5 +1,17 @@
 //! What must hold in every world, whatever happens.
 
+mod audit;
+mod inputs;
+mod launches;
+mod link;
+mod seen;
+mod shares;
+mod track;
+mod watch;
+
+pub use seen::{Happening, Seen};
+pub use watch::{Truth, Watch};
+
 use base::Instant;
 use scheduler::{Binding, Report, SubscriptionSpec};
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ pub mod rivals;
 pub mod runner;
 pub mod workload;
 pub mod world;
+pub mod worlds;
 
 pub use camera::{CameraModel, SimCamera};
 pub use checker::{Checker, Violation};
