@@ -315,8 +315,8 @@ fn event() -> Schema {
     let metadata = json!({
         "type": ["object", "null"],
         "examples": [{
-            "subscription": "front-door.nanodet_g_416", "batch": "17", "sequence": "42",
-            "parent": null,
+            "scheduler": "9f86d081884c7d65", "subscription": "front-door.nanodet_g_416",
+            "batch": "17", "sequence": "42", "parent": null, "region": null,
         }],
     });
     object(&[
