@@ -38,6 +38,7 @@ mod ledger;
 mod look;
 mod machine;
 mod output;
+pub mod placement;
 mod reconcile;
 mod runner;
 mod status;
