@@ -140,7 +140,10 @@ pub(super) fn predict(loads: &[Load<'_>], device: &PlacementDevice, delivery: Du
             deadline: load.model.deadline,
         });
     }
-    Loaded { occupancy: members.iter().map(|m| m.occupancy).sum(), members }
+    Loaded {
+        occupancy: members.iter().map(|m| m.occupancy).fold(0.0, |sum, one| sum + one),
+        members,
+    }
 }
 
 /// Mean batch sizes by the square-root rule: intervals g that make the mean age smallest,

@@ -11,4 +11,5 @@ mod commands;
 mod full;
 mod kill;
 mod node;
+mod plan;
 mod up;
