@@ -60,13 +60,12 @@ pub fn model_profile(
     let mut book = LatencyBook::new(batch_sizes(spec.batch_max), None);
     for size in batch_sizes(spec.batch_max) {
         let samples = if book.fits(size) { samples(engine.as_mut(), size) } else { Ok(Vec::new()) };
-        let smallest = book.table().is_empty() && size == 1;
         match samples {
             Ok(samples) if !samples.is_empty() && book.offers(size, &samples) => {
                 book.measured(size, &samples);
             }
             // Without the smallest there is no model.
-            Err(error) if smallest => return Err(error.into()),
+            Err(error) if size == 1 => return Err(error.into()),
             _ => {
                 book.drop_from(size);
             }
