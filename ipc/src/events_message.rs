@@ -84,7 +84,7 @@ pub struct Ledger {
     pub expired_late: u64,
     pub lost_with_runner: u64,
     pub in_flight: u64,
-    /// Newest id, observed but not yet decided: 0 or 1.
+    /// Observed but not yet decided: the newest id; of a second stage the regions of one frame.
     pub pending: u64,
 }
 

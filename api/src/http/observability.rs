@@ -221,7 +221,11 @@ fn waits(plan: &Plan, child: &DesiredSubscription, fresh: Option<&Status>) -> Op
         return Some(reason.clone());
     }
     let subscriptions = &fresh?.subscriptions;
-    if subscriptions.iter().find(|s| s.id == child.id)?.state != SubscriptionState::Active {
+    let of_child = subscriptions.iter().find(|s| s.id == child.id)?;
+    if of_child.reason == "no_parent" {
+        return Some(format!("the scheduler runs no parent model `{parent}` on this camera"));
+    }
+    if of_child.state != SubscriptionState::Active {
         return None; // It has a reason of its own.
     }
     let of_parent = plan

@@ -158,6 +158,20 @@ fn a_second_stage_waits_in_the_status_while_its_parent_does_not_run() {
     let told = json!("parent model `nano` is no_runner");
     assert_eq!(shown(NoRunner, Active, 2), (json!("waiting"), told));
     assert_eq!(shown(NoRunner, Parked, 3).0, json!("parked"), "its own state says more");
+    // What serve planned and the scheduler did not take over yet.
+    let mut orphan = testing::status();
+    orphan.desired_revision = 4;
+    orphan.subscriptions[0].id = testing::CHILD_SUBSCRIPTION.into();
+    orphan.subscriptions[0].state = SubscriptionState::Paused;
+    orphan.subscriptions[0].reason = "no_parent".into();
+    scheduler.send(&EventsMessage::Status(orphan));
+    wait_for("the status", || {
+        let status = get_json(&server, STATUS);
+        let all = status["subscriptions"].as_array().unwrap();
+        let one = all.iter().find(|s| s["id"] == testing::CHILD_SUBSCRIPTION)?;
+        let why = "the scheduler runs no parent model `nano` on this camera";
+        (one["state"] == "waiting" && one["reason"] == why).then_some(())
+    });
 }
 
 #[test]

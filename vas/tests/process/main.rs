@@ -12,4 +12,5 @@ mod full;
 mod kill;
 mod node;
 mod plan;
+mod two_stage;
 mod up;
