@@ -149,7 +149,8 @@ pub struct Placed {
     pub interval: Duration,
     /// Predicted mean age of a result.
     pub mean_age: Duration,
-    /// Predicted largest age: the whole wait, one other batch in the way, p99 of L(b).
+    /// Predicted largest age (B3 of the study): the whole wait, one other batch in the way, p99 of
+    /// L(b). What comes together by chance on a device that is nearly full may be older.
     pub worst_age: Duration,
     /// What it is measured against.
     pub deadline: Duration,
@@ -406,6 +407,10 @@ impl<'a> Board<'a> {
         };
         if fits(rest) {
             return rest;
+        }
+        // Most often there is no room at all.
+        if !fits(PART_MIN * model.rate) {
+            return 0.0;
         }
         let (mut low, mut high) = (0.0, rest);
         for _ in 0..PART_STEPS {

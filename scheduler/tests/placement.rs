@@ -146,9 +146,9 @@ fn an_overloaded_device_alone_gives_the_fair_share() {
     for model in &models {
         assert!((placement.share_of(model) - 0.5).abs() < 1e-6);
     }
-    // Age does not grow: a frame, one batch in the way, one batch.
+    // Age does not grow: 20 to the ring, 40 until the next frame comes, a batch in the way, a batch.
     let worst = placement.devices[0].members.iter().map(|m| m.worst_age).max();
-    assert_eq!(worst, Some(MS(40)));
+    assert_eq!(worst, Some(MS(80)));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_cpu_runs_as_many_models_at_a_time_as_it_has_capacity_for() {
     let placement = place(&models, std::slice::from_ref(&cpu), DELIVERY);
     assert!(placement.served_in_full(), "{placement:?}");
     assert!((placement.devices[0].occupancy - 3.2).abs() < 1e-9);
-    assert_eq!(placement.devices[0].members[0].worst_age, MS(40));
+    assert_eq!(placement.devices[0].members[0].worst_age, MS(60));
 
     // One model can't use two tokens of a device: it has one runner there.
     let one = [single("one", 20.0, 90.0, &["cpu"])];
@@ -173,7 +173,7 @@ fn a_cpu_runs_as_many_models_at_a_time_as_it_has_capacity_for() {
     // A fifth model has to wait for one of the four.
     let five = ["a", "b", "c", "d", "e"].map(|id| single(id, 20.0, 30.0, &["cpu"]));
     let placement = place(&five, &[cpu], DELIVERY);
-    assert_eq!(placement.devices[0].members[0].worst_age, MS(60));
+    assert_eq!(placement.devices[0].members[0].worst_age, MS(80));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn mig_instances_are_devices_of_their_own() {
 
 #[test]
 fn a_deadline_that_another_model_would_break_opens_a_device() {
-    // 60 ms batches beside a model that has 20 + 10 + 40 ms.
+    // 60 ms batches beside a model that has 20 + 10 + 40 ms, 10 of them for a batch of its own.
     let quick = PlacementModel { deadline: MS(70), ..single("quick", 10.0, 20.0, &GPUS) };
     let models = [single("slow", 60.0, 5.0, &GPUS), quick.clone()];
     let placement = place(&models, &GPUS.map(device), DELIVERY);
@@ -243,9 +243,9 @@ fn a_deadline_that_another_model_would_break_opens_a_device() {
     let placement = place(&models, &[device("gpu0")], DELIVERY);
     assert!(!placement.served_in_full());
     let late = &placement.devices[0].members[1];
-    assert_eq!((late.in_time(), late.worst_age, late.share), (false, MS(90), 1.0));
+    assert_eq!((late.in_time(), late.worst_age, late.share), (false, MS(100), 1.0));
     // Blocking that smaller batches avoid is avoided: the square-root rule alone gives `long` three
-    // frames, 23 ms, and 20 + 23 + 10 is more than 52.
+    // frames, 23 ms, and 20 + 10 + 23 + 10 is more than 62.
     let batching = |id, alpha, beta, rate| PlacementModel {
         batch_max: 32,
         latency: vec![(DeviceId::new("gpu0").unwrap(), line(alpha, beta, 32))],
@@ -258,7 +258,7 @@ fn a_deadline_that_another_model_would_break_opens_a_device() {
         members.find(|m| m.model.as_str() == "long").cloned().expect("it was placed")
     };
     assert!((2.2..2.3).contains(&long(&placement).batch), "{placement:?}");
-    let quick = PlacementModel { deadline: MS(52), rate: 1.0, ..quick };
+    let quick = PlacementModel { deadline: MS(62), rate: 1.0, ..quick };
     let placement = place(&[&pair[..], &[quick]].concat(), &[device("gpu0")], DELIVERY);
     assert!(placement.served_in_full(), "{placement:?}");
     assert_eq!(long(&placement).batch_limit, 2);
@@ -284,14 +284,18 @@ fn batches_follow_the_square_root_rule_between_their_limits() {
     };
     // At 100/s single frames take 0.3 of the token: no reason to wait.
     let light = planned(100.0);
-    assert_eq!((light.batch, light.interval, light.mean_age), (1.0, MS(10), MS(23)));
+    // 20 + 3, and 3 of 10 ms of finding one that has 1.5 ms to go.
+    let expected = Duration::from_micros(23_450);
+    assert_eq!((light.batch, light.interval, light.mean_age), (1.0, MS(10), expected));
+    assert_eq!(light.worst_age, MS(26));
     // At 600/s: 0.6 for the frames, 0.3 left for launches of 2 ms: 150 a second, of 4 frames.
     let heavy = planned(600.0);
     assert!((heavy.batch - 4.0).abs() < 0.01, "{heavy:?}");
     assert!(heavy.interval > MS(6) && heavy.interval < MS(7), "{heavy:?}");
-    // Wait while it fills: at most 6.7 ms, at a mean of 3/8 of that; then 6 ms.
+    // Wait while it fills: at most 6.7 ms, at a mean of 3/8 of that; then 6 ms. A single frame that
+    // finds one executing, 0.9 of the time, has 3 ms to wait.
     assert!((heavy.worst_age.as_secs_f64() - 0.032_67).abs() < 1e-4, "{heavy:?}");
-    assert!((heavy.mean_age.as_secs_f64() - 0.028_5).abs() < 1e-4, "{heavy:?}");
+    assert!((heavy.mean_age.as_secs_f64() - 0.029_175).abs() < 1e-4, "{heavy:?}");
     // Sixty-four gain too little over 32; with few streams they are the limit.
     assert_eq!(heavy.batch_limit, 32);
     let few = PlacementModel { streams: 3, ..batching(600.0) };
@@ -382,7 +386,7 @@ fn random(seed: u64) -> (Vec<PlacementModel>, Vec<PlacementDevice>) {
 #[test]
 fn rules_hold_over_random_nodes() {
     let (mut full, mut split) = (0, 0);
-    for seed in 0..400 {
+    for seed in 0..200 {
         let (models, devices) = random(seed);
         let placement = place(&models, &devices, DELIVERY);
         assert_eq!(placement, place(&models, &devices, DELIVERY), "seed {seed}: the same again");
@@ -438,12 +442,12 @@ fn rules_hold_over_random_nodes() {
         }
     }
     // The cases are worth something.
-    assert!((40..360).contains(&full) && split > 40, "{full} served in full, {split} split");
+    assert!((20..180).contains(&full) && split > 20, "{full} served in full, {split} split");
 }
 
 #[test]
 fn more_devices_never_serve_less() {
-    for seed in 0..200 {
+    for seed in 0..100 {
         let (models, devices) = random(seed);
         let models: Vec<_> =
             models.into_iter().map(|m| PlacementModel { fixed: Vec::new(), ..m }).collect();

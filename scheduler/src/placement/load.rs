@@ -25,6 +25,8 @@ pub(super) struct Load<'a> {
     table: &'a LatencyTable,
     cost: Cost,
     fixed: bool,
+    /// It gets less than it asks for: a batch takes whatever frame is the newest by then.
+    starved: bool,
 }
 
 /// A device's models after [`predict`].
@@ -43,7 +45,8 @@ impl<'a> Load<'a> {
         rate: f64,
         fixed: bool,
     ) -> Option<Load<'a>> {
-        Some(Load { model, rate, table, cost: Cost::fit(table, model.batch_max)?, fixed })
+        let cost = Cost::fit(table, model.batch_max)?;
+        Some(Load { model, rate, table, cost, fixed, starved: false })
     }
 
     /// Seconds of execution per second in batches of `batch`.
@@ -60,18 +63,24 @@ impl<'a> Load<'a> {
     }
 
     /// Longest wait of a frame for the launch of a batch, seconds: while the batch fills, and no
-    /// longer than until the camera's next frame takes its place.
-    fn wait(&self, batch: f64) -> f64 {
-        if batch <= 1.0 || self.rate <= 0.0 {
-            return 0.0;
+    /// longer than until the camera's next frame takes its place. A batch of one does not fill, but
+    /// may come while another is executed.
+    fn wait(&self, batch: u32) -> f64 {
+        let period = self.model.frame_period.as_secs_f64();
+        if self.starved {
+            period
+        } else if batch > 1 {
+            (self.model.wait_share * f64::from(batch) / self.rate).min(period)
+        } else if self.model.streams > 1 {
+            self.p99(1)
+        } else {
+            0.0
         }
-        let fills = self.model.wait_share * batch / self.rate;
-        fills.min(self.model.frame_period.as_secs_f64())
     }
 
     /// Largest age of a result, seconds, when another batch of `blocking` seconds is in the way.
     fn worst(&self, batch: u32, blocking: f64, delivery: Duration) -> f64 {
-        delivery.as_secs_f64() + self.wait(f64::from(batch)) + blocking + self.p99(batch)
+        delivery.as_secs_f64() + self.wait(batch) + blocking + self.p99(batch)
     }
 
     /// Largest batch up to `most` whose results are in time behind `blocking` seconds; 0 = none.
@@ -88,12 +97,33 @@ impl<'a> Load<'a> {
 
     /// Age of a single frame's result on an idle device, 99th percentile.
     pub fn single_age(&self, delivery: Duration) -> Duration {
-        seconds(self.worst(1, 0.0, delivery))
+        delivery + seconds(self.p99(1))
     }
 }
 
 /// Plans the models of a device as if nothing else ran on it.
 pub(super) fn predict(loads: &[Load<'_>], device: &PlacementDevice, delivery: Duration) -> Loaded {
+    let (limits, batches) = settle(loads, device, delivery);
+    let given = shares(loads, &limits, device);
+    if given.iter().all(|share| *share >= 1.0) {
+        return describe(loads, &limits, &batches, &given, device, delivery);
+    }
+    // Starved models wait differently, so their batches may have to be smaller.
+    let mut loads = loads.to_vec();
+    for (load, share) in loads.iter_mut().zip(given) {
+        load.starved = share < 1.0;
+    }
+    let (limits, batches) = settle(&loads, device, delivery);
+    let given = shares(&loads, &limits, device);
+    describe(&loads, &limits, &batches, &given, device, delivery)
+}
+
+/// Largest and planned batches.
+fn settle(
+    loads: &[Load<'_>],
+    device: &PlacementDevice,
+    delivery: Duration,
+) -> (Vec<u32>, Vec<f64>) {
     let mut limits: Vec<u32> = loads.iter().map(|load| load.batch_limit(delivery)).collect();
     let mut batches = plan(loads, &limits, device);
     for _ in 0..ROUNDS {
@@ -102,28 +132,44 @@ pub(super) fn predict(loads: &[Load<'_>], device: &PlacementDevice, delivery: Du
         }
         batches = plan(loads, &limits, device);
     }
-    let shares = shares(loads, &limits, device);
+    (limits, batches)
+}
+
+fn describe(
+    loads: &[Load<'_>],
+    limits: &[u32],
+    batches: &[f64],
+    shares: &[f64],
+    device: &PlacementDevice,
+    delivery: Duration,
+) -> Loaded {
+    // What is left of a batch that is found executing, by its chance of being found.
+    let residual = |at: usize| {
+        let launches = loads[at].rate * shares[at] / batches[at];
+        launches * loads[at].p50(whole(batches[at])).powi(2) / 2.0
+    };
     let mut members = Vec::with_capacity(loads.len());
     for (at, load) in loads.iter().enumerate() {
-        let others = || (0..loads.len()).filter(move |other| *other != at);
-        let size = whole(batches[at]);
-        let worst = load.worst(size, blocking(loads, &batches, at, device), delivery);
-        let rate = load.rate * shares[at];
-        // What is left of a batch that is found executing, by its chance of being found.
-        let found = |other: usize| {
-            let (load, batch) = (&loads[other], batches[other]);
-            load.rate * shares[other] / batch * load.p50(whole(batch)).powi(2) / 2.0
-        };
-        let capacity = f64::from(device.capacity.max(1));
-        let busy = others().filter(|other| loads[*other].rate > 0.0).count();
-        let behind = if busy < device.capacity as usize {
+        let (batch, size) = (batches[at], whole(batches[at]));
+        let others = || (0..loads.len()).filter(move |o| *o != at && loads[*o].rate > 0.0);
+        let behind = if others().count() < device.capacity as usize {
             0.0
         } else {
-            others().map(found).sum::<f64>() / capacity
+            others().map(residual).sum::<f64>() / f64::from(device.capacity.max(1))
         };
-        // A batch of one does not wait for others to join it.
-        let wait = load.wait(batches[at]) * (batches[at] - 1.0) / batches[at] / 2.0;
+        let wait = if load.starved {
+            load.wait(size) / 2.0
+        } else {
+            // While the others of its batch come, and behind a batch of its own model, which a
+            // larger batch has in its interval.
+            let fills =
+                if batch > 1.0 { load.wait(size.max(2)) * (batch - 1.0) / batch } else { 0.0 };
+            let own = if load.model.streams > 1 { residual(at) / batch } else { 0.0 };
+            fills / 2.0 + own
+        };
+        let worst = load.worst(size, blocking(loads, batches, at, device), delivery);
         let mean = delivery.as_secs_f64() + wait + behind + load.p50(size);
+        let rate = load.rate * shares[at];
         members.push(Placed {
             model: load.model.id.clone(),
             fixed: load.fixed,
@@ -133,17 +179,15 @@ pub(super) fn predict(loads: &[Load<'_>], device: &PlacementDevice, delivery: Du
             memory_mib: load.model.memory_mib,
             cost: load.cost,
             batch_limit: limits[at],
-            batch: batches[at],
-            interval: if rate > 0.0 { seconds(batches[at] / rate) } else { Duration::ZERO },
+            batch,
+            interval: if rate > 0.0 { seconds(batch / rate) } else { Duration::ZERO },
             mean_age: seconds(mean.min(worst)),
             worst_age: seconds(worst),
             deadline: load.model.deadline,
         });
     }
-    Loaded {
-        occupancy: members.iter().map(|m| m.occupancy).fold(0.0, |sum, one| sum + one),
-        members,
-    }
+    let occupancy = members.iter().map(|m| m.occupancy).fold(0.0, |sum, one| sum + one);
+    Loaded { occupancy, members }
 }
 
 /// Mean batch sizes by the square-root rule: intervals g that make the mean age smallest,

@@ -129,8 +129,9 @@ fn models_are_measured_and_placed() {
         (&member["fps"], &member["share"], &member["memory_mib"], &member["interval_ms"]),
         (&10.0.into(), &1.0.into(), &300.into(), &100.0.into())
     );
-    // 20 ms to the ring, 80 (120 at worst) to execute.
-    assert_eq!((&member["mean_age_ms"], &member["worst_age_ms"]), (&100.0.into(), &140.0.into()));
+    // 20 ms to the ring, 80 (120 at worst) to execute, and 80 % of the time half of that, at worst all
+    // of it, to wait for the other camera's.
+    assert_eq!((&member["mean_age_ms"], &member["worst_age_ms"]), (&132.0.into(), &260.0.into()));
     let of_device = [&json["devices"][0]["load"], &json["devices"][0]["usable"]];
     assert_eq!(of_device, [&Value::from(0.8), &Value::from(0.95)]);
 

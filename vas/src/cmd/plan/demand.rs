@@ -118,13 +118,16 @@ pub fn collect(config: &Config, desired: Option<&DesiredState>) -> Result<Demand
         });
         demand.origins.push(Origin { dir: row.dir.clone(), memory_estimated });
     }
+    let mut unknown: BTreeMap<&str, u32> = BTreeMap::new();
     for wish in &wishes {
         if !demand.models.iter().any(|model| model.id.as_str() == wish.model) {
-            notes.push(format!(
-                "camera {} asks for model {}, which no [[model]] provides: not counted",
-                wish.camera, wish.model
-            ));
+            *unknown.entry(&wish.model).or_default() += 1;
         }
+    }
+    for (model, count) in unknown {
+        notes.push(format!(
+            "{count} assignments name model {model}, which no [[model]] provides: not counted"
+        ));
     }
     demand.notes = notes;
     Ok(demand)
