@@ -194,7 +194,7 @@ pub enum Why {
 /// Places models on devices. `delivery` is the time from camera to ring.
 ///
 /// Deterministic: ties go to the earlier model and the earlier device. Costs at most
-/// models x devices x [`PART_STEPS`] predictions of a device.
+/// models x devices x 40 predictions of a device, each of them models x 64 steps and more.
 pub fn place(
     models: &[PlacementModel],
     devices: &[PlacementDevice],
