@@ -5,8 +5,9 @@
 //! is not a message is closed.
 
 use crate::commit::{Commit, EventCounters};
+use crate::http::events::rounded;
 use crate::live::Live;
-use base::CameraId;
+use base::{CameraId, Rect};
 use ipc::clock;
 use ipc::events_message::{EventsMessage, ResultItem, Results};
 use ipc::framing::Reassembly;
@@ -147,7 +148,7 @@ impl Intake {
 
     fn store(&self, results: Results) {
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-        let Results { model_id, model_version, device, batch, results, .. } = results;
+        let Results { instance, model_id, model_version, device, batch, results } = results;
         for item in results {
             let ResultItem { camera, outcome, .. } = item;
             let detections = match outcome {
@@ -165,11 +166,16 @@ impl Intake {
                 add(&self.counters.unknown_camera);
                 continue;
             }
+            let Rect { x1, y1, x2, y2 } = item.region;
+            let region = (item.region != Rect::WHOLE).then(|| [x1, y1, x2, y2].map(rounded));
+            // Sequences count per life of the scheduler: only with it they name a result.
             let metadata = serde_json::json!({
+                "scheduler": instance.to_string(),
                 "subscription": item.subscription,
                 "batch": batch.to_string(),
                 "sequence": item.sequence.to_string(),
                 "parent": (item.parent != 0).then(|| item.parent.to_string()),
+                "region": region,
             });
             self.commit.offer(NewEvent {
                 camera,

@@ -2,7 +2,9 @@
 //! say. In memory only, filled by the intake thread, read by HTTP.
 
 use crate::age_histogram::{AgeHistogram, percentile};
-use base::{CameraId, DeviceId, FrameDetections, Instant, MemberError, ModelId, Stages};
+use base::Stages;
+use base::limits::DETECTIONS_MAX;
+use base::{CameraId, DeviceId, FrameDetections, Instant, Keypoint, MemberError, ModelId, Rect};
 use ipc::events_message::{DeviceStatus, ModelInfo, ResultItem, Results, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,7 +60,7 @@ impl SchedulerView {
 /// The newest answered frame of a subscription.
 #[derive(Debug, Clone)]
 pub struct Latest {
-    /// The result.
+    /// The result; of a second stage all that it found in the regions of the frame so far.
     pub item: ResultItem,
     /// Version of the model that found it.
     pub model_version: String,
@@ -75,11 +77,11 @@ pub struct SubscriptionView {
     pub model: ModelId,
     /// Device of the newest result.
     pub device: DeviceId,
-    /// Frames looked at: with and without detections.
+    /// Frames, or regions of them, looked at: with and without detections.
     pub results: u64,
-    /// Of these, frames without a detection.
+    /// Of these, those without a detection.
     pub empties: u64,
-    /// Frames that ended in an error, in the order of [`MemberError::ALL`].
+    /// Frames and regions that ended in an error, in the order of [`MemberError::ALL`].
     pub errors: [u64; 6],
     /// Detections per class id.
     pub classes: BTreeMap<u16, u64>,
@@ -238,9 +240,13 @@ impl Live {
                 Ok(found) => {
                     subscription.count(found);
                     subscription.window.add(now, &item.stages);
-                    if subscription.latest.as_ref().is_none_or(|l| is_newer(item, &l.item)) {
-                        let model_version = results.model_version.clone();
-                        subscription.latest = Some(Latest { item: item.clone(), model_version });
+                    match &mut subscription.latest {
+                        Some(kept) if is_beside(item, &kept.item) => add(&mut kept.item, item),
+                        Some(kept) if !is_newer(item, &kept.item) => {}
+                        latest => {
+                            let model_version = results.model_version.clone();
+                            *latest = Some(Latest { item: item.clone(), model_version });
+                        }
                     }
                 }
                 Err(error) => {
@@ -306,6 +312,27 @@ fn is_newer(item: &ResultItem, kept: &ResultItem) -> bool {
     }
 }
 
+/// Whether both are regions of one frame that the same parent result gave.
+fn is_beside(item: &ResultItem, kept: &ResultItem) -> bool {
+    let of = |r: &ResultItem| (r.parent, r.generation, r.frame_id);
+    item.parent != 0 && of(item) == of(kept)
+}
+
+/// Adds what was found in another region of the frame; at most [`DETECTIONS_MAX`] are kept.
+fn add(kept: &mut ResultItem, item: &ResultItem) {
+    kept.received = kept.received.max(item.received);
+    kept.region = Rect::WHOLE;
+    let (Ok(kept), Ok(found)) = (&mut kept.outcome, &item.outcome) else { return };
+    let before = kept.detections.len();
+    let room = DETECTIONS_MAX.saturating_sub(before);
+    kept.detections.extend(found.detections.iter().take(room));
+    let shifted = found.keypoints.iter().filter(|k| (k.detection as usize) < room);
+    let shifted = shifted.map(|k| Keypoint { detection: k.detection + before as u32, ..*k });
+    kept.keypoints.extend(shifted);
+    // Masks are not shown.
+    kept.masks.clear();
+}
+
 fn device_use(old: &Status, new: &Status) -> DeviceUse {
     let passed = new.now.since(old.now).as_secs_f64();
     let share = |new: &DeviceStatus| {
@@ -357,6 +384,36 @@ mod tests {
         assert_eq!(latest(), (6, 1), "a straggler of the ingest that ended");
         live.results(Instant(0), &testing::results(&[of(8, 1, 201)]));
         assert_eq!(latest(), (8, 1));
+    }
+
+    #[test]
+    fn the_regions_of_a_frame_are_shown_together() {
+        let live = Live::default();
+        let latest = || live.subscriptions(Instant(0)).pop().unwrap().latest.unwrap().item;
+        let shown = || {
+            let item = latest();
+            let classes: Vec<u16> =
+                item.outcome.unwrap().detections.iter().map(|d| d.class_id).collect();
+            (item.frame_id.0, classes)
+        };
+        let mut crops = testing::crops(4, 40, &[&[0, 1], &[2], &[]]);
+        let point = |detection| Keypoint { detection, kind: 0, x: 0.5, y: 0.5, score: 1.0 };
+        crops[1].outcome.as_mut().unwrap().keypoints.push(point(0));
+        live.results(Instant(0), &testing::results(&crops[..1]));
+        assert_eq!(shown(), (4, vec![0, 1]));
+        // Also when they come in several batches.
+        live.results(Instant(0), &testing::results(&crops[1..]));
+        assert_eq!(shown(), (4, vec![0, 1, 2]));
+        assert_eq!(latest().outcome.unwrap().keypoints, [point(2)]);
+        let view = live.subscriptions(Instant(0)).pop().unwrap();
+        assert_eq!((view.results, view.empties), (3, 1), "every region counts");
+        live.results(Instant(0), &testing::results(&testing::crops(5, 50, &[&[7]])));
+        assert_eq!(shown(), (5, vec![7]));
+        live.results(Instant(0), &testing::results(&crops[..1]));
+        assert_eq!(shown(), (5, vec![7]), "an older frame came later");
+        let most = vec![3; DETECTIONS_MAX];
+        live.results(Instant(0), &testing::results(&testing::crops(6, 60, &[&[1], &most, &most])));
+        assert_eq!(shown().1.len(), DETECTIONS_MAX);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::canonical;
 use crate::registry::Registry;
+use base::ModelId;
 use base::limits::{DEADLINE_DEFAULT, MAX_FPS_RANGE, PARAMETERS_BYTES_MAX};
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, DesiredSubscription};
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub struct Plan {
     pub subscriptions: Vec<DesiredSubscription>,
     /// Why each other assignment is rejected, by its id.
     pub rejected: BTreeMap<String, String>,
+    /// Of the subscriptions those that can't run before their parent does, by their id, and why.
+    pub waiting: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -34,13 +37,27 @@ impl Plan {
         registry: &Registry,
         export_enabled: bool,
     ) -> Plan {
-        let mut plan = Plan { cameras: vec![], subscriptions: vec![], rejected: BTreeMap::new() };
+        let mut plan = Plan {
+            cameras: vec![],
+            subscriptions: vec![],
+            rejected: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        };
         let known: BTreeSet<&str> =
             cameras.iter().filter(|c| !c.gone).map(|c| c.id.as_str()).collect();
         let mut deadlines: BTreeMap<&str, Duration> = BTreeMap::new();
-        for assignment in in_order_of_parents(assignments.iter().filter(|a| !a.gone)) {
-            match check(assignment, &known, registry, &plan.subscriptions) {
-                Ok((subscription, deadline)) => {
+        let current = || assignments.iter().filter(|a| !a.gone);
+        // Parents first: whether one is accepted decides about its second stages.
+        let (first, second): (Vec<_>, Vec<_>) = current().partition(|a| a.parent_model.is_none());
+        for assignment in first.into_iter().chain(second) {
+            let parent = assignment.parent_model.as_ref().map_or(Ok(None), |parent| {
+                parent_state(assignment, parent, assignments, registry, &plan.subscriptions)
+            });
+            let checked =
+                parent.and_then(|waits| Ok((waits, check(assignment, &known, registry)?)));
+            match checked {
+                Ok((waits, (subscription, deadline))) => {
+                    plan.waiting.extend(waits.map(|reason| (subscription.id.clone(), reason)));
                     let longest = deadlines.entry(assignment.camera.as_str()).or_default();
                     *longest = deadline.max(*longest);
                     plan.subscriptions.push(subscription);
@@ -53,7 +70,8 @@ impl Plan {
         plan.subscriptions.sort_by(|a, b| a.id.cmp(&b.id));
         for camera in cameras.iter().filter(|c| !c.gone) {
             let id = camera.id.as_str();
-            let watched = plan.subscriptions.iter().any(|s| s.enabled && s.camera == id);
+            let looks = |s: &DesiredSubscription| s.enabled && !plan.waiting.contains_key(&s.id);
+            let watched = plan.subscriptions.iter().any(|s| s.camera == id && looks(s));
             let deadline = deadlines.get(id).copied().unwrap_or(DEADLINE_DEFAULT);
             plan.cameras.push(desired_camera(camera, export_enabled, watched, deadline));
         }
@@ -67,48 +85,62 @@ impl Plan {
     }
 }
 
-/// Models that look at whole frames first, then those that look at their detections, and so on;
-/// last those whose parent never comes.
-fn in_order_of_parents<'a>(
-    assignments: impl Iterator<Item = &'a Assignment>,
-) -> Vec<&'a Assignment> {
-    let mut ordered = Vec::new();
-    let mut placed: BTreeSet<(&str, &str)> = BTreeSet::new();
-    let mut rest: Vec<&Assignment> = assignments.collect();
-    while !rest.is_empty() {
-        let (ready, waiting): (Vec<_>, Vec<_>) = rest.into_iter().partition(|a| {
-            let parent = a.parent_model.as_ref();
-            parent.is_none_or(|p| placed.contains(&(a.camera.as_str(), p.as_str())))
-        });
-        if ready.is_empty() {
-            ordered.extend(waiting);
-            break;
-        }
-        placed.extend(ready.iter().map(|a| (a.camera.as_str(), a.model.as_str())));
-        ordered.extend(ready);
-        rest = waiting;
+/// What the assignment of a parent model means for the second stage on the same camera: nothing
+/// when it runs, else why the second stage waits.
+///
+/// # Errors
+/// Why there can be no such second stage, and what to do.
+fn parent_state(
+    child: &Assignment,
+    parent: &ModelId,
+    assignments: &[Assignment],
+    registry: &Registry,
+    accepted: &[DesiredSubscription],
+) -> Result<Option<String>, String> {
+    let camera = &child.camera;
+    if *parent == child.model {
+        return Err(format!(
+            "model `{parent}` can't look at its own detections; name another parent model or none"
+        ));
     }
-    ordered
+    registry.assignable(parent.as_str()).map_err(|reason| format!("parent {reason}"))?;
+    let Some(of_parent) = assignments.iter().find(|a| a.camera == *camera && a.model == *parent)
+    else {
+        return Err(format!(
+            "parent model `{parent}` is not assigned to camera `{camera}`; assign it there first"
+        ));
+    };
+    if let Some(grandparent) = &of_parent.parent_model {
+        return Err(format!(
+            "parent model `{parent}` itself looks at detections of `{grandparent}` on camera `{camera}`, and \
+             there are two stages at most; name a parent model that looks at whole frames"
+        ));
+    }
+    if of_parent.gone {
+        return Ok(Some(format!(
+            "parent model `{parent}` is not assigned to camera `{camera}` any more; assign it there again"
+        )));
+    }
+    if !accepted.iter().any(|s| s.id == of_parent.id.as_str()) {
+        return Err(format!(
+            "parent model `{parent}` is rejected on camera `{camera}`; correct that assignment first"
+        ));
+    }
+    Ok((!of_parent.enabled).then(|| {
+        format!("parent model `{parent}` is disabled on camera `{camera}`; enable that assignment")
+    }))
 }
 
 fn check(
     assignment: &Assignment,
     cameras: &BTreeSet<&str>,
     registry: &Registry,
-    accepted: &[DesiredSubscription],
 ) -> Result<(DesiredSubscription, Duration), String> {
     let camera = &assignment.camera;
     if !cameras.contains(camera.as_str()) {
         return Err(format!("camera `{camera}` is unknown; add it or correct the name"));
     }
     let (model, spec) = registry.assignable(assignment.model.as_str())?;
-    if let Some(parent) = &assignment.parent_model
-        && !accepted.iter().any(|s| s.camera == camera.as_str() && s.model == parent.as_str())
-    {
-        return Err(format!(
-            "parent model `{parent}` does not run on camera `{camera}`; assign it there first"
-        ));
-    }
     let (least, most) = MAX_FPS_RANGE;
     if let Some(fps) = assignment.desired_fps.filter(|fps| !(least..=most).contains(fps)) {
         return Err(format!("desired_fps is {fps}, allowed are {least} to {most}"));

@@ -111,6 +111,9 @@ impl Server {
         for (id, reason) in &plan.rejected {
             error!("assignment {id} is rejected: {reason}");
         }
+        for (id, reason) in &plan.waiting {
+            warn!("assignment {id} waits for its parent: {reason}");
+        }
         let revision = publish(&plan, &control, &directories)?;
 
         let counters = Arc::new(EventCounters::default());

@@ -18,6 +18,9 @@ use std::time::Duration;
 pub const CAMERA: &str = "front";
 pub const MODEL: &str = "nano";
 pub const SUBSCRIPTION: &str = "front.nano";
+/// A model that looks at the detections of [`MODEL`].
+pub const CHILD: &str = "faces";
+pub const CHILD_SUBSCRIPTION: &str = "front.faces";
 
 /// So many seconds after a moment two hours ago: neither in the future nor past retention.
 pub fn utc(seconds: u64) -> UtcNanos {
@@ -48,6 +51,7 @@ pub fn item(n: u64, classes: &[u16]) -> ResultItem {
         subscription: SUBSCRIPTION.into(),
         sequence: n,
         parent: 0,
+        region: Rect::WHOLE,
         generation: Generation(7),
         frame_id: FrameId(n),
         slot: 3,
@@ -60,6 +64,23 @@ pub fn item(n: u64, classes: &[u16]) -> ResultItem {
         stages,
         outcome: Ok(found(classes)),
     }
+}
+
+/// What a second stage says of the upper left quarter, of the upper right one, and so on, of frame
+/// `n`, looking at detections of result `parent`. `classes` = what it finds in each.
+pub fn crops(n: u64, parent: u64, classes: &[&[u16]]) -> Vec<ResultItem> {
+    let quarter = |i: usize| {
+        let (x1, y1) = ((i % 2) as f32 / 2.0, (i / 2) as f32 / 2.0);
+        Rect { x1, y1, x2: x1 + 0.5, y2: y1 + 0.5 }
+    };
+    let one = |(i, classes): (usize, &&[u16])| ResultItem {
+        subscription: CHILD_SUBSCRIPTION.into(),
+        sequence: parent + 1 + i as u64,
+        parent,
+        region: quarter(i),
+        ..item(n, classes)
+    };
+    classes.iter().enumerate().map(one).collect()
 }
 
 pub fn results(items: &[ResultItem]) -> Results {

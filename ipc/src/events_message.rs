@@ -4,7 +4,7 @@ use crate::generated::vas::wire as fb;
 use crate::runner_message::{Encoder, Outcome};
 use crate::wire::{self, WireError};
 use base::{CameraId, DeviceId, FrameFlags, FrameId, Generation, InstanceId, Instant};
-use base::{LatencyTable, MediaTime, ModelId, Size, Stages, UtcNanos};
+use base::{LatencyTable, MediaTime, ModelId, Rect, Size, Stages, UtcNanos};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use std::time::Duration;
 
@@ -17,8 +17,11 @@ pub struct ResultItem {
     pub subscription: String,
     /// Counts up by one per result of this scheduler instance.
     pub sequence: u64,
-    /// Sequence of the parent result, 0 = none.
+    /// Sequence of the result whose detection is looked at, 0 = none. Of the same scheduler
+    /// instance, camera and frame.
     pub parent: u64,
+    /// What of the frame was looked at.
+    pub region: Rect,
     /// Generation of the ring.
     pub generation: Generation,
     /// The frame.
@@ -81,7 +84,7 @@ pub struct Ledger {
     pub expired_late: u64,
     pub lost_with_runner: u64,
     pub in_flight: u64,
-    /// Newest id, observed but not yet decided: 0 or 1.
+    /// Observed but not yet decided: the newest id; of a second stage the regions of one frame.
     pub pending: u64,
 }
 
@@ -388,6 +391,8 @@ fn result_to_wire<'a>(
 ) -> WIPOffset<fb::FrameResult<'a>> {
     let [t, d, w, c, g, p, e, o, y] = r.stages.as_array().map(ns);
     let stages = fb::Stages::new(t, d, w, c, g, p, e, o, y);
+    let Rect { x1, y1, x2, y2 } = r.region;
+    let region = fb::Region::new(x1, y1, x2, y2);
     let mut args = fb::FrameResultArgs {
         camera: Some(b.create_string(r.camera.as_str())),
         subscription: Some(b.create_string(&r.subscription)),
@@ -404,6 +409,7 @@ fn result_to_wire<'a>(
         capture_utc_ns: r.capture_utc.0,
         received_ns: r.received.0,
         stages: Some(&stages),
+        region: (r.region != Rect::WHOLE).then_some(&region),
         ..Default::default()
     };
     match &r.outcome {
@@ -450,11 +456,17 @@ fn result(r: fb::FrameResult<'_>) -> Result<ResultItem, WireError> {
         Some(error) => Err(error),
         None => Ok(wire::found_from_wire(r.detections(), r.keypoints(), r.masks())?),
     };
+    let region =
+        r.region().map_or(Rect::WHOLE, |r| Rect { x1: r.x1(), y1: r.y1(), x2: r.x2(), y2: r.y2() });
+    if !region.valid() {
+        return Err(WireError::value("result.region", format!("{region:?}"), "within 0..1"));
+    }
     Ok(ResultItem {
         camera: wire::id("result.camera", r.camera())?,
         subscription: r.subscription().to_owned(),
         sequence: r.sequence(),
         parent: r.parent(),
+        region,
         generation: Generation(r.generation()),
         frame_id: FrameId(r.frame_id()),
         slot: r.slot(),
@@ -691,7 +703,7 @@ fn model(m: fb::ModelInfo<'_>) -> Result<ModelInfo, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{Detection, FrameDetections, LatencyEntry, MemberError, Rect, TrackId};
+    use base::{Detection, FrameDetections, LatencyEntry, MemberError, TrackId};
 
     fn round_trip(message: EventsMessage) {
         let mut encoder = Encoder::default();
@@ -705,13 +717,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_message_round_trips() {
-        let item = ResultItem {
+    fn item() -> ResultItem {
+        ResultItem {
             camera: "front".parse().unwrap(),
             subscription: "s1".into(),
             sequence: 7,
             parent: 0,
+            region: Rect::WHOLE,
             generation: Generation(11),
             frame_id: FrameId(12),
             slot: 3,
@@ -731,18 +743,32 @@ mod tests {
                 }],
                 ..Default::default()
             }),
-        };
+        }
+    }
+
+    fn one_batch() -> Results {
+        Results {
+            instance: InstanceId(1),
+            model_id: "m".parse().unwrap(),
+            model_version: "1".into(),
+            device: "cpu".parse().unwrap(),
+            batch: 4,
+            results: vec![item()],
+        }
+    }
+
+    #[test]
+    fn every_message_round_trips() {
+        let item = item();
         assert_eq!(item.stages.age(), item.received - item.capture);
         let torn = ResultItem { outcome: Err(MemberError::Torn), ..item.clone() };
+        let region = Rect { x1: 0.25, y1: 0.0, x2: 0.5, y2: 1.0 };
+        let crop = ResultItem { parent: 7, region, ..item.clone() };
         let (model_id, device): (ModelId, DeviceId) =
             ("m".parse().unwrap(), "cpu".parse().unwrap());
         round_trip(EventsMessage::Results(Results {
-            instance: InstanceId(1),
-            model_id: model_id.clone(),
-            model_version: "1".into(),
-            device: device.clone(),
-            batch: 4,
-            results: vec![item, torn],
+            results: vec![item, torn, crop],
+            ..one_batch()
         }));
         let ledger = Ledger {
             observed: 3,
@@ -810,5 +836,20 @@ mod tests {
                 runtime: "onnxruntime".into(),
             }],
         });
+    }
+
+    #[test]
+    fn a_region_outside_the_frame_is_refused() {
+        let mut encoder = Encoder::default();
+        for region in [
+            Rect { x2: 1.5, ..Rect::WHOLE },
+            Rect { x1: f32::NAN, ..Rect::WHOLE },
+            Rect { x1: 0.6, x2: 0.5, ..Rect::WHOLE },
+        ] {
+            let results = vec![ResultItem { parent: 6, region, ..item() }];
+            let message = EventsMessage::Results(Results { results, ..one_batch() });
+            let error = EventsMessage::decode(message.encode(&mut encoder)).unwrap_err();
+            assert!(error.to_string().contains("result.region"), "{error}");
+        }
     }
 }

@@ -50,6 +50,8 @@ pub mod vas {
         pub use self::profile_grant_generated::*;
         mod profile_request_generated;
         pub use self::profile_request_generated::*;
+        mod region_generated;
+        pub use self::region_generated::*;
         mod reply_generated;
         pub use self::reply_generated::*;
         mod results_generated;

@@ -30,6 +30,8 @@ pub struct Fit {
     pub frame: Size,
     /// The model's input.
     pub input: Size,
+    /// What of the frame the model may speak of; with [`Resize::Crop`] it sees less.
+    pub region: Rect,
     /// Left edge of what is shown, frame pixels.
     pub source_x: f64,
     /// Top edge of what is shown, frame pixels.
@@ -73,6 +75,7 @@ impl Fit {
         let mut fit = Fit {
             frame,
             input,
+            region,
             source_x: x1,
             source_y: y1,
             source_width: w,
@@ -112,16 +115,22 @@ impl Fit {
         )
     }
 
-    /// A box `x1 y1 x2 y2` in pixels of the input, relative to the frame and clipped to it. `None`
-    /// when a corner is not finite or nothing of the box lies in the frame.
+    /// A box `x1 y1 x2 y2` in pixels of the input, relative to the frame and clipped to the region.
+    /// `None` when a corner is not finite or nothing of the box lies in the region.
     pub fn box_to_frame(&self, corners: [f64; 4]) -> Option<Rect> {
         if !corners.iter().all(|c| c.is_finite()) {
             return None;
         }
         let (x1, y1) = self.point_to_frame(corners[0], corners[1]);
         let (x2, y2) = self.point_to_frame(corners[2], corners[3]);
-        let unit = |v: f64| v.clamp(0.0, 1.0) as f32;
-        let rect = Rect { x1: unit(x1), y1: unit(y1), x2: unit(x2), y2: unit(y2) };
+        let within = |v: f64, low: f32, high: f32| (v as f32).clamp(low, high);
+        let region = self.region;
+        let rect = Rect {
+            x1: within(x1, region.x1, region.x2),
+            y1: within(y1, region.y1, region.y2),
+            x2: within(x2, region.x1, region.x2),
+            y2: within(y2, region.y1, region.y2),
+        };
         (rect.x1 < rect.x2 && rect.y1 < rect.y2).then_some(rect)
     }
 }
@@ -166,6 +175,22 @@ mod tests {
         }
         let crop = Fit::new(size(1920, 1080), Rect::WHOLE, INPUT, Resize::Crop).unwrap();
         assert_eq!((crop.source_x, crop.source_width), (420.0, 1080.0));
+    }
+
+    #[test]
+    fn boxes_end_where_the_region_does() {
+        let region = Rect { x1: 0.25, y1: 0.5, x2: 0.75, y2: 0.75 };
+        for resize in [PAD, Resize::Stretch, Resize::Crop] {
+            let fit = Fit::new(size(800, 800), region, INPUT, resize).unwrap();
+            assert_eq!(fit.box_to_frame([-9e3, -9e3, 9e3, 9e3]), Some(region));
+            assert_eq!(fit.box_to_frame([-9e3, -9e3, -8e3, 9e3]), None);
+        }
+        // In the bars of the letterbox lies nothing, although the frame goes on there.
+        let fit = Fit::new(size(800, 800), region, INPUT, PAD).unwrap();
+        assert_eq!((fit.y, fit.height), (104, 208));
+        assert_eq!(fit.box_to_frame([0.0, 0.0, 416.0, 100.0]), None);
+        let rect = fit.box_to_frame([104.0, 52.0, 208.0, 208.0]).unwrap();
+        assert_eq!(rect, Rect { x1: 0.375, y1: 0.5, x2: 0.5, y2: 0.625 });
     }
 
     #[test]

@@ -15,6 +15,7 @@ use base::limits::HANG_LIMIT;
 use base::model::{Backend, ModelSpec};
 use base::{Instant, Picture, Rect};
 use kernels::{Fit, PreprocessError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why an engine refused. Each is one line.
@@ -74,8 +75,8 @@ pub struct Frame {
     pub picture: Picture,
     /// What of the frame to look at.
     pub region: Rect,
-    /// NV12 without padding between rows.
-    pub pixels: Vec<u8>,
+    /// NV12 without padding between rows. Members that look at regions of one frame share it.
+    pub pixels: Arc<Vec<u8>>,
 }
 
 /// A submitted batch. Only the engine that made it takes it back.

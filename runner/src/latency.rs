@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A value that is off by less is not worth a message (design section 5).
 const HYSTERESIS: f64 = 0.10;
@@ -21,6 +21,9 @@ const LOOK_EVERY: usize = 16;
 /// A batch that takes longer is not offered: a machine that is twice as slow for a moment must not
 /// make it look hung.
 const RUN_MAX: Duration = HANG_LIMIT.checked_div(2).expect("two is not zero");
+
+/// Folder of the cache that holds measured tables.
+pub(crate) const FOLDER: &str = "latency";
 
 /// Median and 99th percentile of samples, nearest rank. `None` when there are none.
 pub fn entry(batch: u32, samples: &[Duration]) -> Option<LatencyEntry> {
@@ -205,6 +208,80 @@ struct StoredEntry {
 
 const FORMAT: u32 = 1;
 
+impl Key {
+    fn new(spec: &ModelSpec, device: &DeviceId, threads: usize, runtime: &str) -> io::Result<Key> {
+        let mut hash = Sha256::new();
+        io::copy(&mut std::fs::File::open(&spec.weights)?, &mut hash)?;
+        Ok(Key {
+            model_sha256: hex(&hash.finalize()),
+            // Preprocessing belongs to what is measured.
+            input: format!("{:?} {:?} {:?}", spec.input.size, spec.input.layout, spec.input.dtype),
+            device: device.to_string(),
+            threads,
+            runtime: runtime.to_owned(),
+        })
+    }
+}
+
+impl Stored {
+    /// The table, when it is of this format and plausible.
+    fn table(self) -> Option<LatencyTable> {
+        let plausible = |e: &StoredEntry| {
+            (1..=BATCH_MAX).contains(&e.batch) && e.p50_ns > 0 && e.p50_ns <= e.p99_ns
+        };
+        if self.format != FORMAT || !self.entries.iter().all(plausible) {
+            return None;
+        }
+        Some(LatencyTable::new(self.entries.iter().map(|e| LatencyEntry {
+            batch: e.batch,
+            p50: Duration::from_nanos(e.p50_ns),
+            p99: Duration::from_nanos(e.p99_ns),
+        })))
+    }
+}
+
+fn read(path: &Path) -> Option<Stored> {
+    let text = std::fs::read_to_string(path).ok()?;
+    serde_json::from_str(&text)
+        .inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "stored latencies ignored");
+        })
+        .ok()
+}
+
+/// The table that was stored last for these weights on each of `devices`, whatever version of the
+/// runtime it was measured with: for whoever plans without an engine. Reads the weights once.
+///
+/// # Errors
+/// When the weights cannot be read.
+pub fn stored_latencies(
+    cache_dir: &Path,
+    spec: &ModelSpec,
+    devices: &[DeviceId],
+    threads: usize,
+) -> io::Result<Vec<(DeviceId, LatencyTable)>> {
+    let Some(first) = devices.first() else { return Ok(Vec::new()) };
+    let key = Key::new(spec, first, threads, "")?;
+    let Ok(entries) = std::fs::read_dir(cache_dir.join(FOLDER)) else { return Ok(Vec::new()) };
+    let mut files: Vec<(SystemTime, PathBuf)> = entries
+        .flatten()
+        .filter(|e| e.path().extension().is_some_and(|ext| ext == "json"))
+        .filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())))
+        .collect();
+    files.sort();
+    let mut found: BTreeMap<&DeviceId, LatencyTable> = BTreeMap::new();
+    for (_, path) in files {
+        let Some(stored) = read(&path) else { continue };
+        let of = Key { runtime: key.runtime.clone(), ..stored.key.clone() };
+        let device =
+            devices.iter().find(|device| of == Key { device: device.to_string(), ..key.clone() });
+        if let (Some(device), Some(table)) = (device, stored.table()) {
+            found.insert(device, table);
+        }
+    }
+    Ok(devices.iter().filter_map(|d| Some((d.clone(), found.remove(d)?))).collect())
+}
+
 impl LatencyCache {
     /// The file for these weights, this device, thread count and runtime, in `folder`. Reads the
     /// weights once.
@@ -218,16 +295,7 @@ impl LatencyCache {
         threads: usize,
         runtime: &str,
     ) -> io::Result<LatencyCache> {
-        let mut hash = Sha256::new();
-        io::copy(&mut std::fs::File::open(&spec.weights)?, &mut hash)?;
-        let key = Key {
-            model_sha256: hex(&hash.finalize()),
-            // Preprocessing belongs to what is measured.
-            input: format!("{:?} {:?} {:?}", spec.input.size, spec.input.layout, spec.input.dtype),
-            device: device.to_string(),
-            threads,
-            runtime: runtime.to_owned(),
-        };
+        let key = Key::new(spec, device, threads, runtime)?;
         let name = hex(&Sha256::digest(serde_json::to_string(&key)?));
         Ok(LatencyCache { path: folder.join(format!("{}.json", &name[..32])), key })
     }
@@ -239,26 +307,7 @@ impl LatencyCache {
 
     /// The stored table; `None` when there is none, or it is not of this key or not plausible.
     pub fn load(&self) -> Option<LatencyTable> {
-        let text = std::fs::read_to_string(&self.path).ok()?;
-        let stored: Stored = serde_json::from_str(&text)
-            .inspect_err(|error| {
-                tracing::warn!(path = %self.path.display(), %error, "stored latencies ignored");
-            })
-            .ok()?;
-        let plausible = |e: &StoredEntry| {
-            (1..=BATCH_MAX).contains(&e.batch) && e.p50_ns > 0 && e.p50_ns <= e.p99_ns
-        };
-        if stored.format != FORMAT
-            || stored.key != self.key
-            || !stored.entries.iter().all(plausible)
-        {
-            return None;
-        }
-        Some(LatencyTable::new(stored.entries.iter().map(|e| LatencyEntry {
-            batch: e.batch,
-            p50: Duration::from_nanos(e.p50_ns),
-            p99: Duration::from_nanos(e.p99_ns),
-        })))
+        read(&self.path).filter(|stored| stored.key == self.key).and_then(Stored::table)
     }
 
     /// Stores a table: written beside, then renamed.
@@ -390,6 +439,13 @@ mod tests {
         assert_eq!(open(&cpu, 2, "rt 1").load(), None);
         let other = open(&cpu, 1, "rt 2");
         assert_eq!(other.load(), None);
+        // Who plans has no engine and takes any runtime, of the devices that were measured.
+        let devices = ["gpu0", "cpu"].map(|id| id.parse::<DeviceId>().unwrap());
+        std::fs::rename(dir.path().join("l"), dir.path().join(FOLDER)).unwrap();
+        let stored = |threads| stored_latencies(dir.path(), &spec, &devices, threads).unwrap();
+        assert_eq!(stored(1), [(cpu.clone(), table.clone())]);
+        assert_eq!(stored(2), []);
+        std::fs::rename(dir.path().join(FOLDER), dir.path().join("l")).unwrap();
         // The name is not trusted: the file says what it is for.
         std::fs::copy(cache.path(), other.path()).unwrap();
         assert_eq!(other.load(), None);

@@ -14,12 +14,15 @@ mod onnx_file;
 mod options;
 pub mod parameters;
 mod pipeline;
+mod profile;
 mod serve;
 mod tools;
 
 pub use engine::{Engine, EngineError};
+pub use latency::stored_latencies;
 pub use model_yaml::ModelError;
 pub use options::{DevicePolicy, EngineOptions, Options, RunnerError, default_cache_dir};
+pub use profile::{ProfileError, model_profile};
 pub use serve::{EXIT_HUNG, serve};
 pub use tools::{ClipFrame, ModelRunError, Report, jsonl_line, model_check, model_run};
 

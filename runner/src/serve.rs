@@ -15,7 +15,7 @@ mod work;
 pub use watchdog::EXIT_HUNG;
 
 use crate::engine::{self, Engine, EngineError};
-use crate::latency::{LatencyBook, LatencyCache};
+use crate::latency::{FOLDER, LatencyBook, LatencyCache};
 use crate::model_yaml;
 use crate::options::{DevicePolicy, Options, RunnerError};
 use crate::tools::{batch_sizes, warm_up};
@@ -33,9 +33,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use watchdog::Watchdog;
 use work::Work;
-
-/// Folder of the cache that holds measured latencies.
-const LATENCY_FOLDER: &str = "latency";
 
 /// Runs the model process until `stop`. At the return nothing of it is left in the runtime
 /// directory.
@@ -167,7 +164,7 @@ fn latencies(
     spec: &ModelSpec,
     runtime: &str,
 ) -> (Option<LatencyCache>, LatencyBook) {
-    let folder = options.engine.cache_dir.join(LATENCY_FOLDER);
+    let folder = options.engine.cache_dir.join(FOLDER);
     let threads = options.engine.threads;
     let cache = LatencyCache::new(&folder, spec, &options.device, threads, runtime)
         .inspect_err(|error| tracing::warn!(%error, "measured latencies are not kept"))

@@ -11,6 +11,7 @@ use base::model::ModelSpec;
 use base::{ColourMatrix, ColourRange, FrameDetections, MemberError, Picture, Rect, Size};
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A decoded picture of a clip.
@@ -75,6 +76,7 @@ fn look(
     picture: Picture,
     pixels: Vec<u8>,
 ) -> Result<Result<FrameDetections, MemberError>, EngineError> {
+    let pixels = Arc::new(pixels);
     engine.prepare(0, vec![Frame { picture, region: Rect::WHOLE, pixels }])?;
     let finished = pipeline::execute(engine, 0, 1)?;
     Ok(pipeline::outcome(spec, &finished, 0, parameters))
@@ -197,7 +199,8 @@ pub fn grey_frame(width: u32, height: u32) -> Frame {
     let size = Size { width, height };
     let (matrix, range) = (ColourMatrix::Unspecified, ColourRange::Unspecified);
     let picture = Picture { size, matrix, range };
-    Frame { picture, region: Rect::WHOLE, pixels: vec![128; size.nv12_bytes()] }
+    let pixels = Arc::new(vec![128; size.nv12_bytes()]);
+    Frame { picture, region: Rect::WHOLE, pixels }
 }
 
 fn grey_batch(spec: &ModelSpec, engine: &mut dyn Engine, members: usize) -> Result<String, String> {

@@ -43,6 +43,7 @@ mod machine;
 mod output;
 pub mod plan;
 mod planning;
+pub mod placement;
 mod reconcile;
 mod runner;
 mod slab;

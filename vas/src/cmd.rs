@@ -5,6 +5,7 @@ mod config;
 mod decode;
 mod ingest;
 mod model;
+mod plan;
 mod replay;
 mod ring;
 mod runner;
@@ -59,6 +60,8 @@ pub enum Command {
     Ring(ring::Args),
     /// Check a model folder, or run it over a clip
     Model(model::Args),
+    /// Say which model runs best on which device, before anything starts
+    Plan(plan::Args),
     /// Run the scheduler in virtual time
     Sim(sim::Args),
     /// Run a recorded trace of the scheduler again and compare
@@ -81,6 +84,7 @@ impl Command {
             Command::Serve => "serve",
             Command::Ring(_) => "ring",
             Command::Model(_) => "model",
+            Command::Plan(_) => "plan",
             Command::Sim(_) => "sim",
             Command::Replay(_) => "replay",
             Command::Check => "check",
@@ -106,6 +110,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Serve => serve::run(&required()?),
         Command::Ring(args) => ring::run(&args, &optional()?),
         Command::Model(args) => model::run(args, &optional()?),
+        Command::Plan(args) => plan::run(&args, &required()?),
         Command::Sim(args) => sim::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Check => check::run(&optional()?),

@@ -8,15 +8,18 @@ mod show;
 mod source_url;
 
 pub use section::Problem;
+pub use show::quoted;
 
 use base::limits;
 use base::{CameraId, DeviceId, ModelId};
 use ipc::directories::Directories;
+use scheduler::Steering;
 use section::{At, Section, Source};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// Name of the file that is read when none is given.
@@ -32,8 +35,15 @@ const RETENTION_DAYS_DEFAULT: u64 = 30;
 const RETENTION_DAYS_MAX: u64 = 3_650;
 /// Most threads of one inference (chosen).
 const THREADS_MAX: u64 = 256;
-/// Most batches at a time on the CPU (chosen).
-const CPU_CAPACITY_MAX: u64 = 256;
+/// Most batches at a time on a device (chosen).
+const CAPACITY_MAX: u64 = 256;
+/// Most memory of a device, MiB: 16 TiB.
+const MEMORY_MIB_MAX: u64 = 1 << 24;
+/// Least and most of a device that is given away (chosen: below half of it another machine is
+/// cheaper, above 99 % nothing absorbs what can't be foreseen).
+const USABLE_SHARE: RangeInclusive<f64> = 0.5..=0.99;
+/// The device that there is when the file names none; devices on the processor begin with it.
+pub const CPU: &str = "cpu";
 /// Longest deadline that may be asked for: a ring holds at most 10 s of 25 fps.
 const DEADLINE_MS_MAX: u64 = 8_000;
 /// Longest way into its clip that a file camera starts: a day.
@@ -62,6 +72,12 @@ pub struct Config {
     /// Batches that the CPU executes at a time, 1..256. Default: as many as half the cores have
     /// threads for, at least 1.
     pub cpu_capacity: u32,
+    /// Share of every device that the scheduler plans with, 0.5..0.99. Default 0.95.
+    pub usable_share: f64,
+    /// Whether cameras are steered into cohorts. Default: where it was measured to gain.
+    pub steering: Steering,
+    /// Devices, in the order of the file; never empty. Default: `cpu` alone.
+    pub devices: Vec<Device>,
     /// Cameras, in the order of the file.
     pub cameras: Vec<Camera>,
     /// Model folders, in the order of the file.
@@ -91,13 +107,34 @@ pub struct Camera {
     pub enabled: Option<bool>,
 }
 
-/// One `[[model]]`.
+impl Camera {
+    /// The clip of a camera that is a file.
+    pub fn file(&self) -> Option<PathBuf> {
+        source_url::file_of(&self.main_url)
+    }
+}
+
+/// One `[[device]]`: a CPU, a GPU or a MIG instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// Unique; `cpu...` runs on the processor.
+    pub id: DeviceId,
+    /// Batches that it executes at a time, 1..256. Default: `cpu_capacity` of [scheduler] for
+    /// `cpu`, else 1.
+    pub capacity: u32,
+    /// What its runners may take together, MiB. Default: not checked.
+    pub memory_mib: Option<u64>,
+    /// Share of it that `vas plan` gives away, 0.5..0.99. Default: that of [scheduler].
+    pub usable_share: Option<f64>,
+}
+
+/// One `[[model]]`; a model on two devices has two.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// The folder with `model.yaml`, absolute.
     pub dir: PathBuf,
-    /// Where it runs. Default `cpu`.
-    pub device: DeviceId,
+    /// Where it runs, one of the devices. Default: the first; `vas plan` may choose another.
+    pub device: Option<DeviceId>,
 }
 
 /// One `[[assignment]]`. `None` is not named, as for cameras.
@@ -107,6 +144,8 @@ pub struct Assignment {
     pub camera: CameraId,
     /// Id of a model as its `model.yaml` says it.
     pub model: ModelId,
+    /// The model whose detections it looks at. Default: none, it looks at whole frames.
+    pub parent_model: Option<ModelId>,
     /// Ceiling in frames per second, 0.1..30. Default: every frame.
     pub desired_fps: Option<f64>,
     /// 0..100. Default 50.
@@ -233,6 +272,11 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
+    /// Where a model runs.
+    pub fn device_of<'a>(&'a self, model: &'a Model) -> &'a DeviceId {
+        model.device.as_ref().unwrap_or(&self.devices[0].id)
+    }
+
     /// What is legal but probably not meant, for `vas config check`.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -252,7 +296,7 @@ impl Config {
             ));
         }
         for camera in &self.cameras {
-            if let Some(path) = source_url::file_of(&camera.main_url)
+            if let Some(path) = camera.file()
                 && !path.is_file()
             {
                 warnings.push(format!("camera `{}`: {} is not a file", camera.id, path.display()));
@@ -266,7 +310,15 @@ impl Config {
 impl Config {
     fn warn_of_models(&self, warnings: &mut Vec<String>) {
         let mut provided: BTreeMap<String, &Path> = BTreeMap::new();
-        for Model { dir, .. } in &self.models {
+        for model in &self.models {
+            let (dir, device) = (&model.dir, self.device_of(model));
+            if !device.as_str().starts_with(CPU) {
+                warnings.push(format!(
+                    "model of {} is to run on `{device}`: this build runs models on CPUs only, its \
+                     runner does not start",
+                    dir.display()
+                ));
+            }
             let id = match runner::model_yaml::load(dir) {
                 Ok(spec) => spec.model_id.to_string(),
                 Err(error) => {
@@ -276,6 +328,10 @@ impl Config {
                 }
             };
             if let Some(first) = provided.get(&id) {
+                if *first == dir {
+                    // The same model on another device.
+                    continue;
+                }
                 warnings.push(format!(
                     "model `{id}` of {} is also provided by {}; serve uses the latter: give one another \
                      model_id or remove it",
@@ -286,7 +342,16 @@ impl Config {
                 provided.insert(id, dir);
             }
         }
-        for Assignment { camera, model, .. } in &self.assignments {
+        for Assignment { camera, model, parent_model, .. } in &self.assignments {
+            let has = |parent: &ModelId| {
+                self.assignments.iter().any(|a| a.camera == *camera && a.model == *parent)
+            };
+            if let Some(parent) = parent_model.as_ref().filter(|parent| !has(parent)) {
+                warnings.push(format!(
+                    "assignment of camera `{camera}` names parent model `{parent}`, which this file does not \
+                     assign to that camera; serve rejects it unless the API did"
+                ));
+            }
             if !provided.contains_key(model.as_str()) {
                 warnings.push(format!(
                     "assignment of camera `{camera}` names model `{model}`, which no [[model]] provides; serve \
@@ -375,9 +440,22 @@ fn read(
     let threads = threads.unwrap_or(half);
 
     let mut scheduler = top.section("scheduler");
-    let capacity = scheduler.integer("cpu_capacity", 1..=CPU_CAPACITY_MAX).map(|at| at.value);
+    let capacity = scheduler.integer("cpu_capacity", 1..=CAPACITY_MAX);
+    let usable_share = scheduler.number("usable_share", USABLE_SHARE).map(|at| at.value);
+    let steering = scheduler.parsed("steering", |text| match text {
+        "off" => Ok(Steering::Off),
+        "auto" => Ok(Steering::Auto),
+        "on" => Ok(Steering::On),
+        _ => Err("must be off, auto or on"),
+    });
     scheduler.finish();
-    let capacity = capacity.unwrap_or_else(|| (half / threads).max(1) as u64);
+    let capacity_default = u32::try_from((half / threads).max(1)).unwrap_or(u32::MAX);
+    let devices = devices(&mut top, capacity.as_ref(), capacity_default);
+    let cpu = devices.iter().find(|device| device.id.as_str() == CPU);
+    let cpu_capacity = cpu.map_or_else(
+        || capacity.as_ref().map_or(capacity_default, |at| narrow(at.value)),
+        |cpu| cpu.capacity,
+    );
 
     let config = Config {
         file: Some(file.to_owned()),
@@ -388,9 +466,12 @@ fn read(
         retention_days: retention_days.map_or(RETENTION_DAYS_DEFAULT, |at| at.value),
         onnxruntime,
         threads,
-        cpu_capacity: u32::try_from(capacity).unwrap_or(u32::MAX),
+        cpu_capacity,
+        usable_share: usable_share.unwrap_or(scheduler::Config::default().usable_share),
+        steering: steering.map_or(Steering::default(), |at| at.value),
         cameras: cameras(&mut top, directory),
-        models: models(&mut top),
+        models: models(&mut top, &devices),
+        devices,
         assignments: assignments(&mut top),
     };
     top.finish();
@@ -439,20 +520,69 @@ fn short(text: &str, least: usize) -> Result<String, String> {
     }
 }
 
-fn models(top: &mut Section<'_>) -> Vec<Model> {
+/// A number that was read with an upper limit far below.
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The devices; `cpu` when the file has none that is right.
+fn devices(
+    top: &mut Section<'_>,
+    cpu_capacity: Option<&At<u64>>,
+    capacity_default: u32,
+) -> Vec<Device> {
+    let mut devices = Vec::new();
+    let mut seen = BTreeMap::new();
+    let cpu = cpu_capacity.map_or(capacity_default, |at| narrow(at.value));
+    for mut section in top.sections("device") {
+        let id = section.parsed("id", DeviceId::new);
+        let capacity = section.integer("capacity", 1..=CAPACITY_MAX);
+        let memory_mib = section.integer("memory_mib", 1..=MEMORY_MIB_MAX).map(|at| at.value);
+        let usable_share = section.number("usable_share", USABLE_SHARE).map(|at| at.value);
+        section.require("id");
+        if let Some(At { line, value: id }) = id {
+            unique(&section, &mut seen, "id", line, id.to_string());
+            let is_cpu = id.as_str() == CPU;
+            if let (true, Some(here), Some(there)) = (is_cpu, &capacity, cpu_capacity)
+                && here.value != there.value
+            {
+                let text = format_args!(
+                    "is {}, but `cpu_capacity` in [scheduler] on line {} says {}: keep one of them",
+                    here.value, there.line, there.value
+                );
+                section.wrong(here.line, "capacity", text);
+            }
+            let default = if is_cpu { cpu } else { 1 };
+            let capacity = capacity.map_or(default, |at| narrow(at.value));
+            devices.push(Device { id, capacity, memory_mib, usable_share });
+        }
+        section.finish();
+    }
+    if devices.is_empty() {
+        let id = DeviceId::new(CPU).expect("`cpu` is a valid id");
+        devices.push(Device { id, capacity: cpu, memory_mib: None, usable_share: None });
+    }
+    devices
+}
+
+fn models(top: &mut Section<'_>, devices: &[Device]) -> Vec<Model> {
     let mut models = Vec::new();
     let mut seen = BTreeMap::new();
     for mut section in top.sections("model") {
         let dir = section.path("dir");
-        let device = section.parsed("device", |text| match text {
-            "cpu" => DeviceId::new(text).map_err(|e| e.to_string()),
-            _ => Err("the only device that this build knows is \"cpu\"".to_owned()),
+        let device = section.parsed("device", |text| {
+            let id = DeviceId::new(text).map_err(|e| e.to_string())?;
+            if devices.iter().any(|device| device.id == id) {
+                return Ok(id);
+            }
+            let known: Vec<&str> = devices.iter().map(|device| device.id.as_str()).collect();
+            Err(format!("no [[device]] has this id; known are {}", known.join(", ")))
         });
-        let cpu = DeviceId::new("cpu").expect("`cpu` is a valid id");
-        let device = device.map_or(cpu, |at| at.value);
+        let device = device.map(|at| at.value);
         section.require("dir");
         if let Some(dir) = dir {
-            let shown = format!("{}` on `{device}", dir.value.display());
+            let shown = device.as_ref().unwrap_or(&devices[0].id);
+            let shown = format!("{}` on `{shown}", dir.value.display());
             unique(&section, &mut seen, "dir", dir.line, shown);
             models.push(Model { dir: dir.value, device });
         }
@@ -467,6 +597,7 @@ fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
     for mut section in top.sections("assignment") {
         let camera = section.parsed("camera", CameraId::new);
         let model = section.parsed("model", ModelId::new);
+        let parent = section.parsed("parent_model", ModelId::new);
         let (low, high) = limits::MAX_FPS_RANGE;
         let desired_fps = section.number("desired_fps", low..=high).map(|at| at.value);
         let priority = section.integer("priority", 0..=100);
@@ -485,12 +616,19 @@ fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
         }
         section.require("camera");
         section.require("model");
+        if let (Some(model), Some(at)) = (&model, &parent)
+            && model.value == at.value
+        {
+            let text = format_args!("is the model itself, must be another model");
+            section.wrong(at.line, "parent_model", text);
+        }
         if let (Some(camera), Some(model)) = (camera, model) {
             let shown = format!("{}` with model `{}", camera.value, model.value);
             unique(&section, &mut seen, "camera", camera.line, shown);
             assignments.push(Assignment {
                 camera: camera.value,
                 model: model.value,
+                parent_model: parent.map(|at| at.value),
                 desired_fps,
                 priority,
                 deadline_ms,

@@ -1,4 +1,4 @@
-//! Assignments: which model should watch which camera, and why one is rejected.
+//! Assignments: which model should watch which camera, and why one is rejected or waits.
 
 use super::events::store_failure;
 use super::message::{Answer, Failure, Request};
@@ -53,11 +53,13 @@ pub fn source(source: Source) -> &'static str {
 
 fn shown(row: &Assignment, plan: &Plan) -> Value {
     let rejection = plan.rejected.get(row.id.as_str());
+    let waits = plan.waiting.get(row.id.as_str()).filter(|_| row.enabled);
     let state = match rejection {
         _ if row.gone => "gone",
         Some(_) => "rejected",
-        None if row.enabled => "accepted",
-        None => "disabled",
+        None if !row.enabled => "disabled",
+        None if waits.is_some() => "waiting",
+        None => "accepted",
     };
     json!({
         "id": row.id.as_str(),
@@ -71,6 +73,7 @@ fn shown(row: &Assignment, plan: &Plan) -> Value {
         "parameters": row.parameters,
         "state": state,
         "rejection_reason": rejection,
+        "waiting_reason": waits,
         "source": source(row.source),
         "created_at": moment::text(row.created_at),
         "updated_at": row.updated_at.map(moment::text),

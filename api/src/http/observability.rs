@@ -8,9 +8,11 @@ use super::query::Query;
 use crate::commit::EventCounters;
 use crate::live::{DeviceUse, SchedulerView, SubscriptionView};
 use crate::moment;
+use crate::plan::Plan;
 use crate::services::{ClassNames, Services};
-use base::{Instant, LatencyEntry, MemberError, Stages};
+use base::{Instant, LatencyEntry, MemberError, ModelId, Stages};
 use ipc::clock;
+use ipc::desired::DesiredSubscription;
 use ipc::events_message::{
     CameraStatus, Ledger, RunnerState, RunnerStatus, Status, SubscriptionState, SubscriptionStatus,
 };
@@ -185,8 +187,12 @@ fn subscriptions(services: &Services, fresh: Option<&Status>, now: Instant) -> V
         let camera = row.map(|r| r.camera.as_str());
         let camera = camera.or(status.map(|s| s.camera.as_str()));
         let model = row.map(|r| r.model.as_str()).or(status.map(|s| s.model_id.as_str()));
+        let parent = row.and_then(|r| r.parent_model.as_ref());
         let (state, reason) = match (plan.rejected.get(id), status, planned) {
             (Some(reason), ..) => ("rejected", reason.clone()),
+            (None, _, Some(planned)) if let Some(reason) = waits(plan, planned, fresh) => {
+                ("waiting", reason)
+            }
             (None, Some(status), _) => (subscription_state(status.state), status.reason.clone()),
             (None, None, Some(planned)) if !planned.enabled => ("paused", String::new()),
             (None, None, _) => ("unknown", "no fresh status from the scheduler".into()),
@@ -195,6 +201,7 @@ fn subscriptions(services: &Services, fresh: Option<&Status>, now: Instant) -> V
             "id": id,
             "camera_id": camera.or(view.map(|v| v.camera.as_str())),
             "model_id": model.or(view.map(|v| v.model.as_str())),
+            "parent_model_id": parent.map(ModelId::as_str),
             "state": state,
             "reason": Some(reason).filter(|reason| !reason.is_empty()),
             "max_fps": status.map_or(planned.and_then(|p| p.max_fps), |s| s.max_fps),
@@ -205,6 +212,29 @@ fn subscriptions(services: &Services, fresh: Option<&Status>, now: Instant) -> V
         shown.push(one);
     }
     shown
+}
+
+/// Why a second stage has nothing to look at although it could: its parent does not run.
+fn waits(plan: &Plan, child: &DesiredSubscription, fresh: Option<&Status>) -> Option<String> {
+    let parent = child.parent_model.as_ref().filter(|_| child.enabled)?;
+    if let Some(reason) = plan.waiting.get(&child.id) {
+        return Some(reason.clone());
+    }
+    let subscriptions = &fresh?.subscriptions;
+    let of_child = subscriptions.iter().find(|s| s.id == child.id)?;
+    if of_child.reason == "no_parent" {
+        return Some(format!("the scheduler runs no parent model `{parent}` on this camera"));
+    }
+    if of_child.state != SubscriptionState::Active {
+        return None; // It has a reason of its own.
+    }
+    let of_parent = plan
+        .subscriptions
+        .iter()
+        .find(|s| s.camera == child.camera && s.model == *parent && s.parent_model.is_none())?;
+    let state = subscriptions.iter().find(|s| s.id == of_parent.id)?.state;
+    (state != SubscriptionState::Active)
+        .then(|| format!("parent model `{parent}` is {}", subscription_state(state)))
 }
 
 fn add_results(

@@ -275,8 +275,9 @@ fn assignment() -> Schema {
         ("priority", or_null(integer_between(0, 100))),
         ("deadline_ms", or_null(integer_between(1, 60_000))),
         ("parameters", json!({"type": ["object", "null"], "examples": [null]})),
-        ("state", one_of(&["accepted", "disabled", "rejected", "gone"])),
+        ("state", one_of(&["accepted", "disabled", "waiting", "rejected", "gone"])),
         ("rejection_reason", or_null(text())),
+        ("waiting_reason", or_null(text())),
         ("source", one_of(&["config", "api"])),
         ("created_at", time()),
         ("updated_at", or_null(time())),
@@ -315,8 +316,8 @@ fn event() -> Schema {
     let metadata = json!({
         "type": ["object", "null"],
         "examples": [{
-            "subscription": "front-door.nanodet_g_416", "batch": "17", "sequence": "42",
-            "parent": null,
+            "scheduler": "9f86d081884c7d65", "subscription": "front-door.nanodet_g_416",
+            "batch": "17", "sequence": "42", "parent": null, "region": null,
         }],
     });
     object(&[
@@ -477,11 +478,13 @@ fn subscription() -> Schema {
         ("since_ms", number(80.0)),
         ("detections", list(reference("Detection"))),
     ]));
-    let words = ["active", "no_frames", "no_runner", "parked", "paused", "rejected", "unknown"];
+    let words =
+        ["active", "no_frames", "no_runner", "parked", "paused", "waiting", "rejected", "unknown"];
     object(&[
         ("id", word("front-door.nanodet_g_416")),
         ("camera_id", or_null(id())),
         ("model_id", or_null(word("nanodet_g_416"))),
+        ("parent_model_id", or_null(text())),
         ("state", one_of(&words)),
         ("reason", or_null(text())),
         ("max_fps", or_null(number(5.0))),

@@ -131,6 +131,7 @@ fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
     let off = ModelEntry { enabled: Some(false), ..model("off", &["person"]) };
     let folder = ModelEntry { name: "broken".into(), enabled: None, spec: Err(broken) };
     node.options.models.extend([strict, unparsable, off, folder]);
+    node.options.models.extend([model("third", &["face"]), model("selfish", &["face"])]);
     let with = |mut row: AssignmentRow, parameters: serde_json::Value| {
         row.parameters = parameters.as_object().cloned();
         row
@@ -138,11 +139,11 @@ fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
     let huge = json!({"note": "x".repeat(5000)});
     let mut fast = assign("yard", "nano");
     fast.desired_fps = Some(31.0);
-    let mut child = assign("yard", "strict");
-    child.parent_model = Some("nano".parse().unwrap());
-    let mut grandchild = assign("front", "strict");
-    grandchild.parent_model = Some("nano".parse().unwrap());
-    let grandchild = with(grandchild, json!({"zone": "gate"}));
+    let on = |row: AssignmentRow, parent: &str| AssignmentRow {
+        parent_model: Some(parent.parse().unwrap()),
+        ..row
+    };
+    let second = with(on(assign("front", "strict"), "nano"), json!({"zone": "gate"}));
     node.options
         .cameras
         .push(api::config_rows::CameraRow::new("gate".parse().unwrap(), "file:///g"));
@@ -155,8 +156,13 @@ fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
         with(assign("gate", "strict"), json!({"zone": "roof", "score": 2, "x": 1})),
         with(assign("gate", "nano"), huge),
         fast,
-        child,
-        grandchild,
+        second,
+        on(assign("front", "third"), "strict"),
+        on(assign("front", "selfish"), "selfish"),
+        on(assign("yard", "strict"), "nano"),
+        on(assign("yard", "third"), "nosuch"),
+        on(assign("yard", "selfish"), "off"),
+        on(assign("gate", "third"), "selfish"),
     ]);
     let server = node.start();
     let subscriptions = node.desired()["subscriptions"].clone();
@@ -176,7 +182,12 @@ fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
         ("front.unparsable", "config_schema is not JSON"),
         ("gate.nano", "parameters are 5011 bytes of JSON, allowed are 4096"),
         ("yard.nano", "desired_fps is 31, allowed are 0.1 to 30"),
-        ("yard.strict", "parent model `nano` does not run on camera `yard`"),
+        ("front.third", "`strict` itself looks at detections of `nano` on camera `front`"),
+        ("front.selfish", "model `selfish` can't look at its own detections; name another"),
+        ("yard.strict", "parent model `nano` is rejected on camera `yard`; correct that"),
+        ("yard.third", "parent model `nosuch` is unknown; known are: "),
+        ("yard.selfish", "parent model `off` is disabled; enable it first"),
+        ("gate.third", "`selfish` is not assigned to camera `gate`; assign it there first"),
         ("gate.strict", "parameters.zone is \"roof\", allowed are \"gate\", \"yard\""),
         ("gate.strict", "parameters.score is 2, the most allowed is 1"),
         ("gate.strict", "parameters.x is not a known key"),
@@ -204,7 +215,77 @@ fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
     assert_eq!(get_json(&server, "/api/v1/ai-models?enabled=false")["total"], 1);
     get_error(&server, 404, "/api/v1/ai-models/nosuch");
     let health = get_json(&server, "/health/detailed");
-    assert_eq!(health["checks"]["desired_state"]["reason"], "9 assignments are rejected");
+    assert_eq!(health["checks"]["desired_state"]["reason"], "14 assignments are rejected");
+}
+
+#[test]
+fn a_second_stage_stays_and_waits_while_its_parent_does_not_run() {
+    let mut node = Node::new();
+    node.options.models.push(model("faces", &["face"]));
+    let mut child = assign("front", "faces");
+    child.parent_model = Some("nano".parse().unwrap());
+    node.options.assignments.push(child);
+    let shown = |node: &Node| {
+        let server = node.start();
+        let one = get_json(&server, "/api/v1/ai-model-assignments/front.faces");
+        assert_eq!((&one["parent_model_id"], &one["enabled"]), (&json!("nano"), &json!(true)));
+        assert_eq!(one["rejection_reason"], json!(null));
+        let desired = node.desired();
+        let subscriptions = desired["subscriptions"].as_array().unwrap();
+        let of_child = subscriptions.iter().find(|s| s["id"] == "front.faces").unwrap();
+        assert_eq!(
+            (&of_child["parent_model"], &of_child["enabled"]),
+            (&json!("nano"), &json!(true))
+        );
+        let status = get_json(&server, "/ai/observability/status");
+        let all = status["subscriptions"].as_array().unwrap();
+        let of_child = all.iter().find(|s| s["id"] == "front.faces").unwrap().clone();
+        (
+            one["state"].clone(),
+            one["waiting_reason"].clone(),
+            of_child,
+            desired["cameras"][0]["decode"].clone(),
+        )
+    };
+    let (state, why, live, decode) = shown(&node);
+    assert_eq!((state, why, decode), (json!("accepted"), json!(null), json!("full")));
+    assert_eq!((&live["parent_model_id"], &live["state"]), (&json!("nano"), &json!("unknown")));
+
+    node.options.assignments[0].enabled = Some(false);
+    let (state, why, live, decode) = shown(&node);
+    let told = "parent model `nano` is disabled on camera `front`; enable that assignment";
+    assert_eq!((state, &why), (json!("waiting"), &json!(told)));
+    assert_eq!((&live["state"], &live["reason"]), (&json!("waiting"), &json!(told)));
+    assert_eq!(decode, json!("off"), "nobody would look at the frames");
+
+    let parent = node.options.assignments.remove(0);
+    let (state, why, live, decode) = shown(&node);
+    let told =
+        "parent model `nano` is not assigned to camera `front` any more; assign it there again";
+    assert_eq!((state, &why), (json!("waiting"), &json!(told)));
+    assert_eq!((&live["state"], decode), (&json!("waiting"), json!("off")));
+
+    node.options.assignments.push(AssignmentRow { enabled: Some(true), ..parent });
+    let (state, _, _, decode) = shown(&node);
+    assert_eq!((state, decode), (json!("accepted"), json!("full")));
+}
+
+#[test]
+fn a_second_stage_whose_configuration_names_no_parent_any_more_looks_at_whole_frames() {
+    let mut node = Node::new();
+    node.options.models.push(model("faces", &["face"]));
+    let mut child = assign("front", "faces");
+    child.parent_model = Some("nano".parse().unwrap());
+    node.options.assignments.push(child);
+    let parent = |node: &Node| {
+        node.start();
+        let subscriptions = node.desired()["subscriptions"].clone();
+        let all = subscriptions.as_array().unwrap();
+        all.iter().find(|s| s["id"] == "front.faces").unwrap()["parent_model"].clone()
+    };
+    assert_eq!(parent(&node), "nano");
+    node.options.assignments[1].parent_model = None;
+    assert_eq!(parent(&node), json!(null));
 }
 
 #[test]

@@ -53,7 +53,8 @@ fn a_result_becomes_an_event_with_everything_in_it() {
                 "reply_ms": 9.0,
             },
             "event_metadata": {
-                "subscription": "front.nano", "batch": "1", "sequence": "3", "parent": null,
+                "scheduler": "0000000000000001", "subscription": "front.nano", "batch": "1",
+                "sequence": "3", "parent": null, "region": null,
             },
         })
     );
@@ -249,4 +250,54 @@ fn the_stages_of_an_event_add_up_to_its_age() {
     assert!((sum - age).abs() <= 0.005, "{sum} and {age}");
     let exact = nanos.iter().sum::<u64>() as f64 / 1e6;
     assert!((age - exact).abs() <= 0.0005, "{age} and {exact}");
+}
+
+#[test]
+fn an_event_of_a_second_stage_is_joined_to_the_event_whose_detection_it_looked_at() {
+    let mut node = Node::new();
+    node.options.models.push(model(testing::CHILD, &["face", "helmet"]));
+    let server = node.start();
+    let parents = testing::results(&[testing::item(40, &[0, 0, 2]), testing::item(50, &[0])]);
+    let of_child = |n, parent, classes| Results {
+        model_id: testing::CHILD.parse().unwrap(),
+        ..testing::results(&testing::crops(n, parent, classes))
+    };
+    // Two crops of frame 40 show something, one does not; both batches hold a crop of frame 50.
+    let children = of_child(40, 40, &[&[0], &[], &[1]]);
+    let later = of_child(50, 50, &[&[1]]);
+    send(&node, &server, &[parents, children, later], 5);
+
+    let child_events = get_json(&server, "/api/v1/ai-events?model_id=faces");
+    let found = child_events["events"].as_array().unwrap();
+    assert_eq!(frames(&child_events), ["50", "40", "40"]);
+    let ids: std::collections::BTreeSet<&str> =
+        found.iter().map(|e| e["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 3, "every crop is an event of its own");
+    let regions: Vec<&Value> = found.iter().map(|e| &e["event_metadata"]["region"]).collect();
+    let (first, third) = (json!([0.0, 0.0, 0.5, 0.5]), json!([0.0, 0.5, 0.5, 1.0]));
+    // Events of one frame come in the reverse order of their storing.
+    assert_eq!(regions, [&first, &third, &first]);
+
+    for child in found {
+        // As docs/http.md says: the parent is of the same moment, scheduler and camera.
+        let metadata = &child["event_metadata"];
+        let time = child["timestamp"].as_str().unwrap();
+        let moment = get_json(
+            &server,
+            &format!("/api/v1/ai-events?camera_id=front&start_time={time}&end_time={time}"),
+        );
+        let parents: Vec<&Value> = moment["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|e| {
+                e["event_metadata"]["scheduler"] == metadata["scheduler"]
+                    && e["event_metadata"]["sequence"] == metadata["parent"]
+            })
+            .collect();
+        assert_eq!(parents.len(), 1);
+        assert_eq!(parents[0]["model_id"], "nano");
+        assert_eq!(parents[0]["frame_id"], child["frame_id"]);
+        assert_eq!(parents[0]["event_metadata"]["parent"], Value::Null);
+    }
 }

@@ -1,10 +1,11 @@
 //! The live view, pictures, and the scheduler's connection.
 
-use crate::support::{Node, get, get_error, get_json, wait_count, wait_for};
+use crate::support::{Node, get, get_error, get_json, model, wait_count, wait_for};
 use crate::testing;
 use api::Server;
+use api::config_rows::AssignmentRow;
 use base::{ColourMatrix, ColourRange, FrameFlags, FrameInfo, MediaTime, Picture, Size};
-use ipc::events_message::EventsMessage;
+use ipc::events_message::{EventsMessage, SubscriptionState};
 use ipc::ring::{RingSpec, RingWriter};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -120,6 +121,57 @@ fn the_status_shows_what_the_scheduler_and_its_results_say() {
     assert_eq!(health["status"], "healthy");
     assert_eq!(health["cameras"][0]["subscriptions"][0]["dispatch_count"], 6);
     assert_eq!(health["models"][0]["total_requests"], 3);
+}
+
+#[test]
+fn a_second_stage_waits_in_the_status_while_its_parent_does_not_run() {
+    let mut node = Node::new();
+    node.options.models.push(model(testing::CHILD, &["face"]));
+    node.options.assignments.push(AssignmentRow {
+        parent_model: Some(testing::MODEL.parse().unwrap()),
+        ..AssignmentRow::new("front".parse().unwrap(), testing::CHILD.parse().unwrap())
+    });
+    let server = node.start();
+    let mut scheduler = node.scheduler();
+    let mut shown = |of_parent: SubscriptionState, of_child: SubscriptionState, now: u64| {
+        let mut status = testing::status();
+        status.now += Duration::from_secs(now);
+        status.desired_revision = now;
+        status.subscriptions[0].state = of_parent;
+        let mut child = status.subscriptions[0].clone();
+        child.id = testing::CHILD_SUBSCRIPTION.into();
+        child.model_id = testing::CHILD.parse().unwrap();
+        (child.state, child.reason) = (of_child, String::new());
+        status.subscriptions.push(child);
+        scheduler.send(&EventsMessage::Status(status));
+        let all = wait_for("the status", || {
+            let status = get_json(&server, STATUS);
+            (status["scheduler"]["desired_revision"] == now).then_some(status)
+        });
+        let all = all["subscriptions"].as_array().unwrap();
+        let one = all.iter().find(|s| s["id"] == testing::CHILD_SUBSCRIPTION).unwrap();
+        assert_eq!(one["parent_model_id"], testing::MODEL);
+        (one["state"].clone(), one["reason"].clone())
+    };
+    use SubscriptionState::{Active, NoRunner, Parked};
+    assert_eq!(shown(Active, Active, 1), (json!("active"), json!(null)));
+    let told = json!("parent model `nano` is no_runner");
+    assert_eq!(shown(NoRunner, Active, 2), (json!("waiting"), told));
+    assert_eq!(shown(NoRunner, Parked, 3).0, json!("parked"), "its own state says more");
+    // What serve planned and the scheduler did not take over yet.
+    let mut orphan = testing::status();
+    orphan.desired_revision = 4;
+    orphan.subscriptions[0].id = testing::CHILD_SUBSCRIPTION.into();
+    orphan.subscriptions[0].state = SubscriptionState::Paused;
+    orphan.subscriptions[0].reason = "no_parent".into();
+    scheduler.send(&EventsMessage::Status(orphan));
+    wait_for("the status", || {
+        let status = get_json(&server, STATUS);
+        let all = status["subscriptions"].as_array().unwrap();
+        let one = all.iter().find(|s| s["id"] == testing::CHILD_SUBSCRIPTION)?;
+        let why = "the scheduler runs no parent model `nano` on this camera";
+        (one["state"] == "waiting" && one["reason"] == why).then_some(())
+    });
 }
 
 #[test]

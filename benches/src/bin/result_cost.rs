@@ -51,7 +51,13 @@ fn option(arguments: &[String], name: &str, default: f64) -> Fallible<f64> {
 fn scheduler(directories: &Directories) -> Fallible<()> {
     let (_trigger, stop) = Stop::pair()?;
     let directories = directories.clone();
-    let options = scheduler_driver::Options { directories, cpu_capacity: 1, trace: None };
+    let options = scheduler_driver::Options {
+        directories,
+        capacities: Vec::new(),
+        usable_share: 0.95,
+        steering: scheduler_driver::Steering::default(),
+        trace: None,
+    };
     Ok(scheduler_driver::run(options, stop)?)
 }
 

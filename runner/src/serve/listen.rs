@@ -15,6 +15,7 @@ use ipc::directories::Directories;
 use ipc::ring::{CopyError, FrameRecord, RingReader};
 use ipc::runner_message::{Hello, Member, Prepare, Reply, RunnerMessage, Welcome};
 use ipc::stop::Stop;
+use kernels::Fit;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::io;
@@ -349,7 +350,7 @@ impl Listener<'_> {
         Ok(())
     }
 
-    /// Copies every member out of its ring; one that fails does not hinder the others.
+    /// Copies every frame out of its ring, once; a member that fails does not hinder the others.
     fn members(
         &mut self,
         prepare: &Prepare,
@@ -358,37 +359,65 @@ impl Listener<'_> {
         let spec = self.about.spec;
         let sets: Vec<Result<Arc<Parameters>, MemberError>> =
             prepare.parameters.iter().map(|set| self.parameters.get(spec, &set.json)).collect();
-        let one = |member: &Member| {
+        let mut members: Vec<Result<(Frame, Arc<Parameters>), MemberError>> = Vec::new();
+        for member in &prepare.members {
             let parameters = match member.parameters {
-                None => Arc::clone(&self.defaults),
-                Some(index) => sets[index as usize].clone()?,
+                None => Ok(Arc::clone(&self.defaults)),
+                Some(index) => sets[index as usize].clone(),
             };
-            let camera = &prepare.cameras[member.camera as usize];
-            let ring = match self.rings.get_mut(camera) {
-                Some(ring) => ring,
-                None => {
-                    let ring = Ring::new(&self.about.directories.shm, camera, now);
-                    self.rings.entry(camera.clone()).or_insert(ring)
+            let one = parameters.and_then(|parameters| {
+                let same = prepare.members.iter().zip(&members).find_map(|(earlier, made)| {
+                    let (frame, _) = made.as_ref().ok()?;
+                    is_same_frame(earlier, member).then_some(frame)
+                });
+                let frame = match same {
+                    Some(frame) => Frame { region: member.region, ..frame.clone() },
+                    None => self.copy(&prepare.cameras[member.camera as usize], member, now)?,
+                };
+                // A region that can't be shown is found here, not in the time of the device.
+                let (size, input) = (frame.picture.size, &spec.input);
+                if let Err(error) = Fit::new(size, frame.region, input.size, input.resize) {
+                    tracing::debug!("of a frame of {}x{}: {error}", size.width, size.height);
+                    self.about.shared.recycle([frame]);
+                    return Err(MemberError::Request);
                 }
-            };
-            let mut pixels = self.about.shared.buffer();
-            match ring.copy(member, &mut pixels, now) {
-                Ok(record) => {
-                    let frame = Frame { picture: record.picture, region: member.region, pixels };
-                    Ok((frame, parameters))
-                }
-                Err(error) => {
-                    self.about.shared.recycle([pixels]);
-                    tracing::debug!(%camera, frame = member.frame_id.0, "frame not copied: {error}");
-                    Err(match error {
-                        CopyError::Torn => MemberError::Torn,
-                        CopyError::Gone(_) | CopyError::Generation => MemberError::Frame,
-                        CopyError::Slot => MemberError::Request,
-                    })
-                }
+                Ok((frame, parameters))
+            });
+            members.push(one);
+        }
+        members
+    }
+
+    /// Copies the frame of a member out of its ring.
+    fn copy(
+        &mut self,
+        camera: &CameraId,
+        member: &Member,
+        now: Instant,
+    ) -> Result<Frame, MemberError> {
+        let ring = match self.rings.get_mut(camera) {
+            Some(ring) => ring,
+            None => {
+                let ring = Ring::new(&self.about.directories.shm, camera, now);
+                self.rings.entry(camera.clone()).or_insert(ring)
             }
         };
-        prepare.members.iter().map(one).collect()
+        let mut pixels = self.about.shared.buffer();
+        match ring.copy(member, &mut pixels, now) {
+            Ok(record) => {
+                let pixels = Arc::new(pixels);
+                Ok(Frame { picture: record.picture, region: member.region, pixels })
+            }
+            Err(error) => {
+                self.about.shared.recycle_buffer(pixels);
+                tracing::debug!(%camera, frame = member.frame_id.0, "frame not copied: {error}");
+                Err(match error {
+                    CopyError::Torn => MemberError::Torn,
+                    CopyError::Gone(_) | CopyError::Generation => MemberError::Frame,
+                    CopyError::Slot => MemberError::Request,
+                })
+            }
+        }
     }
 
     fn look_over(&mut self) {
@@ -407,6 +436,12 @@ impl Listener<'_> {
             good
         });
     }
+}
+
+/// Whether both look at one frame, at whatever region of it.
+fn is_same_frame(a: &Member, b: &Member) -> bool {
+    let of = |m: &Member| (m.camera, m.generation, m.frame_id, m.slot);
+    of(a) == of(b)
 }
 
 fn name(message: &RunnerMessage) -> &'static str {

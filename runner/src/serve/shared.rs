@@ -101,13 +101,20 @@ impl Shared {
         lock(&self.state).pool.pop().unwrap_or_default()
     }
 
-    /// Gives memory of frames back.
-    pub fn recycle(&self, frames: impl IntoIterator<Item = Vec<u8>>) {
-        let mut state = lock(&self.state);
-        for buffer in frames {
-            if state.pool.len() < self.pool_max {
-                state.pool.push(buffer);
+    /// Gives the memory of frames back; what several share comes with the last of them.
+    pub fn recycle(&self, frames: impl IntoIterator<Item = Frame>) {
+        for frame in frames {
+            if let Some(buffer) = Arc::into_inner(frame.pixels) {
+                self.recycle_buffer(buffer);
             }
+        }
+    }
+
+    /// Gives memory back that no frame came into.
+    pub fn recycle_buffer(&self, buffer: Vec<u8>) {
+        let mut state = lock(&self.state);
+        if state.pool.len() < self.pool_max {
+            state.pool.push(buffer);
         }
     }
 
@@ -139,7 +146,7 @@ impl Shared {
         let Some(at) = state.prepared.iter().position(|b| b.id == id) else { return false };
         let batch = state.prepared.remove(at);
         drop(state);
-        self.recycle(batch.into_buffers());
+        self.recycle(batch.into_frames());
         true
     }
 
@@ -159,7 +166,7 @@ impl Shared {
         }));
         drop(state);
         for batch in batches {
-            self.recycle(batch.into_buffers());
+            self.recycle(batch.into_frames());
         }
     }
 
@@ -191,8 +198,8 @@ impl Shared {
 }
 
 impl Batch {
-    /// The memory of its frames.
-    pub fn into_buffers(self) -> impl Iterator<Item = Vec<u8>> {
-        self.members.into_iter().filter_map(|m| m.ok().map(|(frame, _)| frame.pixels))
+    /// Its frames.
+    pub fn into_frames(self) -> impl Iterator<Item = Frame> {
+        self.members.into_iter().filter_map(|m| m.ok().map(|(frame, _)| frame))
     }
 }

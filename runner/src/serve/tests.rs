@@ -14,9 +14,11 @@ use ipc::ring::{RingSpec, RingWriter};
 use ipc::runner_message::{
     Encoder, Hello, Member, ParameterSet, Prepare, Reply, RunnerMessage, Welcome,
 };
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ struct StubEngine {
     /// Larger batches fail.
     members_max: usize,
     runs: u32,
+    /// How many different pictures the last batch held.
+    pictures: Arc<AtomicUsize>,
 }
 
 struct Values(Vec<usize>, Vec<f32>);
@@ -65,6 +69,7 @@ impl StubEngine {
             per_member: Duration::ZERO,
             members_max: usize::MAX,
             runs: 0,
+            pictures: Arc::default(),
         }
     }
 
@@ -86,6 +91,8 @@ impl Engine for StubEngine {
         1
     }
     fn prepare(&mut self, _: usize, frames: Vec<Frame>) -> Result<(), EngineError> {
+        let pictures: BTreeSet<_> = frames.iter().map(|f| Arc::as_ptr(&f.pixels)).collect();
+        self.pictures.store(pictures.len(), Ordering::SeqCst);
         self.slot = Some(frames);
         Ok(())
     }
@@ -560,6 +567,52 @@ fn a_member_that_fails_is_typed_and_the_rest_goes_on() {
 }
 
 #[test]
+fn regions_of_a_frame_share_its_copy_and_answer_for_their_own_part() {
+    let engine = StubEngine::new();
+    let pictures = Arc::clone(&engine.pictures);
+    let node = Node::with(engine);
+    let mut camera = node.camera("front");
+    let mut scheduler = node.scheduler();
+    let rect = |x1, y1, x2, y2| Rect { x1, y1, x2, y2 };
+    let regions = [rect(0.25, 0.0, 0.5, 1.0), rect(0.5, 0.5, 1.0, 0.75), rect(0.1, 0.3, 0.37, 0.9)];
+    // The stub finds one object that fills its input: the region, also from odd edges.
+    for batch in 1..20 {
+        let (first, second) = (camera.frame(200), camera.frame(210));
+        let of = |frame: Member, region| Member { region, parent: 9, ..frame };
+        let members = [
+            of(first, regions[0]),
+            of(second, regions[1]),
+            of(first, regions[1]),
+            of(first, regions[2]),
+        ];
+        scheduler.prepare(batch, &camera, &members, LEASE);
+        let reply = scheduler.reply(batch);
+        assert_eq!(scores(&reply), [Ok(200), Ok(210), Ok(200), Ok(200)]);
+        let boxes: Vec<Rect> =
+            reply.outcomes.iter().map(|o| o.as_ref().unwrap().detections[0].bbox).collect();
+        assert_eq!(boxes, members.map(|m| m.region));
+        assert_eq!(pictures.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn regions_that_show_nothing_are_refused_before_the_token() {
+    let node = Node::with(StubEngine::new());
+    let mut camera = node.camera("front");
+    let mut scheduler = node.scheduler();
+    let frame = camera.frame(200);
+    let at = |x1, y1, x2, y2| Member { region: Rect { x1, y1, x2, y2 }, ..frame };
+    // Of 32x16 pixels: nothing, a line, half a pixel, and one whole pixel.
+    let none = [at(0.5, 0.5, 0.5, 0.5), at(0.0, 0.5, 1.0, 0.5), at(0.5, 0.5, 0.515, 1.0)];
+    let pixel = at(0.5, 0.5, 0.53125, 0.5625);
+    // Without a grant: what has no pixels needs no token.
+    scheduler.prepare(1, &camera, &none, None);
+    assert_eq!(scores(&scheduler.reply(1)), [Err(MemberError::Request); 3]);
+    scheduler.prepare(2, &camera, &[none[0], pixel, frame], LEASE);
+    assert_eq!(scores(&scheduler.reply(2)), [Err(MemberError::Request), Ok(200), Ok(200)]);
+}
+
+#[test]
 fn parameters_apply_per_member() {
     let node = Node::with(StubEngine::new());
     let mut camera = node.camera("front");
@@ -708,7 +761,7 @@ fn latencies_are_measured_under_grants_and_kept() {
 
     // And the process: Hello carries it, nothing is asked for.
     node.stop().unwrap();
-    assert_eq!(names(&node.options.engine.cache_dir.join(LATENCY_FOLDER)).len(), 1);
+    assert_eq!(names(&node.options.engine.cache_dir.join(FOLDER)).len(), 1);
     node.start(StubEngine::new());
     let mut camera = node.camera("front");
     let mut scheduler = node.connect();

@@ -87,7 +87,7 @@ impl Work<'_> {
         }
         let executed = executed.map(|mut finished| {
             let frames = std::mem::take(&mut finished.frames);
-            self.shared.recycle(frames.into_iter().map(|f| f.pixels));
+            self.shared.recycle(frames);
             finished
         });
         self.shared.executed();
@@ -203,7 +203,8 @@ impl Work<'_> {
         let start = clock::monotonic();
         let share = lease.mul_f64(LEASE_SHARE);
         let (width, height) = PROFILE_FRAME;
-        let mut frames = vec![grey_frame(width, height); batch_size as usize];
+        // Each in memory of its own, as frames of different cameras are.
+        let mut frames: Vec<_> = (0..batch_size).map(|_| grey_frame(width, height)).collect();
         let mut samples = Vec::new();
         let mut warm = 0;
         let _watched =

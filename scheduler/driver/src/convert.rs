@@ -61,6 +61,14 @@ pub(crate) fn desired(
                 continue;
             }
         };
+        if parent.as_ref() == Some(&model) {
+            refused.push(format!(
+                "subscription {}: model {model} can't look at its own detections; name another \
+                 parent_model",
+                s.id
+            ));
+            continue;
+        }
         let (low, high) = base::limits::MAX_FPS_RANGE;
         if s.max_fps.is_some_and(|fps| !(low..=high).contains(&fps)) {
             let fps = s.max_fps.unwrap_or_default();
@@ -187,6 +195,7 @@ pub(crate) fn result(
             .to_owned(),
         sequence,
         parent: binding.parent,
+        region: binding.region,
         generation: stamp.generation,
         frame_id: stamp.frame_id,
         slot: stamp.slot,
@@ -290,5 +299,96 @@ pub(crate) fn status(
         runners: runners.collect(),
         devices: devices.collect(),
         results_dropped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{FrameFlags, FrameId, FrameInfo, Generation, Instant, MediaTime, Rect, Size};
+    use base::{Stages, Stamp, UtcNanos};
+    use scheduler::{CameraKey, Config, SubscriptionKey};
+
+    const CROP: Rect = Rect { x1: 0.25, y1: 0.125, x2: 0.5, y2: 0.75 };
+
+    /// `faces` looks at what `people` finds at the gate.
+    fn state() -> DesiredState {
+        let json = r#"{"format": 1, "revision": 3, "written_utc": "",
+            "cameras": [{"id": "gate", "enabled": true, "streams": []}],
+            "subscriptions": [
+                {"id": "a", "camera": "gate", "model": "people", "max_fps": 5.0, "enabled": true},
+                {"id": "b", "camera": "gate", "model": "faces", "parent_model": "people",
+                 "max_fps": null, "parameters": {"classes": [0]}, "parameters_id": "p",
+                 "enabled": true}]}"#;
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn binding(region: Rect, parent: u64) -> Binding {
+        let now = Instant(1_000);
+        let info = FrameInfo {
+            media: MediaTime(90),
+            capture: now,
+            capture_utc: UtcNanos(5),
+            decode_start: now,
+            flags: FrameFlags::default(),
+        };
+        let size = Size { width: 768, height: 576 };
+        let (generation, frame_id) = (Generation(7), FrameId(12));
+        let stamp = Stamp { generation, frame_id, slot: 3, slots: 9, size, published: now, info };
+        let (subscription, camera) = (SubscriptionKey(1), CameraKey(0));
+        Binding { subscription, camera, stamp, region, parent, parameters: 1 }
+    }
+
+    #[test]
+    fn a_second_stage_keeps_its_parent_from_the_desired_state_on() {
+        let (mut parameters, mut refused) = (Parameters::default(), Vec::new());
+        let desired = desired(&state(), &mut parameters, &mut refused);
+        assert!(refused.is_empty(), "{refused:?}");
+        let parents: Vec<_> = desired.subscriptions.iter().map(|s| s.parent.clone()).collect();
+        assert_eq!(parents, [None, Some("people".parse().unwrap())]);
+    }
+
+    #[test]
+    fn a_model_does_not_look_at_its_own_detections() {
+        let mut state = state();
+        state.subscriptions[1].parent_model = Some("faces".into());
+        let mut refused = Vec::new();
+        let desired = desired(&state, &mut Parameters::default(), &mut refused);
+        assert_eq!(desired.subscriptions.len(), 1);
+        assert!(refused[0].contains("model faces can't look at its own detections"), "{refused:?}");
+        state.subscriptions[1].parent_model = Some("no such/id".into());
+        super::desired(&state, &mut Parameters::default(), &mut refused);
+        assert!(refused[1].starts_with("subscription b: "), "{refused:?}");
+    }
+
+    #[test]
+    fn crops_of_a_frame_are_members_of_their_own_and_name_camera_and_parameters_once() {
+        let mut parameters = Parameters::default();
+        desired(&state(), &mut parameters, &mut Vec::new());
+        let other = Rect { x1: 0.5, x2: 1.0, ..CROP };
+        let bindings = [binding(CROP, 41), binding(other, 41)];
+        let name = |_: CameraKey| "gate".parse().unwrap();
+        let message = prepare(&name, &parameters, BatchId(2), None, &bindings);
+        let RunnerMessage::Prepare(sent) = message else { panic!("{message:?}") };
+        assert_eq!((sent.cameras.len(), sent.parameters.len()), (1, 1));
+        let members: Vec<_> = sent
+            .members
+            .iter()
+            .map(|m| (m.frame_id.0, m.slot, m.region, m.parent, m.parameters))
+            .collect();
+        assert_eq!(members, [(12, 3, CROP, 41, Some(0)), (12, 3, other, 41, Some(0))]);
+    }
+
+    #[test]
+    fn a_result_says_what_was_looked_at_and_whose_detection_that_was() {
+        let mut core = Scheduler::new(Config::default());
+        let desired = desired(&state(), &mut Parameters::default(), &mut Vec::new());
+        core.handle(Instant(1), Input::Desired(desired));
+        let binding = binding(CROP, 41);
+        let (received, stages) = (Instant(2_000), Stages::default());
+        let item = result(&core, &binding, 42, received, stages, Ok(Default::default()));
+        assert_eq!((item.sequence, item.parent, item.region), (42, 41, CROP));
+        assert_eq!((item.camera.as_str(), item.subscription.as_str()), ("gate", "b"));
+        assert_eq!((item.capture_utc, item.frame_id), (UtcNanos(5), FrameId(12)));
     }
 }

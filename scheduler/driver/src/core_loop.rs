@@ -50,8 +50,12 @@ struct Loop {
 /// Runs until `stop`.
 pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
     let failed = |what| move |source| DriverError::Io { what, source };
-    let cpu = "cpu".parse().expect("`cpu` is a device id");
-    let config = Config { capacities: vec![(cpu, options.cpu_capacity)], ..Config::default() };
+    let config = Config {
+        capacities: options.capacities.clone(),
+        usable_share: options.usable_share,
+        steering: options.steering,
+        ..Config::default()
+    };
     let recorder = Recorder::new(options.trace.as_deref(), &config)?;
     let instance = random_instance().map_err(failed("draw a random number"))?;
     let (events_in, events) = bounded(EVENTS_MAX);

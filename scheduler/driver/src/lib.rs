@@ -12,18 +12,25 @@ mod recorder;
 mod rings;
 mod sockets;
 
+use base::DeviceId;
 use ipc::directories::Directories;
 use ipc::stop::Stop;
 use std::io;
 use std::path::PathBuf;
+
+pub use scheduler::Steering;
 
 /// What a scheduler process is told.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where the node lives.
     pub directories: Directories,
-    /// Batches that a CPU executes at a time: its cores less what decoding needs.
-    pub cpu_capacity: u32,
+    /// Batches that each device executes at a time; 1 where it is not listed.
+    pub capacities: Vec<(DeviceId, u32)>,
+    /// Share of every device that is planned with.
+    pub usable_share: f64,
+    /// Whether cameras are steered into cohorts.
+    pub steering: Steering,
     /// Records every input and answer to this file, for `vas replay`.
     pub trace: Option<PathBuf>,
 }

@@ -267,7 +267,9 @@ fn upsert_assignments(
     for row in rows {
         let name = |assignment: &mut Assignment| {
             assignment.source = Source::Config;
-            set_option(&mut assignment.parent_model, &row.parent_model);
+            // Not a setting that may stay unnamed: without it the row means whole frames, and there
+            // would be no way back to them.
+            assignment.parent_model.clone_from(&row.parent_model);
             set_option(&mut assignment.desired_fps, &row.desired_fps);
             set_option(&mut assignment.priority, &row.priority);
             set_option(&mut assignment.deadline_ms, &row.deadline_ms);

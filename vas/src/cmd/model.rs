@@ -1,9 +1,9 @@
-//! `vas model check DIR | run DIR CLIP --jsonl`.
+//! `vas model check DIR | run DIR CLIP --jsonl | profile DIR`.
 
 use super::{Outcome, runner::engine};
-use crate::config::Config;
+use crate::config::{CPU, Config};
 use crate::output;
-use base::Picture;
+use base::{DeviceId, Picture};
 use clap::Subcommand;
 use ingest::clip::{ClipError, ClipFrame, ClipFrames};
 use std::cell::Cell;
@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Arguments of `vas model`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +40,15 @@ enum Action {
         #[arg(long)]
         jsonl: bool,
     },
+    /// Measure how long batches of every size take, for `vas plan` and the model's runner
+    Profile {
+        /// The model's folder, with model.yaml
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The device to measure
+        #[arg(long, value_name = "ID", default_value = "cpu")]
+        device: DeviceId,
+    },
 }
 
 /// Runs it.
@@ -49,7 +59,32 @@ pub fn run(args: Args, config: &Config) -> Outcome {
     match args.action {
         Action::Check { dir } => check(&dir, config),
         Action::Run { dir, clip, jsonl } => over_clip(&dir, &clip, jsonl, config),
+        Action::Profile { dir, device } => profile(&dir, &device, config),
     }
+}
+
+fn profile(dir: &Path, device: &DeviceId, config: &Config) -> Outcome {
+    if !device.as_str().starts_with(CPU) {
+        return Err(format!(
+            "device {device} can't be measured: this build runs models on CPUs only; give --device cpu"
+        )
+        .into());
+    }
+    let spec = runner::model_yaml::load(dir)?;
+    let options = engine(config)?;
+    let (table, file) = runner::model_profile(&spec, device, &options)?;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    output::print(format_args!(
+        "{} on {device}, {} threads\nbatch  p50 ms  p99 ms  ms per frame\n",
+        spec.model_id, options.threads
+    ))?;
+    for entry in table.entries() {
+        let (p50, p99) = (ms(entry.p50), ms(entry.p99));
+        let each = p50 / f64::from(entry.batch);
+        output::print(format_args!("{:5} {p50:7.1} {p99:7.1} {each:13.1}\n", entry.batch))?;
+    }
+    output::print(format_args!("stored in {}\n", file.display()))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(dir: &Path, config: &Config) -> Outcome {

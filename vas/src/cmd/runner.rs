@@ -14,9 +14,9 @@ pub struct Args {
     /// The model's folder, with model.yaml
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Where it runs
-    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
-    device: String,
+    /// Where it runs: a device of the configuration
+    #[arg(long, value_name = "ID", default_value = "cpu")]
+    device: DeviceId,
 }
 
 /// Runs one model on one device until a signal.
@@ -27,7 +27,7 @@ pub fn run(args: Args, config: Config) -> Outcome {
     let stop = signals::stop()?;
     let options = runner::Options {
         model_dir: std::path::absolute(args.dir)?,
-        device: DeviceId::new(&args.device)?,
+        device: args.device,
         policy: DevicePolicy::Cpu,
         engine: engine(&config)?,
         directories: config.directories,

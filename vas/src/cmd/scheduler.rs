@@ -21,8 +21,10 @@ pub struct Args {
 pub fn run(args: Args, config: Config) -> Outcome {
     let stop = signals::stop()?;
     let options = scheduler_driver::Options {
+        capacities: config.devices.iter().map(|d| (d.id.clone(), d.capacity)).collect(),
+        usable_share: config.usable_share,
+        steering: config.steering,
         directories: config.directories,
-        cpu_capacity: config.cpu_capacity,
         trace: args.trace,
     };
     scheduler_driver::run(options, stop)?;

@@ -1,11 +1,12 @@
 //! `vas serve`.
 
 use super::Outcome;
-use crate::config::{Assignment, Camera, Config, Model};
+use crate::config::{Assignment, Camera, Config};
 use crate::signals;
 use api::config_rows::{AssignmentRow, CameraRow};
 use api::{ModelEntry, Unavailable, UnavailableKind};
 use runner::ModelError;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ fn options(config: &Config) -> api::Options {
     api::Options {
         directories: config.directories.clone(),
         bind: config.bind,
-        models: config.models.iter().map(model).collect(),
+        models: folders(config).map(model).collect(),
         cameras: config.cameras.iter().map(camera).collect(),
         assignments: config.assignments.iter().map(assignment).collect(),
         export_enabled: config.frame_export,
@@ -35,8 +36,14 @@ fn options(config: &Config) -> api::Options {
     }
 }
 
-fn model(model: &Model) -> ModelEntry {
-    match runner::model_yaml::load(&model.dir) {
+/// Every model folder once, however many devices it runs on.
+fn folders(config: &Config) -> impl Iterator<Item = &Path> {
+    let dirs = || config.models.iter().map(|model| model.dir.as_path());
+    dirs().enumerate().filter(move |(at, dir)| !dirs().take(*at).any(|d| d == *dir)).map(|(_, d)| d)
+}
+
+fn model(dir: &Path) -> ModelEntry {
+    match runner::model_yaml::load(dir) {
         Ok(spec) => {
             let name = spec.model_id.to_string();
             let spec = if spec.resources.gpu_required {
@@ -49,7 +56,7 @@ fn model(model: &Model) -> ModelEntry {
             ModelEntry { name, enabled: None, spec }
         }
         Err(error) => {
-            let name = model.dir.file_name().unwrap_or(model.dir.as_os_str());
+            let name = dir.file_name().unwrap_or(dir.as_os_str());
             let kind = match error {
                 ModelError::MissingModelYaml { .. } => UnavailableKind::Missing,
                 _ => UnavailableKind::Invalid,
@@ -77,6 +84,7 @@ fn camera(camera: &Camera) -> CameraRow {
 
 fn assignment(assignment: &Assignment) -> AssignmentRow {
     AssignmentRow {
+        parent_model: assignment.parent_model.clone(),
         desired_fps: assignment.desired_fps,
         priority: assignment.priority,
         deadline_ms: assignment.deadline_ms,

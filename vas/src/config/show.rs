@@ -2,6 +2,7 @@
 //! the same meaning.
 
 use super::{Config, EXPORT_VARIABLE};
+use scheduler::Steering;
 use std::fmt::{self, Display};
 use std::path::Path;
 
@@ -33,6 +34,20 @@ impl Display for Config {
         writeln!(f, "threads = {}  # of one inference", self.threads)?;
         writeln!(f, "\n[scheduler]")?;
         writeln!(f, "cpu_capacity = {}  # batches at a time", self.cpu_capacity)?;
+        writeln!(f, "usable_share = {}  # of every device, planned with", self.usable_share)?;
+        let steering = match self.steering {
+            Steering::Off => "off",
+            Steering::Auto => "auto",
+            Steering::On => "on",
+        };
+        writeln!(f, "steering = {}  # cameras in cohorts: off, auto, on", quoted(steering))?;
+        for device in &self.devices {
+            writeln!(f, "\n[[device]]")?;
+            writeln!(f, "id = {}", quoted(&device.id))?;
+            writeln!(f, "capacity = {}  # batches at a time", device.capacity)?;
+            named(f, "memory_mib", device.memory_mib, "not checked")?;
+            named(f, "usable_share", device.usable_share, "that of [scheduler]")?;
+        }
         for camera in &self.cameras {
             writeln!(f, "\n[[camera]]")?;
             writeln!(f, "id = {}", quoted(&camera.id))?;
@@ -47,12 +62,15 @@ impl Display for Config {
         for model in &self.models {
             writeln!(f, "\n[[model]]")?;
             writeln!(f, "dir = {}", path(&model.dir))?;
-            writeln!(f, "device = {}", quoted(&model.device))?;
+            let device = model.device.as_ref().map(quoted);
+            named(f, "device", device, &format!("{}, the first", self.devices[0].id))?;
         }
         for assignment in &self.assignments {
             writeln!(f, "\n[[assignment]]")?;
             writeln!(f, "camera = {}", quoted(&assignment.camera))?;
             writeln!(f, "model = {}", quoted(&assignment.model))?;
+            let parent = assignment.parent_model.as_ref().map(quoted);
+            named(f, "parent_model", parent, "none: whole frames")?;
             named(f, "desired_fps", assignment.desired_fps, "every frame")?;
             named(f, "priority", assignment.priority, "50; 25 more doubles the share")?;
             named(f, "deadline_ms", assignment.deadline_ms, "the model's")?;
@@ -77,7 +95,8 @@ fn named(
     }
 }
 
-fn quoted(text: impl Display) -> String {
+/// A text as a TOML value.
+pub fn quoted(text: impl Display) -> String {
     toml::Value::String(text.to_string()).to_string()
 }
 

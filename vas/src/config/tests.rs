@@ -29,6 +29,15 @@ onnxruntime = "lib/libonnxruntime.so"
 threads = 3
 [scheduler]
 cpu_capacity = 2
+usable_share = 0.9
+steering = "on"
+[[device]]
+id = "cpu"
+memory_mib = 8000
+[[device]]
+id = "gpu0-mig1"
+capacity = 3
+usable_share = 0.8
 [[camera]]
 id = "door"
 name = "Front door"
@@ -43,7 +52,9 @@ main_url = "file:///srv/yard.mp4"
 enabled = false
 [[model]]
 dir = "models/nanodet"
-device = "cpu"
+device = "gpu0-mig1"
+[[model]]
+dir = "models/nanodet"
 [[assignment]]
 camera = "door"
 model = "nanodet_g_416"
@@ -54,6 +65,7 @@ parameters = { classes = ["person"], threshold = 0.5, nested = { a = [1, true] }
 [[assignment]]
 camera = "yard"
 model = "nanodet_g_416"
+parent_model = "people"
 enabled = false
 "#;
 
@@ -68,6 +80,15 @@ fn every_key_has_its_meaning() {
     assert_eq!(config.retention_days, 7);
     assert_eq!(config.onnxruntime.as_deref(), Some(Path::new("/etc/vas/lib/libonnxruntime.so")));
     assert_eq!((config.threads, config.cpu_capacity), (3, 2));
+    assert_eq!((config.usable_share, config.steering), (0.9, Steering::On));
+    let device = |id, capacity, memory_mib, usable_share| Device {
+        id: DeviceId::new(id).unwrap(),
+        capacity,
+        memory_mib,
+        usable_share,
+    };
+    let expected = [device("cpu", 2, Some(8000), None), device("gpu0-mig1", 3, None, Some(0.8))];
+    assert_eq!(config.devices, expected);
     let [door, yard] = &config.cameras[..] else { panic!("{:?}", config.cameras) };
     assert_eq!((door.id.as_str(), door.name.as_deref()), ("door", Some("Front door")));
     assert_eq!(door.description.as_deref(), Some("above the bell"));
@@ -76,6 +97,8 @@ fn every_key_has_its_meaning() {
     assert_eq!((door.loop_offset_ms, door.export, door.enabled), (Some(15_000), Some(false), None));
     assert_eq!((yard.main_url.as_str(), yard.enabled), ("file:///srv/yard.mp4", Some(false)));
     assert_eq!(config.models[0].dir, Path::new("/etc/vas/models/nanodet"));
+    let device_of = |n: usize| config.device_of(&config.models[n]).as_str();
+    assert_eq!((device_of(0), device_of(1)), ("gpu0-mig1", "cpu"));
     let [first, second] = &config.assignments[..] else { panic!("{:?}", config.assignments) };
     assert_eq!(
         (first.desired_fps, first.priority, first.deadline_ms),
@@ -85,6 +108,8 @@ fn every_key_has_its_meaning() {
         {"classes": ["person"], "threshold": 0.5, "nested": {"a": [1, true]}}
     );
     assert_eq!(first.parameters.as_ref(), parameters.as_object());
+    assert_eq!(first.parent_model, None);
+    assert_eq!(second.parent_model.as_ref().map(base::ModelId::as_str), Some("people"));
     assert_eq!((second.desired_fps, second.priority, second.enabled), (None, None, Some(false)));
 }
 
@@ -98,6 +123,9 @@ fn an_empty_file_is_the_defaults() {
     assert!(!config.frame_export && !config.store_empty);
     assert_eq!((config.retention_days, config.onnxruntime, config.threads), (30, None, 1));
     assert!(config.cameras.is_empty() && config.models.is_empty());
+    assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
+    let [cpu] = &config.devices[..] else { panic!("{:?}", config.devices) };
+    assert_eq!((cpu.id.as_str(), cpu.capacity, cpu.memory_mib), ("cpu", 1, None));
 }
 
 #[test]
@@ -121,8 +149,8 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
     check_problems(
         "[webrtc]\nudp_port = 1\n[events]\nkeep = 3\n",
         &[
-            "1: unknown key `webrtc`; known are http, dirs, frame_export, events, runner, scheduler, camera, \
-             model, assignment",
+            "1: unknown key `webrtc`; known are http, dirs, frame_export, events, runner, scheduler, device, \
+             camera, model, assignment",
             "4: unknown key `keep` in [events]; known are store_empty, retention",
         ],
     );
@@ -131,7 +159,7 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
 #[test]
 fn values_of_the_wrong_type_or_range_say_value_and_rule() {
     let assignment = "[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\n";
-    let cases: [(&str, &str); 14] = [
+    let cases: [(&str, &str); 15] = [
         ("desired_fps = 31", "is 31, must be a number from 0.1 to 30"),
         ("desired_fps = 0", "is 0, must be a number from 0.1 to 30"),
         ("desired_fps = nan", "is nan, must be a number from 0.1 to 30"),
@@ -146,6 +174,7 @@ fn values_of_the_wrong_type_or_range_say_value_and_rule() {
         ("deadline_ms = 0", "is 0, must be a whole number from 1 to 8000"),
         ("deadline_ms = true", "is true, must be a whole number from 1 to 8000"),
         ("enabled = 1", "is 1, must be true or false"),
+        ("parent_model = \"m\"", "is the model itself, must be another model"),
         ("parameters = [1]", "is a list, must be a table"),
         ("parameters = { at = 2026-01-01 }", "holds the date 2026-01-01: write it as a text"),
         ("parameters = { at = inf }", "holds inf, which JSON can't express"),
@@ -214,7 +243,7 @@ fn cameras_and_models_are_checked() {
     check_problems(
         "[[model]]\ndir = \"m\"\ndevice = \"gpu0\"\n[[model]]\ndir = \"m\"\n",
         &[
-            "3: `device` in [[model]] is \"gpu0\": the only device that this build knows is \"cpu\"",
+            "3: `device` in [[model]] is \"gpu0\": no [[device]] has this id; known are cpu",
             "5: `dir` in [[model]] `/etc/vas/m` on `cpu` is already used on line 2",
         ],
     );
@@ -223,6 +252,34 @@ fn cameras_and_models_are_checked() {
         &format!("{assignment}{assignment}"),
         &["5: `camera` in [[assignment]] `a` with model `m` is already used on line 2"],
     );
+}
+
+#[test]
+fn devices_are_checked() {
+    check_problems(
+        "[scheduler]\nusable_share = 1\nsteering = \"yes\"\ncpu_capacity = 2\n[[device]]\nid = \"cpu\"\n\
+         capacity = 3\n[[device]]\nid = \"gpu0.mig1\"\nmemory_mb = 4\n[[device]]\ncapacity = 0\n\
+         usable_share = 0.3\n",
+        &[
+            "2: `usable_share` in [scheduler] is 1, must be a number from 0.5 to 0.99",
+            "3: `steering` in [scheduler] is \"yes\": must be off, auto or on",
+            "7: `capacity` in [[device]] is 3, but `cpu_capacity` in [scheduler] on line 4 says 2: keep one \
+             of them",
+            "9: `id` in [[device]] is \"gpu0.mig1\": device id `gpu0.mig1` is not 1 to 64 characters of A-Z \
+             a-z 0-9 _ -",
+            "10: unknown key `memory_mb` in [[device]]; did you mean `memory_mib`?",
+            "11: [[device]] needs `id`",
+            "12: `capacity` in [[device]] is 0, must be a whole number from 1 to 256",
+            "13: `usable_share` in [[device]] is 0.3, must be a number from 0.5 to 0.99",
+        ],
+    );
+    // `cpu` is there only when no device is named, and is then the default of models.
+    check_problems(
+        "[[device]]\nid = \"gpu0\"\n[[model]]\ndir = \"m\"\ndevice = \"cpu\"\n",
+        &["5: `device` in [[model]] is \"cpu\": no [[device]] has this id; known are gpu0"],
+    );
+    let config = parse("[[device]]\nid = \"cpu\"\ncapacity = 4\n").unwrap();
+    assert_eq!((config.cpu_capacity, config.devices[0].capacity), (4, 4));
 }
 
 #[test]
@@ -263,13 +320,14 @@ fn the_runtime_directory_and_the_cores_of_the_user_count() {
 #[test]
 fn warnings_name_what_is_probably_not_meant() {
     let text = "[[camera]]\nid = \"a\"\nmain_url = \"missing.mp4\"\n[[model]]\ndir = \"gone\"\n\
-                [[assignment]]\ncamera = \"b\"\nmodel = \"m\"\n";
+                [[assignment]]\ncamera = \"b\"\nmodel = \"m\"\nparent_model = \"p\"\n";
     let warnings = parse(text).unwrap().warnings();
     let starts = [
         "assignment of model `m` names camera `b`, which this file does not have",
         "frame export is off",
         "camera `a`: /etc/vas/missing.mp4 is not a file",
         "no model at /etc/vas/gone: it has no readable model.yaml",
+        "assignment of camera `b` names parent model `p`, which this file does not assign",
         "assignment of camera `b` names model `m`, which no [[model]] provides",
     ];
     assert_eq!(warnings.len(), starts.len(), "{warnings:?}");

@@ -2,12 +2,12 @@
 
 use super::screen::Screen;
 use crate::cmd::Failure;
-use crate::config::Config;
+use crate::config::{Config, Model};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -69,11 +69,15 @@ impl Part {
             part(Kind::Scheduler, "scheduler".into(), vec!["scheduler".into()]),
         ];
         for model in &config.models {
-            let folder = model.dir.file_name().unwrap_or(model.dir.as_os_str());
-            let device = model.device.as_str();
+            let folder = |dir: &Path| dir.file_name().unwrap_or(dir.as_os_str()).to_owned();
+            let device = config.device_of(model).as_str();
             let arguments =
                 vec!["runner".into(), model.dir.clone().into(), "--device".into(), device.into()];
-            let name = format!("runner {}", folder.to_string_lossy());
+            let mut name = format!("runner {}", folder(&model.dir).to_string_lossy());
+            let alike = |other: &&Model| folder(&other.dir) == folder(&model.dir);
+            if config.models.iter().filter(alike).count() > 1 {
+                name = format!("{name} {device}");
+            }
             parts.push(part(Kind::Runner, name, arguments));
         }
         Ok(parts)

@@ -46,6 +46,9 @@ pub struct Subscription {
     pub camera_id: Option<String>,
     /// Its model.
     pub model_id: Option<String>,
+    /// The model whose detections it looks at; none = whole frames.
+    #[serde(default)]
+    pub parent_model_id: Option<String>,
     /// `active`, `no_runner`, `rejected`, ...
     pub state: String,
     /// Why it is not active or gets less than it asked for.
@@ -56,7 +59,7 @@ pub struct Subscription {
     pub granted_fps: Option<f64>,
     /// Where every frame went, by the words of the ledger.
     pub ledger: Option<BTreeMap<String, serde_json::Value>>,
-    /// Frames looked at.
+    /// Frames, or regions of them, looked at.
     #[serde(default)]
     pub results: u64,
     /// Detections by class.
@@ -140,7 +143,7 @@ impl Status {
         serde_json::from_value(value).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 
-    /// Frames looked at, over all subscriptions.
+    /// Frames and regions looked at, over all subscriptions.
     pub fn results(&self) -> u64 {
         self.subscriptions.iter().map(|s| s.results).sum()
     }

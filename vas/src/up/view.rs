@@ -140,15 +140,22 @@ fn summarise(text: &mut String, status: &Status, subscription: &Subscription) {
     let id = subscription.camera_id.as_deref().unwrap_or("?");
     let model = subscription.model_id.as_deref().unwrap_or("?");
     let camera = status.cameras.iter().find(|camera| camera.id == id);
-    line(
-        text,
-        format_args!(
-            "camera {id}: {} frames seen at {} fps, model {model} {}",
-            subscription.count("observed"),
-            number(camera.and_then(|camera| camera.fps), 2),
-            subscription.state,
+    let (observed, state) = (subscription.count("observed"), &subscription.state);
+    match &subscription.parent_model_id {
+        Some(parent) => line(
+            text,
+            format_args!("camera {id}: {observed} detections of {parent}, model {model} {state}"),
         ),
-    );
+        None => {
+            let fps = number(camera.and_then(|camera| camera.fps), 2);
+            line(
+                text,
+                format_args!(
+                    "camera {id}: {observed} frames seen at {fps} fps, model {model} {state}"
+                ),
+            );
+        }
+    }
     if let Some(reason) = &subscription.reason {
         line(text, format_args!("  reason: {reason}"));
     }
@@ -178,9 +185,10 @@ fn summarise(text: &mut String, status: &Status, subscription: &Subscription) {
     line(
         text,
         format_args!(
-            "  {} results, {} persons per frame, age p50 {} p99 {}, granted {} of {} fps",
+            "  {} results, {} persons per {}, age p50 {} p99 {}, granted {} of {} fps",
             subscription.results,
             number(per_result(subscription), 2),
+            if subscription.parent_model_id.is_some() { "detection" } else { "frame" },
             milliseconds(subscription.age.p50_ms),
             milliseconds(subscription.age.p99_ms),
             number(subscription.granted_fps, 2),

@@ -174,6 +174,7 @@ fn a_closed_output_ends_commands_quietly() {
     for arguments in [
         &["config", "show"][..],
         &["config", "check"],
+        &["plan"],
         &["sim", "--list"],
         &["ring"],
         &["check"],

@@ -11,4 +11,6 @@ mod commands;
 mod full;
 mod kill;
 mod node;
+mod plan;
+mod two_stage;
 mod up;

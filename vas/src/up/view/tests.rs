@@ -68,6 +68,18 @@ store: 99 events, 0 dropped, 0 lost
 }
 
 #[test]
+fn a_second_stage_is_summed_up_by_what_it_looked_at() {
+    let mut status = status();
+    status.subscriptions[0].parent_model_id = Some("people".into());
+    let summary = summary(&status, Duration::from_secs(20));
+    assert!(
+        summary.contains("camera door: 201 detections of people, model m active\n"),
+        "{summary}"
+    );
+    assert!(summary.contains("  100 results, 6.50 persons per detection, age"), "{summary}");
+}
+
+#[test]
 fn a_node_that_just_started_is_shown_too() {
     let answer = json!({
         "scheduler": {"reason": "no scheduler has connected yet"},

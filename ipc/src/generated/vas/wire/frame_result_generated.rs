@@ -38,6 +38,7 @@ impl<'a> FrameResult<'a> {
   pub const VT_KEYPOINTS: ::flatbuffers::VOffsetT = 36;
   pub const VT_MASKS: ::flatbuffers::VOffsetT = 38;
   pub const VT_SUBSCRIPTION: ::flatbuffers::VOffsetT = 40;
+  pub const VT_REGION: ::flatbuffers::VOffsetT = 42;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -57,6 +58,7 @@ impl<'a> FrameResult<'a> {
     builder.add_generation(args.generation);
     builder.add_parent(args.parent);
     builder.add_sequence(args.sequence);
+    if let Some(x) = args.region { builder.add_region(x); }
     if let Some(x) = args.subscription { builder.add_subscription(x); }
     if let Some(x) = args.masks { builder.add_masks(x); }
     if let Some(x) = args.keypoints { builder.add_keypoints(x); }
@@ -87,6 +89,7 @@ impl<'a> FrameResult<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(FrameResult::VT_SEQUENCE, Some(0)).unwrap()}
   }
+  /// Sequence of the result whose detection is looked at, 0 = none.
   #[inline]
   pub fn parent(&self) -> u64 {
     // Safety:
@@ -208,6 +211,14 @@ impl<'a> FrameResult<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(FrameResult::VT_SUBSCRIPTION, None).unwrap()}
   }
+  /// What of the frame was looked at; absent = the whole.
+  #[inline]
+  pub fn region(&self) -> Option<&'a Region> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Region>(FrameResult::VT_REGION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for FrameResult<'_> {
@@ -235,6 +246,7 @@ impl ::flatbuffers::Verifiable for FrameResult<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Keypoint>>>("keypoints", Self::VT_KEYPOINTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Mask>>>>("masks", Self::VT_MASKS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("subscription", Self::VT_SUBSCRIPTION, true)?
+     .visit_field::<Region>("region", Self::VT_REGION, false)?
      .finish();
     Ok(())
   }
@@ -259,6 +271,7 @@ pub struct FrameResultArgs<'a> {
     pub keypoints: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Keypoint>>>,
     pub masks: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Mask<'a>>>>>,
     pub subscription: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub region: Option<&'a Region>,
 }
 impl<'a> Default for FrameResultArgs<'a> {
   #[inline]
@@ -283,6 +296,7 @@ impl<'a> Default for FrameResultArgs<'a> {
       keypoints: None,
       masks: None,
       subscription: None, // required field
+      region: None,
     }
   }
 }
@@ -369,6 +383,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> FrameResultBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(FrameResult::VT_SUBSCRIPTION, subscription);
   }
   #[inline]
+  pub fn add_region(&mut self, region: &Region) {
+    self.fbb_.push_slot_always::<&Region>(FrameResult::VT_REGION, region);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> FrameResultBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     FrameResultBuilder {
@@ -408,6 +426,7 @@ impl ::core::fmt::Debug for FrameResult<'_> {
       ds.field("keypoints", &self.keypoints());
       ds.field("masks", &self.masks());
       ds.field("subscription", &self.subscription());
+      ds.field("region", &self.region());
       ds.finish()
   }
 }

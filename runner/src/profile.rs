@@ -1,0 +1,105 @@
+//! What `vas model profile` does: L(b) of a model, without a scheduler or a ring, stored where the
+//! model's runner looks for it.
+//!
+//! A runner measures the same under the scheduler's grants while it is new; this is for planning
+//! before the first start, on a machine that is otherwise quiet.
+
+use crate::engine::{self, Engine, EngineError};
+use crate::latency::{FOLDER, LatencyBook, LatencyCache};
+use crate::options::EngineOptions;
+use crate::pipeline;
+use crate::tools::{batch_sizes, grey_frame, warm_up};
+use base::model::ModelSpec;
+use base::{DeviceId, LatencyTable};
+use ipc::clock;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Samples of one size (chosen: p99 is then the second largest).
+const SAMPLES: usize = 100;
+/// After that long no further sample of a size is begun (chosen: five sizes within 20 s).
+const SIZE_MAX: Duration = Duration::from_secs(4);
+/// Runs before the first sample: the first pays for memory.
+const WARM: usize = 2;
+/// Frames that are measured with, as in the runner.
+const FRAME: (u32, u32) = (1280, 720);
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The engine does not take the model, or fails.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The weights can't be read, or the table can't be stored.
+    #[error("latencies can't be kept in {}: {source}; set XDG_CACHE_HOME to a writable directory", path.display())]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Measures 1, 2, 4 ... `batch_max` frames and stores the table. Sizes that the engine refuses or
+/// that take too long are left out, as in the runner. Returns the table and its file.
+///
+/// # Errors
+/// [`ProfileError`].
+pub fn model_profile(
+    spec: &ModelSpec,
+    device: &DeviceId,
+    options: &EngineOptions,
+) -> Result<(LatencyTable, PathBuf), ProfileError> {
+    let folder = options.cache_dir.join(FOLDER);
+    let mut engine = engine::load(spec, options)?;
+    warm_up(spec, engine.as_mut())?;
+    let runtime = engine.info().runtime.clone();
+    let cache = LatencyCache::new(&folder, spec, device, options.threads, &runtime)
+        .map_err(|source| ProfileError::Cache { path: folder.clone(), source })?;
+    let mut book = LatencyBook::new(batch_sizes(spec.batch_max), None);
+    for size in batch_sizes(spec.batch_max) {
+        let samples = if book.fits(size) { samples(engine.as_mut(), size) } else { Ok(Vec::new()) };
+        match samples {
+            Ok(samples) if !samples.is_empty() && book.offers(size, &samples) => {
+                book.measured(size, &samples);
+            }
+            // Without the smallest there is no model.
+            Err(error) if size == 1 => return Err(error.into()),
+            _ => {
+                book.drop_from(size);
+            }
+        }
+    }
+    let path = cache.path().to_owned();
+    cache
+        .store(book.table())
+        .map_err(|source| ProfileError::Cache { path: path.clone(), source })?;
+    Ok((book.table().clone(), path))
+}
+
+fn samples(engine: &mut dyn Engine, size: u32) -> Result<Vec<Duration>, EngineError> {
+    let start = clock::monotonic();
+    let (width, height) = FRAME;
+    // Each in memory of its own, as frames of different cameras are.
+    let mut frames: Vec<_> = (0..size).map(|_| grey_frame(width, height)).collect();
+    let mut samples = Vec::new();
+    let mut warm = 0;
+    while samples.len() < SAMPLES {
+        let begun = clock::monotonic();
+        engine.prepare(0, frames)?;
+        let finished = pipeline::execute(engine, 0, size as usize)?;
+        let took = finished.executed - begun;
+        frames = finished.frames;
+        let over = clock::monotonic() - start + took >= SIZE_MAX;
+        if warm < WARM && !over {
+            warm += 1;
+            continue;
+        }
+        samples.push(took);
+        if over {
+            break;
+        }
+    }
+    Ok(samples)
+}
