@@ -327,7 +327,8 @@ impl Scheduler {
         }
         if b.phase == Phase::Late {
             // Its members have ended; the answer is discarded, what it took is not forgotten.
-            let took = (times.executed - times.granted).min(now - b.since);
+            // What it took beyond its lease says that it stood still, not how slow it is.
+            let took = (times.executed - times.granted).min(b.lease_end - b.since);
             runner.executed(size, took);
             runner.demote();
             return self.give_back_members(b.members);

@@ -54,6 +54,7 @@ impl Scheduler {
             if !d.dirty && d.next_at > self.now {
                 continue;
             }
+            self.devices[device.0].held_until = Instant::FAR;
             let action = self
                 .step_prepared(device)
                 .or_else(|| self.step_token(device, index))
@@ -139,17 +140,9 @@ impl Scheduler {
 
     /// The next size that a runner of this device wants to measure.
     fn profile(&mut self, device: DeviceIx) -> Option<Action> {
-        let wants = |ix: &&RunnerIx| {
-            self.runner(**ix).is_some_and(|r| {
-                !r.profile_queue.is_empty()
-                    && r.profiling.is_none()
-                    && r.batches.is_empty()
-                    && matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
-            })
-        };
-        let ix = *self.devices[device.0].runners.iter().find(wants)?;
+        let ix = self.measures_next(device)?;
         let now = self.now;
-        let runner = self.runners[ix.0].as_mut()?;
+        let runner = self.runners[ix.0].as_mut().filter(|r| r.batches.is_empty())?;
         let size = runner.profile_queue.pop_front()?;
         let lease = runner.profile_lease(size);
         runner.state = RunnerState::Profiling;
@@ -160,9 +153,25 @@ impl Scheduler {
         Some(Action::Profile(key, size, lease))
     }
 
+    /// The runner that wants to measure a size and is first to do so.
+    fn measures_next(&self, device: DeviceIx) -> Option<RunnerIx> {
+        let wants = |ix: &&RunnerIx| {
+            self.runner(**ix).is_some_and(|r| {
+                !r.profile_queue.is_empty()
+                    && r.profiling.is_none()
+                    && matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
+            })
+        };
+        self.devices[device.0].runners.iter().find(wants).copied()
+    }
+
     /// On a GPU whose token is about to be free, the next batch is copied in the meantime.
     fn step_ahead(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
         if self.devices[device.0].free() || self.ahead_at(device)? > self.now {
+            return None;
+        }
+        // The next turn is a measurement's: what is prepared ahead would take it.
+        if !self.devices[device.0].profiled_last && self.measures_next(device).is_some() {
             return None;
         }
         self.launch(device, index, false)
@@ -229,7 +238,6 @@ impl Scheduler {
         let overloaded = self.devices[device.0].overloaded;
         let steered = !overloaded && self.steers(device);
         let mut first: Option<Candidate> = None;
-        self.devices[device.0].held_until = Instant::FAR;
         for i in 0..self.devices[device.0].runners.len() {
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
@@ -330,7 +338,9 @@ impl Scheduler {
         if self.devices[r.device.0].overloaded {
             return largest;
         }
-        let planned = (r.share.batch * CROWDED).ceil() as u32;
+        let m = &self.models[r.model.0];
+        let cohort = m.cohorts.as_ref().map_or(0.0, |c| c.crowd(m.wanted.rate));
+        let planned = (r.share.batch.max(cohort) * CROWDED).ceil() as u32;
         let gathered = self.models[r.model.0].ready_count.div_ceil(PARTS);
         planned.max(gathered).clamp(1, largest)
     }
@@ -350,7 +360,8 @@ impl Scheduler {
             self.free_at(device).map_or(Duration::ZERO, |at| at - now)
         };
         let copy = with_token && gpu;
-        let virtual_now = self.devices[device.0].virtual_now;
+        let virtual_now = self.virtual_now(ix);
+        let overloaded = self.devices[device.0].overloaded;
         let m = &self.models[model.0];
         let ready = if m.crops { u32::MAX } else { m.ready_count };
         let mut size = self.most(ix).min(ready).max(1);
@@ -358,8 +369,20 @@ impl Scheduler {
         let mut aside = std::mem::take(&mut self.aside);
         aside.clear();
         let mut smallest = u64::MAX;
+        // Members of one batch in the fair order: within a step of the first, or what it takes to
+        // gather a full batch.
+        let mut furthest = u64::MAX;
+        let wanted = self.models[model.0].wanted.rate.max(1e-3);
+        let gathers = (f64::from(size) / wanted * 1e9) as u64;
         let answer = |core: &Scheduler, size: u32| {
-            core.runner(ix).map_or(Duration::ZERO, |r| wait + r.answer_time(size, copy))
+            core.runner(ix).map_or(Duration::ZERO, |r| {
+                let time = if size > 1 {
+                    r.answer_time(size, copy)
+                } else {
+                    r.answer_time_alone(now, copy)
+                };
+                wait + time
+            })
         };
         let (mut needed, alone) = (answer(self, size), answer(self, 1));
         loop {
@@ -378,6 +401,10 @@ impl Scheduler {
                 }
                 continue;
             };
+            if overloaded && !members.is_empty() && tag > furthest {
+                // Whoever is that far ahead would only take from the others.
+                break;
+            }
             self.models[model.0].ready.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
             let limit = s.spec.deadline.unwrap_or(deadline);
@@ -425,6 +452,9 @@ impl Scheduler {
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
             let agent = &self.cameras[camera.0 as usize];
             let start = s.bind(now, &stamp, agent, virtual_now);
+            if members.is_empty() {
+                furthest = start.saturating_add(step.max(gathers));
+            }
             smallest = smallest.min(start);
             let parameters = s.spec.parameters;
             members.push(Binding {
@@ -454,11 +484,13 @@ impl Scheduler {
         }
         let id = self.next_batch_id();
         let device = &mut self.devices[device.0];
+        let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
         if smallest != u64::MAX {
             device.virtual_now = device.virtual_now.max(smallest);
+            runner.virtual_now = runner.virtual_now.max(smallest);
         }
         device.lent += u32::from(with_token);
-        let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
+        runner.launched_at = now;
         let lease = runner.lease(members.len() as u32);
         runner.batches.push(Batch {
             id,
@@ -469,6 +501,15 @@ impl Scheduler {
         });
         self.rebound(ix);
         true
+    }
+
+    /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
+    /// device's; where they do not, each is a bottleneck of its own.
+    fn virtual_now(&self, ix: RunnerIx) -> u64 {
+        let Some(r) = self.runner(ix) else { return 0 };
+        let device = &self.devices[r.device.0];
+        let shared = device.capacity == 1 && self.models[r.model.0].runners.len() == 1;
+        if shared { device.virtual_now } else { r.virtual_now }
     }
 
     /// Binds as many crops of one frame as there is room for; what does not fit stays ready.
@@ -527,8 +568,8 @@ impl Scheduler {
             let model = r.model;
             at = at.min(self.awaited(model));
         }
-        // Ready and yet not launched.
-        at.min(self.devices[device.0].held_until.max(Instant(self.now.0 + 1)))
+        // Ready and yet not launched: held. Whatever else stands in its way ends with an input.
+        at.min(self.devices[device.0].held_until)
     }
 
     /// The earliest moment at which anything can change by itself.

@@ -84,6 +84,11 @@ impl Cohorts {
         Instant(offset + turns * period)
     }
 
+    /// Mean members of a launch at this rate.
+    pub fn crowd(&self, rate: f64) -> f64 {
+        rate * self.course.period as f64 / 1e9 / f64::from(self.course.launches)
+    }
+
     /// The first commit of any launch after `now`.
     pub fn next_commit(&self, now: Instant) -> Instant {
         let period = self.course.period;

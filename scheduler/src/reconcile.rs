@@ -93,8 +93,18 @@ impl Scheduler {
             s.gate = s.gate.min(now + interval);
             s.cohort = None;
         }
+        let fairness = other_rate || s.spec.weight != spec.weight;
         *s.spec = spec;
         s.respec();
+        let model = s.model;
+        if fairness {
+            // A tag far ahead belongs to the old, longer step.
+            for i in 0..self.models[model.0].devices.len() {
+                let device = self.models[model.0].devices[i];
+                self.rebase_tags(model, device);
+            }
+        }
+        let Some(s) = self.subscriptions.get_mut(key) else { return false };
         if !s.ready {
             self.schedule(key);
         }

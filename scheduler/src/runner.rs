@@ -48,6 +48,8 @@ const BUDGET_SPAN: f64 = 0.5;
 const LEAD_MARGIN: Duration = Duration::from_micros(100);
 /// Share by which a remembered longest way fades per sample (chosen).
 const FADE: u32 = 64;
+/// A runner that was not launched on for this long is taken for recovered (chosen).
+const RETRIED: Duration = Duration::from_secs(1);
 /// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
 const REVOKED_KEPT: usize = 8;
 
@@ -95,6 +97,10 @@ pub(crate) struct Runner {
     pub paying: u32,
     /// What it was given of its device.
     pub share: Share,
+    /// Virtual time of its own launches.
+    pub virtual_now: u64,
+    /// When it was last launched on.
+    pub launched_at: Instant,
     pub in_time: u32,
     /// A lease was overrun, or executions were too long, and that was not made up for yet.
     demoted: bool,
@@ -135,6 +141,8 @@ impl Runner {
             watch: LatencyWatch::new(table),
             paying,
             share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
+            virtual_now: 0,
+            launched_at: Instant::ZERO,
             in_time: 0,
             demoted: false,
             overruns: 0,
@@ -308,7 +316,17 @@ impl Runner {
     /// pixels are copied under the token.
     pub fn answer_time(&self, size: u32, copy: bool) -> Duration {
         let lead = if copy { self.lead.unwrap_or_default() } else { Duration::ZERO };
-        lead + self.watch.p99(size).unwrap_or_default() + self.tail
+        lead + self.watch.p99(size).unwrap_or_default() + self.turnaround + self.tail
+    }
+
+    /// The same for a batch of one as it mostly is: a frame that can't even make that has expired.
+    /// A runner that had nothing for a while is tried as it was announced: how slow it was is old.
+    pub fn answer_time_alone(&self, now: Instant, copy: bool) -> Duration {
+        let lead = if copy { self.lead.unwrap_or_default() } else { Duration::ZERO };
+        if now - self.launched_at > RETRIED {
+            return self.watch.announced().p50(1).unwrap_or_default();
+        }
+        lead + self.watch.p50(1).unwrap_or_default() + self.tail
     }
 
     /// The largest batch of at most `batch` that takes no longer now than `batch` was announced to

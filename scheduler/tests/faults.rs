@@ -114,7 +114,8 @@ fn a_slow_runner_goes_on_demoted_and_recovers() {
     assert_ne!(report.runners.iter().find(of).unwrap().state, RunnerState::Ready);
     world.run_until(at(12.0));
     assert_eq!(runner_state(&world, "other"), RunnerState::Ready);
-    assert_eq!(ages(&world, "other", 8.0, 12.0).len(), 200);
+    let back = ages(&world, "other", 8.0, 12.0).len();
+    assert!((198..=205).contains(&back), "{back} results in 4 s, 200 are due");
     sound(&mut world);
 }
 
@@ -184,7 +185,8 @@ fn a_camera_that_returns_goes_on_and_its_absence_is_counted() {
     // Every published frame from the first observed one on is in the ledger.
     let observed = a(&world).ledger.observed;
     let published = world.published("a");
-    assert!(published - observed <= 2, "{published} published, {observed} observed");
+    // Those since the last look, an interval ago at most, are still to be counted.
+    assert!(published - observed <= 6, "{published} published, {observed} observed");
     sound(&mut world);
 }
 

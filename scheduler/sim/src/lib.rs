@@ -5,8 +5,8 @@
 //! workload and seed give the same bytes. Used by the tests of the core and by `vas sim`.
 #![forbid(unsafe_code)]
 
-pub mod bounds;
 pub mod bare;
+pub mod bounds;
 pub mod camera;
 pub mod checker;
 pub mod html;
