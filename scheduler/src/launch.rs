@@ -476,12 +476,9 @@ impl Scheduler {
             self.give_back_members(members);
             return false;
         }
-        // What was left behind has been due for a while.
+        // What was left behind was in time; it goes on with the next launch, whenever that is.
         let m = &mut self.models[model.0];
-        m.on_time = false;
-        if m.ready_count > 0 {
-            m.due = m.due.max(now);
-        }
+        m.on_time &= m.ready_count > 0;
         let id = self.next_batch_id();
         let device = &mut self.devices[device.0];
         let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");

@@ -98,7 +98,8 @@ pub fn resolve(courses: &[Course], capacity: u32) -> Vec<Vec<u64>> {
 
 /// Executes the launches in the order of their due times, `capacity` at a time, twice around the
 /// cycle. Returns where each launch of a course begins in its period (the latest of its
-/// repetitions) and by how much all are late.
+/// repetitions) and by how much all are late, longer launches, which more frames wait for, counting
+/// for more.
 fn serial(
     courses: &[Course],
     placed: &[(usize, Vec<u64>)],
@@ -123,7 +124,7 @@ fn serial(
         free.push(Reverse(start + length));
         if at >= cycle {
             // The first turn only fills the device.
-            late += start - at;
+            late += (start - at) / 1000 * (length / 1000);
             let here = &mut starts[course][launch];
             *here = (*here).max(placed[course].1[launch] + (start - at));
         }
