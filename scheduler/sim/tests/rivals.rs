@@ -30,7 +30,7 @@ fn runner(model: &str, device: &str) -> RunnerModel {
 }
 
 /// What was delivered, in short.
-fn digest(delivered: &[Delivered]) -> Vec<(u32, u64, u64)> {
+fn digest(delivered: &[Delivered]) -> Vec<(u64, u64, u64)> {
     let short =
         |d: &Delivered| (d.binding.subscription.0, d.binding.stamp.frame_id.0, d.received.nanos());
     delivered.iter().map(short).collect()
@@ -150,7 +150,7 @@ fn whoever_has_room_grants_every_ceiling() {
         world.run_until(at(42.0));
         assert_eq!(world.checker.violations(), [], "{name}");
         for (i, spec) in all.iter().enumerate() {
-            let mine = |d: &&Delivered| d.binding.subscription.0 == i as u32;
+            let mine = |d: &&Delivered| d.binding.subscription.0 == i as u64;
             let late = |d: &&Delivered| d.received > at(2.0);
             let fps = world.delivered.iter().filter(mine).filter(late).count() as f64 / 40.0;
             let max_fps = spec.max_fps.unwrap();
