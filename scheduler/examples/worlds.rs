@@ -2,8 +2,10 @@
 //!
 //! `cargo run --release -p scheduler --example worlds -- --count 1000 --seconds 60 [--first N]`
 
+use scheduler_sim::checker::{Happening, Seen};
 use scheduler_sim::worlds::{Played, random_world, try_world};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let next = AtomicU64::new(0);
     let (broken, results, wakes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let seen = Mutex::new(Seen::default());
     let work = || loop {
         let n = next.fetch_add(1, Ordering::Relaxed);
         if n >= options.count || (options.until_broken && broken.load(Ordering::Relaxed) > 0) {
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         let played = try_world(seed, length);
         results.fetch_add(played.results, Ordering::Relaxed);
         wakes.fetch_add(played.wakes, Ordering::Relaxed);
+        seen.lock().expect("nobody panics with it").add(&played.seen);
         if !played.violations.is_empty() {
             broken.fetch_add(1, Ordering::Relaxed);
             print(seed, &played, false);
@@ -113,6 +117,9 @@ fn main() -> ExitCode {
             scope.spawn(work);
         }
     });
+    let seen = seen.into_inner().expect("all threads have ended well");
+    let happened = Happening::ALL.map(|h| format!("{h:?} {}", seen.count(h)));
+    println!("{}", happened.join(", "));
     let broken = broken.into_inner();
     println!(
         "{} worlds of {} s from seed {}: {broken} broken; {} results, {} wake-ups, {:.1} s",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Worlds of every run of the tests, and how long they last.
 const WORLDS: u64 = 30;
-const LENGTH: Duration = Duration::from_secs(10);
+const LENGTH: Duration = Duration::from_secs(30);
 
 fn sound(seed: u64, length: Duration) -> Seen {
     let played = try_world(seed, length);

@@ -128,6 +128,10 @@ impl Watch {
             ] {
                 self.seen.note(what, count);
             }
+            if self.by_id.get(&s.id).is_some_and(|i| self.tracks[*i].spec.parent.is_some()) {
+                self.seen.note(Happening::Crops, l.bound);
+                self.seen.note(Happening::CropsExpired, l.expired);
+            }
         }
     }
 

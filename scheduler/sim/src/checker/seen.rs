@@ -5,6 +5,8 @@
 #[allow(missing_docs, reason = "the names say it; ends of bound frames are those of the ledger")]
 pub enum Happening {
     PreparedAhead,
+    Crops,
+    CropsExpired,
     Granted,
     Measured,
     Torn,
@@ -30,8 +32,10 @@ pub enum Happening {
 
 impl Happening {
     /// All of them, in order.
-    pub const ALL: [Happening; 22] = [
+    pub const ALL: [Happening; 24] = [
         Happening::PreparedAhead,
+        Happening::Crops,
+        Happening::CropsExpired,
         Happening::Granted,
         Happening::Measured,
         Happening::Torn,

@@ -168,7 +168,9 @@ impl Track {
             self.position += 1.0;
             let value = self.position - published.0 as f64 / 1e9 * rate;
             let lowest = self.lowest.unwrap_or(value);
-            if value - lowest > 1.0 + 1e-6 {
+            // Gates are kept in whole nanoseconds: one is lost per frame.
+            let rounding = 1e-6 + self.position * rate * 1e-9;
+            if value - lowest > 1.0 + rounding {
                 broken = Some(format!("{:.6} frames above {rate} fps", value - lowest - 1.0));
             }
             self.lowest = Some(lowest.min(value));

@@ -242,7 +242,7 @@ impl Draw {
         if self.chance(0.35) {
             return faults;
         }
-        for _ in 0..1 + self.random.below(5) {
+        for _ in 0..2 + self.random.below(8) {
             let at = self.at();
             match self.random.below(14) {
                 0 | 1 => {
@@ -264,7 +264,7 @@ impl Draw {
                     faults.push(Fault::Hang(at, seconds(freed)));
                 }
                 5 | 6 => {
-                    let lasts = self.log(0.01, 3.0);
+                    let lasts = self.log(0.005, 3.0);
                     faults.push(Fault::Stop(at, seconds(lasts)));
                 }
                 7 | 8 => {
