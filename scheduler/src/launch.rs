@@ -554,6 +554,9 @@ impl Scheduler {
             if ahead > self.now {
                 return ahead;
             }
+            if !self.devices[device.0].profiled_last && self.measures_next(device).is_some() {
+                return Instant::FAR;
+            }
         }
         let measure_next = !self.devices[device.0].profiled_last;
         for i in 0..self.devices[device.0].runners.len() {

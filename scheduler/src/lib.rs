@@ -68,9 +68,17 @@ pub use subscription::SubscriptionState;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CameraKey(pub u32);
 
-/// A subscription as the core numbers it. Never reused.
+/// A subscription as the core numbers it: a place in the lower half, how many had it before in the
+/// upper half. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionKey(pub u64);
+
+impl SubscriptionKey {
+    /// The place, small and dense; a later subscription may have the same.
+    pub const fn place(self) -> usize {
+        (self.0 & u32::MAX as u64) as usize
+    }
+}
 
 /// A connection to a runner as the driver numbers it. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

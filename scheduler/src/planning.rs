@@ -36,6 +36,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(600);
 /// Steering must be better by this (chosen: above the noise of a mean over ten seconds).
 const BETTER: f64 = 0.97;
+/// Load below which frames wait for nobody, and a trial would only cost frames (chosen).
+const LOAD_MIN: f64 = 0.1;
 /// Results below which a mean says nothing (chosen).
 const RESULTS_MIN: u64 = 30;
 /// Gates are moved to stay before their frame when they are off by more than this share of a frame
@@ -428,7 +430,7 @@ impl Scheduler {
         let m = &self.models[r.model.0];
         let wanted = match self.config.steering {
             Steering::Off => false,
-            Steering::Auto => m.trial.steers(),
+            Steering::Auto => m.trial.steers() && self.devices[r.device.0].load >= LOAD_MIN,
             Steering::On => true,
         };
         wanted

@@ -17,10 +17,6 @@ struct Slot {
     tenant: Option<Subscription>,
 }
 
-fn slot_of(key: SubscriptionKey) -> usize {
-    (key.0 & u64::from(u32::MAX)) as usize
-}
-
 impl Subscriptions {
     /// Adds what `make` returns for its key.
     pub fn insert(
@@ -40,21 +36,21 @@ impl Subscriptions {
     /// Takes one out.
     pub fn remove(&mut self, key: SubscriptionKey) -> Option<Subscription> {
         self.get(key)?;
-        let slot = &mut self.slots[slot_of(key)];
+        let slot = &mut self.slots[key.place()];
         slot.generation = slot.generation.wrapping_add(1);
-        self.free.push(slot_of(key) as u32);
+        self.free.push(key.place() as u32);
         slot.tenant.take()
     }
 
     /// The subscription of a key, if it is still there.
     pub fn get(&self, key: SubscriptionKey) -> Option<&Subscription> {
-        let slot = self.slots.get(slot_of(key))?;
+        let slot = self.slots.get(key.place())?;
         slot.tenant.as_ref().filter(|s| s.key == key)
     }
 
     /// The same, to change it.
     pub fn get_mut(&mut self, key: SubscriptionKey) -> Option<&mut Subscription> {
-        let slot = self.slots.get_mut(slot_of(key))?;
+        let slot = self.slots.get_mut(key.place())?;
         slot.tenant.as_mut().filter(|s| s.key == key)
     }
 

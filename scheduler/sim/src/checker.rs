@@ -13,7 +13,7 @@ pub use seen::{Happening, Seen};
 pub use watch::{Truth, Watch};
 
 use base::Instant;
-use scheduler::{Binding, Report, SubscriptionSpec};
+use scheduler::{Binding, Report, SubscriptionKey, SubscriptionSpec};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -83,6 +83,7 @@ impl Step {
 
 #[derive(Debug)]
 struct Track {
+    subscription: SubscriptionKey,
     /// Place of its id in `ceilings`.
     ceilings: usize,
     last_frame: u64,
@@ -149,17 +150,25 @@ impl Checker {
             let detail = format!("{binding:?}");
             self.broken("capture <= published <= bound", now, detail);
         }
-        let at = binding.subscription.0 as usize;
+        let at = binding.subscription.place();
         if at >= self.tracks.len() {
             self.tracks.resize_with(at + 1, || None);
         }
-        if self.tracks[at].is_none() {
+        let another = |t: &Track| t.subscription != binding.subscription;
+        if self.tracks[at].as_ref().is_none_or(another) {
             let Some(ceilings) = id().and_then(|id| self.ids.get(id)).copied() else {
                 let detail = format!("{binding:?}");
                 return self.broken("only what is desired is bound", now, detail);
             };
-            let first =
-                Track { ceilings, last_frame: 0, count: 0, lowest: f64::MAX, changes: 0, era: 0 };
+            let first = Track {
+                subscription: binding.subscription,
+                ceilings,
+                last_frame: 0,
+                count: 0,
+                lowest: f64::MAX,
+                changes: 0,
+                era: 0,
+            };
             self.tracks[at] = Some(first);
         }
         let Some(track) = &mut self.tracks[at] else { return };
