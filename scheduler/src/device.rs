@@ -81,6 +81,8 @@ pub(crate) struct Model {
     pub crops: bool,
     /// How many groups of subscriptions began so far: places the next one between the others.
     pub begun: u64,
+    /// Virtual time of its own launches.
+    pub virtual_now: u64,
     /// What the planner found out about its subscriptions.
     pub wanted: crate::planning::Wanted,
     /// Its part of the timetable, while it is steered.

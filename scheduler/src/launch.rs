@@ -96,7 +96,8 @@ impl Scheduler {
         let (ix, runner, batch) = prepared?;
         let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
-        let needed = runner.answer_time(size, false);
+        // It is prepared: only what has no hope at all is taken back.
+        let needed = runner.watch.announced().p50(size).unwrap_or_default();
         let in_time = batch.members.iter().any(|m| {
             let s = self.subscriptions.get(m.subscription);
             let deadline = s.and_then(|s| s.spec.deadline).unwrap_or(runner.info.deadline);
@@ -218,11 +219,11 @@ impl Scheduler {
     ) -> Option<Action> {
         loop {
             let candidate = self.first_candidate(device, index, with_token)?;
-            if self.launch_on(candidate.ix, index, with_token) {
+            if self.launch_on(&candidate, index, with_token) {
                 return Some(Action::Prepare(candidate.ix));
             }
-            // Every foremost subscription turned out to have nothing to bind; each left the ready
-            // set, so this ends.
+            // The foremost subscription turned out to have nothing to bind. It left the ready set, so
+            // this ends.
         }
     }
 
@@ -248,7 +249,8 @@ impl Scheduler {
             self.collect(model, index);
             let Some((tag, subscription)) = self.foremost(model) else { continue };
             let m = &self.models[model.0];
-            let start = tag.max(virtual_now);
+            // On the device's clock: as far ahead of it as of the clock that orders the model.
+            let start = virtual_now + tag.saturating_sub(self.virtual_now(ix));
             let (due, on_time) = (m.due, m.on_time);
             let candidate = Candidate { ix, demoted, due, start, tag, subscription };
             if demoted || (steered && !on_time) {
@@ -349,8 +351,13 @@ impl Scheduler {
     ///
     /// All members must be answered in time by a batch of the intended size. Frames too old for
     /// that stay ready, for a newer one comes; frames too old even for a batch of one have expired.
-    fn launch_on(&mut self, ix: RunnerIx, index: &mut dyn FrameIndex, with_token: bool) -> bool {
-        let now = self.now;
+    fn launch_on(
+        &mut self,
+        candidate: &Candidate,
+        index: &mut dyn FrameIndex,
+        with_token: bool,
+    ) -> bool {
+        let (ix, now) = (candidate.ix, self.now);
         let Some(runner) = self.runner(ix) else { return false };
         let (model, device, gpu) = (runner.model, runner.device, runner.info.gpu);
         let deadline = runner.info.deadline;
@@ -372,6 +379,7 @@ impl Scheduler {
         // Members of one batch in the fair order: within a step of the first, or what it takes to
         // gather a full batch.
         let mut furthest = u64::MAX;
+        let promised = candidate.tag.max(virtual_now);
         let wanted = self.models[model.0].wanted.rate.max(1e-3);
         let gathers = (f64::from(size) / wanted * 1e9) as u64;
         let answer = |core: &Scheduler, size: u32| {
@@ -401,6 +409,10 @@ impl Scheduler {
                 }
                 continue;
             };
+            if overloaded && members.is_empty() && aside.is_empty() && tag > promised {
+                // Who made this model the first has nothing to bind: others may come before it.
+                break;
+            }
             if overloaded && !members.is_empty() && tag > furthest {
                 // Whoever is that far ahead would only take from the others.
                 break;
@@ -409,7 +421,13 @@ impl Scheduler {
             let Some(s) = self.subscriptions.get(key) else { continue };
             let limit = s.spec.deadline.unwrap_or(deadline);
             if s.spec.parent.is_some() {
-                self.bind_crops(key, limit, needed, virtual_now, size, &mut members, index);
+                let room = (limit, needed, virtual_now, size);
+                if let Some(start) = self.bind_crops(key, room, &mut members, index) {
+                    if smallest == u64::MAX {
+                        furthest = start.saturating_add(gathers);
+                    }
+                    smallest = smallest.min(start);
+                }
                 continue;
             }
             let (camera, step) = (s.camera, s.step());
@@ -483,8 +501,9 @@ impl Scheduler {
         let device = &mut self.devices[device.0];
         let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
         if smallest != u64::MAX {
-            device.virtual_now = device.virtual_now.max(smallest);
-            runner.virtual_now = runner.virtual_now.max(smallest);
+            device.virtual_now += smallest.saturating_sub(virtual_now);
+            let model = &mut self.models[model.0];
+            model.virtual_now = model.virtual_now.max(smallest);
         }
         device.lent += u32::from(with_token);
         runner.launched_at = now;
@@ -500,32 +519,37 @@ impl Scheduler {
         true
     }
 
+    /// Whether a runner is there.
+    fn serves(&self, ix: RunnerIx) -> bool {
+        self.runner(ix).is_some_and(|r| r.connected())
+    }
+
     /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
-    /// device's; where they do not, each is a bottleneck of its own.
+    /// device's; where they do not, each model is a bottleneck of its own.
     fn virtual_now(&self, ix: RunnerIx) -> u64 {
         let Some(r) = self.runner(ix) else { return 0 };
         let device = &self.devices[r.device.0];
-        let shared = device.capacity == 1 && self.models[r.model.0].runners.len() == 1;
-        if shared { device.virtual_now } else { r.virtual_now }
+        let model = &self.models[r.model.0];
+        let alone = model.runners.iter().filter(|ix| self.serves(**ix)).count() < 2;
+        if device.capacity == 1 && alone { device.virtual_now } else { model.virtual_now }
     }
 
     /// Binds as many crops of one frame as there is room for; what does not fit stays ready.
-    #[allow(clippy::too_many_arguments, reason = "the state of one launch, used at one place")]
+    /// Returns the start tag when its first crop was bound.
     fn bind_crops(
         &mut self,
         key: SubscriptionKey,
-        limit: Duration,
-        needed: Duration,
-        virtual_now: u64,
-        size: u32,
+        (limit, needed, virtual_now, size): (Duration, Duration, u64, u32),
         members: &mut Vec<Binding>,
         index: &mut dyn FrameIndex,
-    ) {
+    ) -> Option<u64> {
+        let mut first = None;
         if self.crops_in_time(key, limit, needed, index) {
             while (members.len() as u32) < size {
                 let now = self.now;
-                let Some(s) = self.subscriptions.get_mut(key) else { return };
-                let Some((crop, _)) = s.bind_crop(now, virtual_now) else { break };
+                let Some(s) = self.subscriptions.get_mut(key) else { break };
+                let Some((crop, start)) = s.bind_crop(now, virtual_now) else { break };
+                first = first.or(start);
                 members.push(Binding {
                     subscription: key,
                     camera: s.camera,
@@ -536,13 +560,14 @@ impl Scheduler {
                 });
             }
         }
-        let Some(s) = self.subscriptions.get(key) else { return };
+        let s = self.subscriptions.get(key)?;
         let (left, tag, model) = (s.pending(), s.tag, s.model);
         if left == 0 {
             self.unready(key);
         } else {
             self.models[model.0].ready.push(Reverse((tag, key)));
         }
+        first
     }
 
     /// When a device may have something to do by itself.

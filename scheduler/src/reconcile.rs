@@ -91,6 +91,9 @@ impl Scheduler {
             let interval =
                 spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
             s.gate = s.gate.min(now + interval);
+            if spec.max_fps.is_none() {
+                s.gate = Instant::ZERO;
+            }
             s.cohort = None;
         }
         let fairness = other_rate || s.spec.weight != spec.weight;
@@ -193,6 +196,7 @@ impl Scheduler {
             awaited: BinaryHeap::new(),
             crops: false,
             begun: 0,
+            virtual_now: 0,
             wanted: Wanted::default(),
             cohorts: None,
             trial: Trial::new(self.now),

@@ -97,8 +97,6 @@ pub(crate) struct Runner {
     pub paying: u32,
     /// What it was given of its device.
     pub share: Share,
-    /// Virtual time of its own launches.
-    pub virtual_now: u64,
     /// When it was last launched on.
     pub launched_at: Instant,
     pub in_time: u32,
@@ -141,7 +139,6 @@ impl Runner {
             watch: LatencyWatch::new(table),
             paying,
             share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
-            virtual_now: 0,
             launched_at: Instant::ZERO,
             in_time: 0,
             demoted: false,

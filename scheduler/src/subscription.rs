@@ -270,22 +270,22 @@ impl Subscription {
         self.advance_tag(virtual_now)
     }
 
-    /// Binds crops of one frame: gate and tag move with the first of them. Returns the start tag.
-    pub fn bind_crop(&mut self, now: Instant, virtual_now: u64) -> Option<(Crop, u64)> {
+    /// Binds the next crop of a frame. Gate and tag move with the first one, which has a start tag.
+    pub fn bind_crop(&mut self, now: Instant, virtual_now: u64) -> Option<(Crop, Option<u64>)> {
         let crops = self.crops.as_mut()?;
         let first = crops.untouched();
         let (stamp, parent) = (crops.stamp, crops.parent);
         let region = crops.take()?;
         self.ledger.bound += 1;
         self.in_flight += 1;
-        let mut start = self.tag;
+        let mut start = None;
         if first {
             if self.interval_ns > 0 {
                 let next = Instant(self.gate.0.saturating_add(self.interval_ns));
                 self.gate = next.max(stamp.published);
             }
             self.count_granted(now);
-            start = self.advance_tag(virtual_now);
+            start = Some(self.advance_tag(virtual_now));
         }
         Some((Crop { stamp, region, parent }, start))
     }
