@@ -325,7 +325,8 @@ mod tests {
                     base = { path = 'base' }\nvas = { path = 'vas' }\ntoml = '1'\n";
         let table: toml::Table = workspace(text).unwrap().parse().unwrap();
         let dependencies = table["workspace"]["dependencies"].as_table().unwrap();
-        assert_eq!(dependencies.keys().collect::<Vec<_>>(), ["base", "toml"]);
+        assert!(dependencies.contains_key("base") && dependencies.contains_key("toml"));
+        assert!(!dependencies.contains_key("vas"), "{dependencies:?}");
         assert_eq!(table["workspace"]["members"].as_array().unwrap().len(), MEMBERS.len());
     }
 

@@ -193,6 +193,10 @@ impl Watch {
         };
         let held = link.batches.remove(at);
         link.revoked.push(batch);
+        if held.since == self.now {
+            let detail = format!("{key:?} {batch:?}, {} members", held.members.len());
+            self.broken("nothing is prepared to be revoked at once", detail);
+        }
         for m in &held.members {
             if let Some(track) = self.track(m.subscription) {
                 track.ledger.revoked += 1;

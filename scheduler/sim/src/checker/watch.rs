@@ -15,7 +15,7 @@ use base::{
 };
 use scheduler::{
     BatchId, Binding, CameraKey, Config, Output, RunnerKey, Scheduler, SubscriptionKey,
-    SubscriptionSpec,
+    SubscriptionSpec, WaitReason,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -405,13 +405,13 @@ impl Watch {
                     self.parents.pop_first();
                 }
             }
-            Output::Wait { until, .. } => self.waits(now, *until),
+            Output::Wait { until, reason } => self.waits(now, *until, *reason),
         }
     }
 
-    fn waits(&mut self, now: Instant, until: Instant) {
+    fn waits(&mut self, now: Instant, until: Instant, reason: WaitReason) {
         if until <= now {
-            let detail = format!("until {} ns, it is {} ns", until.0, now.0);
+            let detail = format!("for {reason:?} until {} ns, it is {} ns", until.0, now.0);
             self.broken("the core waits for the future", detail);
         }
         self.wake_at = until;

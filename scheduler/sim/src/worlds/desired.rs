@@ -18,7 +18,9 @@ pub(super) fn change(desired: &mut Vec<SubscriptionSpec>, change: &Change) {
             }
         }
         Change::Remove(n) => {
-            pick(n).map(|i| desired.remove(i));
+            if let Some(i) = pick(n) {
+                desired.remove(i);
+            }
         }
         Change::Reassign(n, model, id) => {
             let Some(i) = pick(n) else { return };
@@ -30,16 +32,24 @@ pub(super) fn change(desired: &mut Vec<SubscriptionSpec>, change: &Change) {
             }
         }
         Change::Ceiling(n, max_fps) => {
-            pick(n).map(|i| desired[i].max_fps = *max_fps);
+            if let Some(i) = pick(n) {
+                desired[i].max_fps = *max_fps;
+            }
         }
         Change::Enable(n, enabled) => {
-            pick(n).map(|i| desired[i].enabled = *enabled);
+            if let Some(i) = pick(n) {
+                desired[i].enabled = *enabled;
+            }
         }
         Change::Weight(n, weight) => {
-            pick(n).map(|i| desired[i].weight = *weight);
+            if let Some(i) = pick(n) {
+                desired[i].weight = *weight;
+            }
         }
         Change::Deadline(n, deadline) => {
-            pick(n).map(|i| desired[i].deadline = *deadline);
+            if let Some(i) = pick(n) {
+                desired[i].deadline = *deadline;
+            }
         }
         Change::Same => {}
     }

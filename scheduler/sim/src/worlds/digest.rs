@@ -15,7 +15,7 @@ pub(super) fn digest(hash: &mut u64, output: &Output<'_>) {
         Output::Prepare { runner, batch, lease, members } => {
             [1, runner.0, batch.0, lease_ns(*lease)].into_iter().for_each(&mut take);
             for m in *members {
-                take(u64::from(m.subscription.0));
+                take(m.subscription.0);
                 take(m.stamp.frame_id.0);
                 take(m.parent);
             }

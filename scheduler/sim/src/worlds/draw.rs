@@ -166,8 +166,8 @@ impl Draw {
     fn runners(&mut self, weather: &Weather) -> (Config, Vec<RunnerPlan>) {
         let device = |text: String| -> DeviceId { text.parse().expect("a valid id") };
         let count = 1 + self.random.below(4);
-        let mut config = Config::default();
-        config.steering = self.one(&[Steering::Off, Steering::Auto, Steering::Auto, Steering::On]);
+        let steering = self.one(&[Steering::Off, Steering::Auto, Steering::Auto, Steering::On]);
+        let mut config = Config { steering, ..Config::default() };
         if self.chance(0.3) {
             config.usable_share = self.random.range(0.8, 0.99);
         }
