@@ -104,8 +104,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
     if let Fate::Caught(invariant, world) = copy.play(options.worlds)? {
         return Err(format!("the core as it is breaks `{invariant}` in {world}"));
     }
-    println!("{:<44} {:<44} in", "mutation", "caught by");
-    println!("{:<44} {:<44} {} worlds", "none", "-", options.worlds);
+    println!("{:<46} {:<44} in", "mutation", "caught by");
+    println!("{:<46} {:<44} {} worlds", "none", "-", options.worlds);
     let mut escaped = Vec::new();
     for m in &mutations {
         let file = copy.tree.join(&m.file);
@@ -116,10 +116,10 @@ pub fn run(root: &Path, options: &Options) -> Result<(), String> {
         match fate? {
             Fate::Caught(invariant, world) => {
                 let other = if invariant == m.expect { "" } else { "  (another one was expected)" };
-                println!("{:<44} {invariant:<44} {world}{other}", m.name);
+                println!("{:<46} {invariant:<44} {world}{other}", m.name);
             }
             Fate::Escaped => {
-                println!("{:<44} {:<44} not in {} worlds", m.name, "ESCAPED", options.worlds);
+                println!("{:<46} {:<44} not in {} worlds", m.name, "ESCAPED", options.worlds);
                 escaped.push(m.name.as_str());
             }
         }
