@@ -12,6 +12,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// A throttled subscription gets at least this part of what is fair (the order of start tags
 /// differs by one frame; the rest is slack for frames that were not there in their turn).
 const FAIR_PART: f64 = 0.4;
+/// Who gets less than this part of its ceiling is throttled (chosen: a gate opens one interval after
+/// the frame before, so waiting for a turn costs a part of the rate without anybody taking it).
+const THROTTLED: f64 = 0.5;
 /// Frames by which two that share fairly may differ.
 const FRAMES: f64 = 3.0;
 
@@ -80,7 +83,7 @@ impl Watch {
             let deadline = spec.deadline.unwrap_or(deadline);
             let backlogged =
                 fps > 4.0 * got && deadline > needed * 2 + Duration::from_secs_f64(2.5 / fps);
-            if got + 2.0 / seconds < 0.7 * ceiling && backlogged {
+            if got + 2.0 / seconds < THROTTLED * ceiling && backlogged {
                 let weight = ceiling * spec.weight;
                 throttled.push((got / weight, i, weight));
             } else if got > FRAMES / seconds {
