@@ -12,6 +12,10 @@ use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages};
 use std::cmp::Reverse;
 use std::time::Duration;
 
+/// Leases of a late execution that count as its length (chosen: a runner that became twelve times
+/// slower is known at once, one that was stopped for seconds is not taken for a thousand times).
+const OVERRUN_COUNTED: u32 = 4;
+
 /// Ends bound frames that get no answer: `count` names where the ledger keeps them.
 fn end_members(
     subscriptions: &mut Subscriptions,
@@ -327,8 +331,9 @@ impl Scheduler {
         }
         if b.phase == Phase::Late {
             // Its members have ended; the answer is discarded, what it took is not forgotten.
-            // What it took beyond its lease says that it stood still, not how slow it is.
-            let took = (times.executed - times.granted).min(b.lease_end - b.since);
+            // Far beyond its lease it stood still, which says little of how slow it is.
+            let most = (b.lease_end - b.since) * OVERRUN_COUNTED;
+            let took = (times.executed - times.granted).min(most);
             runner.executed(size, took);
             runner.demote();
             return self.give_back_members(b.members);

@@ -166,7 +166,7 @@ impl Camera {
         let phase_gain = 2.0 * (2.0 * n - 1.0) / (n * (n + 1.0));
         let n = f64::from(self.period_samples + 1);
         let period_gain = 6.0 / (n * (n + 1.0));
-        self.phase = self.phase + Duration::from_nanos((ahead + phase_gain * missed) as u64);
+        self.phase += Duration::from_nanos((ahead + phase_gain * missed) as u64);
         self.period_ns += period_gain * missed / frames as f64;
     }
 

@@ -115,6 +115,12 @@ impl LatencyWatch {
         Some(if factor == 1.0 { announced } else { announced.mul_f64(factor) })
     }
 
+    /// The shortest that a batch may be hoped to take.
+    pub fn least(&self, batch: u32) -> Duration {
+        let announced = self.announced.p50(batch).unwrap_or_default();
+        announced.min(self.p50(batch).unwrap_or_default())
+    }
+
     /// 99th percentile now: what feasibility uses. The announced one until enough was seen.
     pub fn p99(&self, batch: u32) -> Option<Duration> {
         let announced = self.announced.p99(batch)?;

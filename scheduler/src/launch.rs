@@ -97,7 +97,7 @@ impl Scheduler {
         let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
         // It is prepared: only what has no hope at all is taken back.
-        let needed = runner.watch.announced().p50(size).unwrap_or_default();
+        let needed = runner.watch.least(size);
         let in_time = batch.members.iter().any(|m| {
             let s = self.subscriptions.get(m.subscription);
             let deadline = s.and_then(|s| s.spec.deadline).unwrap_or(runner.info.deadline);
@@ -243,7 +243,8 @@ impl Scheduler {
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
             let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
-            if !r.accepts(with_token, measure_next) {
+            // A slow runner is not prepared ahead: who becomes ready meanwhile goes before it.
+            if !r.accepts(with_token, measure_next) || (demoted && !with_token) {
                 continue;
             }
             self.collect(model, index);
@@ -335,7 +336,8 @@ impl Scheduler {
         let Some(r) = self.runner(ix) else { return 1 };
         let largest = r.share.batch_max.min(r.paying).max(1);
         if r.state == RunnerState::Demoted {
-            return r.modest(largest);
+            // As long as it was planned to occupy the device, no longer.
+            return r.modest((r.share.batch.ceil() as u32).clamp(1, largest));
         }
         if self.devices[r.device.0].overloaded {
             return largest;
@@ -376,12 +378,9 @@ impl Scheduler {
         let mut aside = std::mem::take(&mut self.aside);
         aside.clear();
         let mut smallest = u64::MAX;
-        // Members of one batch in the fair order: within a step of the first, or what it takes to
-        // gather a full batch.
+        // Members of one batch in the fair order lie within a step of the first.
         let mut furthest = u64::MAX;
         let promised = candidate.tag.max(virtual_now);
-        let wanted = self.models[model.0].wanted.rate.max(1e-3);
-        let gathers = (f64::from(size) / wanted * 1e9) as u64;
         let answer = |core: &Scheduler, size: u32| {
             core.runner(ix).map_or(Duration::ZERO, |r| {
                 let time = if size > 1 {
@@ -420,17 +419,18 @@ impl Scheduler {
             self.models[model.0].ready.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
             let limit = s.spec.deadline.unwrap_or(deadline);
+            let step = s.step();
             if s.spec.parent.is_some() {
                 let room = (limit, needed, virtual_now, size);
                 if let Some(start) = self.bind_crops(key, room, &mut members, index) {
                     if smallest == u64::MAX {
-                        furthest = start.saturating_add(gathers);
+                        furthest = start.saturating_add(step);
                     }
                     smallest = smallest.min(start);
                 }
                 continue;
             }
-            let (camera, step) = (s.camera, s.step());
+            let camera = s.camera;
             self.look(camera, index);
             let agent = &self.cameras[camera.0 as usize];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
@@ -471,7 +471,7 @@ impl Scheduler {
             let agent = &self.cameras[camera.0 as usize];
             let start = s.bind(now, &stamp, agent, virtual_now);
             if members.is_empty() {
-                furthest = start.saturating_add(step.max(gathers));
+                furthest = start.saturating_add(step);
             }
             smallest = smallest.min(start);
             let parameters = s.spec.parameters;
@@ -587,7 +587,7 @@ impl Scheduler {
         for i in 0..self.devices[device.0].runners.len() {
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
-            if !r.accepts(free, measure_next) {
+            if !r.accepts(free, measure_next) || (!free && r.state == RunnerState::Demoted) {
                 continue;
             }
             let model = r.model;

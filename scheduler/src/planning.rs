@@ -40,6 +40,8 @@ const BETTER: f64 = 0.97;
 const LOAD_MIN: f64 = 0.1;
 /// Results below which a mean says nothing (chosen).
 const RESULTS_MIN: u64 = 30;
+/// Periods between two moves of a gate that give up frames (chosen: at most 2 % are lost).
+const SHIFT_EVERY: u32 = 50;
 /// Gates are moved to stay before their frame when they are off by more than this share of a frame
 /// period (chosen).
 const GATE_SLACK: u64 = 16;
@@ -384,7 +386,9 @@ impl Scheduler {
         for other in &self.devices[device.0].runners {
             let Some(r) = self.runner(*other).filter(|r| r.connected()) else { continue };
             let wanted = &self.models[r.model.0].wanted;
-            let Some((alpha, beta)) = r.watch.line() else { continue };
+            let demoted = r.state == RunnerState::Demoted;
+            let line = if demoted { r.watch.announced_line() } else { r.watch.line() };
+            let Some((alpha, beta)) = line else { continue };
             let demand = Demand {
                 alpha: alpha + r.turnaround.as_secs_f64(),
                 beta,
@@ -582,7 +586,14 @@ impl Scheduler {
         let best = arrival.back(half);
         let slack = Duration::from_nanos(camera.period_ns() as u64 / GATE_SLACK);
         s.cohort = Some(launch);
-        let late = best > s.gate + slack;
+        let mut late = best > s.gate + slack;
+        if best > s.gate + half / 2 {
+            // Time is given up, often a frame: seldom enough to stay near the ceiling.
+            late = self.now >= s.shift_at;
+            if late {
+                s.shift_at = self.now + Duration::from_nanos(cohorts.course.period) * SHIFT_EVERY;
+            }
+        }
         if late {
             s.gate = best;
         }
@@ -631,7 +642,7 @@ fn class_of(interval: Option<Duration>, fps: f64) -> Option<(u64, u32)> {
     let interval = interval?;
     let frames = interval.as_secs_f64() * fps;
     let whole = frames.round();
-    let fits = (whole >= 1.0) && whole <= FRAMES_MAX && (frames / whole - 1.0).abs() <= WHOLE;
+    let fits = (1.0..=FRAMES_MAX).contains(&whole) && (frames / whole - 1.0).abs() <= WHOLE;
     fits.then(|| (base::time::nanos(interval), whole as u32))
 }
 

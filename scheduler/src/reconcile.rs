@@ -91,9 +91,6 @@ impl Scheduler {
             let interval =
                 spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
             s.gate = s.gate.min(now + interval);
-            if spec.max_fps.is_none() {
-                s.gate = Instant::ZERO;
-            }
             s.cohort = None;
         }
         let fairness = other_rate || s.spec.weight != spec.weight;
@@ -257,6 +254,10 @@ impl Scheduler {
             s.awaits = Instant::FAR;
             if state == SubscriptionState::Active {
                 s.begin_serving(self.now);
+                // Those that return together stay spread as they were.
+                if s.gate < self.now && s.gate != Instant::ZERO {
+                    s.reopen(self.now);
+                }
             } else {
                 s.cohort = None;
             }

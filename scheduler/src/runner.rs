@@ -30,6 +30,9 @@ pub enum RunnerState {
 
 /// Lease while nothing is measured yet (chosen: half the hang limit).
 const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
+/// A runner that became slow gets longer leases, up to this many times what it announced (chosen:
+/// six times slower is still served; what others wait for it stays bounded).
+const LEASE_GROWTH: u32 = 2;
 /// Bounds of the lease of one profiled size (chosen: below the hang limit, and enough samples of a
 /// fast model to tell p50 from p99).
 const PROFILE_LEASE: (Duration, Duration) =
@@ -49,7 +52,7 @@ const LEAD_MARGIN: Duration = Duration::from_micros(100);
 /// Share by which a remembered longest way fades per sample (chosen).
 const FADE: u32 = 64;
 /// A runner that was not launched on for this long is taken for recovered (chosen).
-const RETRIED: Duration = Duration::from_secs(1);
+const RETRIED: Duration = Duration::from_millis(200);
 /// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
 const REVOKED_KEPT: usize = 8;
 
@@ -184,9 +187,10 @@ impl Runner {
     /// How long the token is lent for a batch of `size`.
     pub fn lease(&self, size: u32) -> Duration {
         let floor = if self.info.gpu { limits::LEASE_FLOOR_GPU } else { limits::LEASE_FLOOR_CPU };
-        match self.watch.p99(size) {
-            Some(p99) => (p99 * limits::LEASE_FACTOR).max(floor),
-            None => LEASE_UNMEASURED,
+        let lease = |p99: Duration| (p99 * limits::LEASE_FACTOR).max(floor);
+        match (self.watch.p99(size), self.watch.announced().p99(size)) {
+            (Some(now), Some(announced)) => lease(now).min(lease(announced) * LEASE_GROWTH),
+            _ => LEASE_UNMEASURED,
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct Subscription {
     pub on_time: bool,
     /// Frames published earlier are not eligible: the FPS ceiling, in real time.
     pub gate: Instant,
+    /// A gate that moves to another frame does so no earlier.
+    pub shift_at: Instant,
     /// Place in the order among subscriptions, in virtual nanoseconds.
     pub tag: u64,
     /// When it is examined next; [`Instant::FAR`] = something else will tell.
@@ -99,6 +101,7 @@ impl Subscription {
             cohort: None,
             on_time: false,
             gate: Instant::ZERO,
+            shift_at: Instant::ZERO,
             tag: 0,
             awaits: Instant::FAR,
             interval_ns: 0,
@@ -242,6 +245,9 @@ impl Subscription {
         let older = self.pending().saturating_sub(1);
         if older == 0 {
             return (0, 0);
+        }
+        if self.interval_ns == 0 {
+            return (0, older); // Without a ceiling nothing is gated.
         }
         let open = stamp.published.0.saturating_sub(self.gate.0);
         let after = if period_ns > 0.0 { (open as f64 / period_ns) as u64 } else { older };

@@ -106,7 +106,8 @@ fn a_slow_runner_goes_on_demoted_and_recovers() {
     world.run_until(at(7.0));
     let worst = ages(&world, "steady", 5.0, 7.0).into_iter().max().unwrap();
     let before = ages(&world, "steady", 1.0, 5.0).into_iter().max().unwrap();
-    assert!(worst <= before + ms(10.0 + 6.0), "{worst:?}, before {before:?}");
+    // One lease: the floor of 10 ms, twice that for a runner that is known to be slow.
+    assert!(worst <= before + ms(20.0), "{worst:?}, before {before:?}");
     let report = world.scheduler.report(world.now());
     let late: u64 = report.subscriptions.iter().map(|s| s.ledger.expired_late).sum();
     assert!(late > 0, "members of an overrun lease end as expired_late");

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 /// Arguments of `vas plan`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Count the assignments of a desired state too, as serve keeps it in <state>/desired.json
+    /// Count the assignments of a desired state too, as serve keeps it in `desired.json`
     #[arg(long, value_name = "FILE")]
     desired: Option<PathBuf>,
     /// Write the plan as JSON
