@@ -78,6 +78,7 @@ impl Watch {
             id: batch,
             members: members.to_vec(),
             phase,
+            launched: now,
             since: now,
             lease_end: now + lease.unwrap_or_default(),
         });
@@ -193,7 +194,7 @@ impl Watch {
         };
         let held = link.batches.remove(at);
         link.revoked.push(batch);
-        if held.since == self.now {
+        if held.launched == self.now {
             let detail = format!("{key:?} {batch:?}, {} members", held.members.len());
             self.broken("nothing is prepared to be revoked at once", detail);
         }

@@ -29,6 +29,8 @@ pub(super) struct Held {
     pub id: BatchId,
     pub members: Vec<Binding>,
     pub phase: Phase,
+    /// When it was named.
+    pub launched: Instant,
     /// When it was last given something to do, or said something.
     pub since: Instant,
     pub lease_end: Instant,
