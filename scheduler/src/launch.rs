@@ -17,6 +17,11 @@ use std::time::Duration;
 /// A launch may take this many times the planned batch: what a delayed launch has gathered
 /// (chosen: cohorts are filled to 1.15).
 const CROWDED: f64 = 1.3;
+/// The same where launches keep no timetable (chosen: between single batches of all that came at
+/// once, which age, and many small ones, which cost the device).
+const CHANCE: f64 = 2.0;
+/// And never fewer than this (chosen: at light load a batch of one is planned, and two may meet).
+const FEW: f64 = 4.0;
 /// After a delay, what has gathered is launched in so many parts (chosen: the first ones are
 /// answered early, and the device still catches up).
 const PARTS: u32 = 3;
@@ -343,10 +348,13 @@ impl Scheduler {
             return largest;
         }
         let m = &self.models[r.model.0];
-        let cohort = m.cohorts.as_ref().map_or(0.0, |c| c.crowd(m.wanted.rate));
-        let planned = (r.share.batch.max(cohort) * CROWDED).ceil() as u32;
-        let gathered = self.models[r.model.0].ready_count.div_ceil(PARTS);
-        planned.max(gathered).clamp(1, largest)
+        // A cohort, not two: the next one has a launch of its own. Without a timetable arrivals
+        // crowd by chance.
+        let planned = m.cohorts.as_ref().map_or((r.share.batch * CHANCE).max(FEW), |cohorts| {
+            r.share.batch.max(cohorts.crowd(m.wanted.rate)) * CROWDED
+        });
+        let gathered = m.ready_count.div_ceil(PARTS);
+        (planned.ceil() as u32).max(gathered).clamp(1, largest)
     }
 
     /// Binds what is ready for this runner. False when nothing could be bound.
