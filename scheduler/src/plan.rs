@@ -6,7 +6,7 @@
 //! `freedom g / 2` on the mean and execute for `alpha + beta rate g`. The intervals that minimise
 //! the mean age over all frames while the device has `usable` of its time to give are
 //! `g = sqrt(alpha / c) Z / S` with `c = rate (freedom / 2 + beta rate)`, `Z = sum sqrt(alpha c)`
-//! and `S = usable - sum rate beta` (Lagrange; ../docs/adr/0008-planner.md).
+//! and `S = usable - sum rate beta` (Lagrange; docs/adr/0019-fresh-aligned-batching.md).
 
 /// Costs below this are taken for this (chosen: a batch without any fixed cost has no best size).
 const ALPHA_MIN: f64 = 1e-6;
