@@ -346,13 +346,7 @@ impl Scheduler {
         let mut kept = 0;
         for i in 0..b.members.len() {
             let binding = b.members[i];
-            let info = &binding.stamp.info;
-            let published = binding.stamp.published;
-            let stages = Stages::new(info.capture, info.decode_start, published, times, now);
-            if let Some(r) = self.runners[ix.0].as_mut() {
-                r.count_stages(&stages);
-            }
-            let waited = base::time::nanos(now - published);
+            let waited = base::time::nanos(now - binding.stamp.published);
             self.models[model.0].trial.count(now, waited);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
             s.in_flight -= 1;
@@ -375,6 +369,7 @@ impl Scheduler {
         }
         self.replied.push_back(Replied {
             runner: key,
+            ix,
             batch,
             received: now,
             times: *times,
@@ -397,6 +392,7 @@ impl Scheduler {
         let published = binding.stamp.published;
         let times = &reply.times;
         let stages = Stages::new(info.capture, info.decode_start, published, times, received);
+        let of = (reply.runner, reply.ix);
         let result = Output::Result {
             runner: reply.runner,
             batch: reply.batch,
@@ -409,6 +405,10 @@ impl Scheduler {
         };
         if last && let Some(done) = self.replied.pop_front() {
             self.give_back_members(done.members);
+        }
+        // Unless another runner has its place by now.
+        if let Some(r) = self.runners[of.1.0].as_mut().filter(|r| r.key == of.0) {
+            r.count_stages(&stages);
         }
         Some(result)
     }

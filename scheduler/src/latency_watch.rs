@@ -5,6 +5,9 @@ use std::time::Duration;
 
 /// Executions whose median corrects a batch size (chosen: with noise of 5 % it is 1 % off).
 const MEDIAN_OF: usize = 31;
+/// Once there are enough, the median is taken anew after so many (chosen: it costs more than all
+/// else that is done with an execution).
+const MEDIAN_EVERY: u32 = 4;
 /// Fewer than these have no median worth using (chosen).
 const MEDIAN_MIN: usize = 5;
 /// Executions whose largest bounds the next one (Clockwork takes 10; 1 % outliers need 100).
@@ -43,7 +46,8 @@ impl Class {
         self.samples[self.count as usize % MEDIAN_OF] = ratio;
         self.count = self.count.saturating_add(1);
         let filled = (self.count as usize).min(MEDIAN_OF);
-        if filled < MEDIAN_MIN {
+        if filled < MEDIAN_MIN || (filled == MEDIAN_OF && !self.count.is_multiple_of(MEDIAN_EVERY))
+        {
             return;
         }
         let mut sorted = self.samples;

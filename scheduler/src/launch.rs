@@ -196,8 +196,7 @@ impl Scheduler {
                 match b.phase {
                     Phase::Prepared => return None,
                     Phase::Executing => {
-                        let length = r.watch.p50(b.members.len() as u32).unwrap_or_default();
-                        let at = b.since + length + r.turnaround;
+                        let at = b.since + b.length;
                         free = Some(free.map_or(at, |f| f.min(at)));
                     }
                     Phase::Executed | Phase::Late => {}
@@ -515,13 +514,16 @@ impl Scheduler {
         }
         device.lent += u32::from(with_token);
         runner.launched_at = now;
-        let lease = runner.lease(members.len() as u32);
+        let count = members.len() as u32;
+        let lease = runner.lease(count);
+        let length = runner.watch.p50(count).unwrap_or_default() + runner.turnaround;
         runner.batches.push(Batch {
             id,
             members,
             phase: if with_token { Phase::Executing } else { Phase::Prepared },
             since: now,
             lease_end: now + lease,
+            length,
         });
         self.rebound(ix);
         true

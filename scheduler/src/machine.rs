@@ -26,6 +26,7 @@ const OVERSLEPT: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Replied {
     pub runner: RunnerKey,
+    pub ix: RunnerIx,
     pub batch: BatchId,
     pub received: Instant,
     pub times: StageTimes,

@@ -76,6 +76,8 @@ pub(crate) struct Batch {
     /// When it was last given something to do: Prepare, then Grant.
     pub since: Instant,
     pub lease_end: Instant,
+    /// How long the token is expected to be out.
+    pub length: Duration,
 }
 
 /// Index into the core's runners; a place is used again once its runner is forgotten.
