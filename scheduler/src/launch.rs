@@ -258,7 +258,8 @@ impl Scheduler {
             let start = virtual_now + tag.saturating_sub(self.virtual_now(ix));
             let (due, on_time) = (m.due, m.on_time);
             let candidate = Candidate { ix, demoted, due, start, tag, subscription };
-            if demoted || (steered && !on_time) {
+            let missed = steered && !on_time && m.cohorts.is_some();
+            if demoted || missed {
                 let until = self.held_until(device, &candidate);
                 if until > self.now {
                     let held = &mut self.devices[device.0].held_until;

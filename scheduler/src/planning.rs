@@ -42,6 +42,9 @@ const LOAD_MIN: f64 = 0.1;
 const RESULTS_MIN: u64 = 30;
 /// Periods between two moves of a gate that give up frames (chosen: at most 2 % are lost).
 const SHIFT_EVERY: u32 = 50;
+/// So many moves may follow each other at once (chosen: when steering begins a timetable is made
+/// and made again for its cohorts).
+const SHIFTS_SAVED: u32 = 3;
 /// Gates are moved to stay before their frame when they are off by more than this share of a frame
 /// period (chosen).
 const GATE_SLACK: u64 = 16;
@@ -591,7 +594,8 @@ impl Scheduler {
             // Time is given up, often a frame: seldom enough to stay near the ceiling.
             late = self.now >= s.shift_at;
             if late {
-                s.shift_at = self.now + Duration::from_nanos(cohorts.course.period) * SHIFT_EVERY;
+                let rest = Duration::from_nanos(cohorts.course.period) * SHIFT_EVERY;
+                s.shift_at = s.shift_at.max(self.now.back(rest * SHIFTS_SAVED)) + rest;
             }
         }
         if late {
