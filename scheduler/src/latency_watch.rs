@@ -1,5 +1,6 @@
 //! L(b) as it is now: the announced table, corrected by what batches really took.
 
+use crate::line;
 use base::LatencyTable;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ const CLASSES: usize = 9;
 pub(crate) struct LatencyWatch {
     /// What the runner announced.
     announced: LatencyTable,
+    announced_line: Option<(f64, f64)>,
     /// Real over announced time, by class of size.
     classes: [Class; CLASSES],
     /// The same over all sizes, for classes without samples.
@@ -69,7 +71,10 @@ fn class_of(batch: u32) -> usize {
 
 impl LatencyWatch {
     pub fn new(announced: LatencyTable) -> LatencyWatch {
+        let points = announced.entries().iter();
+        let points = points.map(|e| (f64::from(e.batch), e.p50.as_secs_f64()));
         LatencyWatch {
+            announced_line: line::through(points),
             announced,
             classes: [Class::NEW; CLASSES],
             all: Class::NEW,
@@ -133,41 +138,16 @@ impl LatencyWatch {
         Some(if enough { seen } else { announced.max(seen) })
     }
 
-    /// `L(b) = alpha + beta b` fitted to the present medians, seconds: least squares relative to
-    /// the size of each value, both at least 0. One factor corrects both: sizes apart would tilt the
-    /// line with their noise.
+    /// `L(b) = alpha + beta b` as it is now, seconds. One factor corrects both figures: sizes apart
+    /// would tilt the line with their noise.
     pub fn line(&self) -> Option<(f64, f64)> {
-        self.fit(|_| self.all.factor)
+        let factor = self.all.factor;
+        self.announced_line.map(|(alpha, beta)| (alpha * factor, beta * factor))
     }
 
-    /// The same for the table as it was announced.
+    /// The same as the table was announced.
     pub fn announced_line(&self) -> Option<(f64, f64)> {
-        self.fit(|_| 1.0)
-    }
-
-    fn fit(&self, factor: impl Fn(&base::LatencyEntry) -> f64) -> Option<(f64, f64)> {
-        let entries = self.announced.entries();
-        let point = |e: &base::LatencyEntry| (f64::from(e.batch), e.p50.as_secs_f64() * factor(e));
-        if let [only] = entries {
-            let (b, l) = point(only);
-            return Some((0.0, l / b));
-        }
-        let (mut w, mut x, mut y, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for (b, l) in entries.iter().map(point) {
-            let weight = 1.0 / (l * l).max(1e-18);
-            w += weight;
-            x += weight * b;
-            y += weight * l;
-            xx += weight * b * b;
-            xy += weight * b * l;
-        }
-        if w == 0.0 {
-            return None;
-        }
-        let beta = ((w * xy - x * y) / (w * xx - x * x).max(1e-30)).max(0.0);
-        let alpha = (y - beta * x) / w;
-        // Without a fixed cost the slope alone carries the measurements.
-        Some(if alpha < 0.0 { (0.0, xy / xx) } else { (alpha, beta) })
+        self.announced_line
     }
 }
 

@@ -38,6 +38,7 @@ mod input;
 mod latency_watch;
 mod launch;
 mod ledger;
+mod line;
 mod look;
 mod machine;
 mod output;

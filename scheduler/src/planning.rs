@@ -74,8 +74,6 @@ pub(crate) struct Cohorts {
     pub commits: Vec<u64>,
     /// The same in rising order.
     sorted: Vec<u64>,
-    /// The interval of the plan that the course follows, seconds.
-    interval: f64,
     /// Plans in a row that it does not follow.
     misfits: u32,
     /// Its launches stand as long as their cohorts need.
@@ -230,10 +228,10 @@ impl Scheduler {
         }
         self.models[model.0].trial.conclude(self.now);
         match self.course(model) {
-            Some((course, interval)) => {
+            Some(course) => {
                 let kept = self.models[model.0].cohorts.as_mut().is_some_and(|c| {
                     let near = |a: f64, b: f64| (a - b).abs() <= KEEP * b;
-                    let fits = near(interval, c.interval)
+                    let fits = near(course.interval(), c.course.interval())
                         && near(course.length as f64, c.course.length as f64);
                     c.misfits = if fits { 0 } else { c.misfits + 1 };
                     c.course.period == course.period && c.misfits < MISFITS
@@ -243,7 +241,6 @@ impl Scheduler {
                         course,
                         commits: Vec::new(),
                         sorted: Vec::new(),
-                        interval,
                         misfits: 0,
                         fitted: Fitted::New,
                     };
@@ -310,9 +307,8 @@ impl Scheduler {
             let Some(r) = self.runner(ix) else { continue };
             let model = &self.models[r.model.0];
             let wanted = &model.wanted;
-            // A slow runner is planned as it was announced: it does not take from the others.
             let demoted = r.state == RunnerState::Demoted;
-            let line = if demoted { r.watch.announced_line() } else { r.watch.line() };
+            let line = r.planned_line();
             let (alpha, beta) = line.unwrap_or_default();
             let serving = r.connected() && line.is_some();
             let batch = r.share.batch.max(1.0) as u32;
@@ -324,7 +320,7 @@ impl Scheduler {
             };
             let way = r.answer_time(0, r.info.gpu).as_secs_f64();
             demands.push(Demand {
-                alpha: alpha + r.turnaround.as_secs_f64(),
+                alpha,
                 beta,
                 rate: if serving { wanted.rate * self.part(ix) } else { 0.0 },
                 freedom: wanted.freedom,
@@ -345,7 +341,7 @@ impl Scheduler {
         self.scratch.demands = demands;
         let d = &mut self.devices[device.0];
         d.load = load / f64::from(d.capacity);
-        let limit = if d.overloaded { RELIEF * usable } else { usable.max(0.0) };
+        let limit = if d.overloaded { RELIEF * usable } else { usable };
         d.overloaded = load > limit;
     }
 
@@ -373,9 +369,8 @@ impl Scheduler {
         if all > 0.0 { room(&ix) / all } else { 0.0 }
     }
 
-    /// The launches that a model should have, when it is to be steered, and the interval between
-    /// them.
-    fn course(&mut self, model: ModelIx) -> Option<(Course, f64)> {
+    /// The launches that a model should have, when it is to be steered.
+    fn course(&mut self, model: ModelIx) -> Option<Course> {
         let [ix] = self.models[model.0].runners[..] else { return None };
         let device = self.runner(ix)?.device;
         if !self.to_be_steered(ix) {
@@ -389,11 +384,9 @@ impl Scheduler {
         for other in &self.devices[device.0].runners {
             let Some(r) = self.runner(*other).filter(|r| r.connected()) else { continue };
             let wanted = &self.models[r.model.0].wanted;
-            let demoted = r.state == RunnerState::Demoted;
-            let line = if demoted { r.watch.announced_line() } else { r.watch.line() };
-            let Some((alpha, beta)) = line else { continue };
+            let Some((alpha, beta)) = r.planned_line() else { continue };
             let demand = Demand {
-                alpha: alpha + r.turnaround.as_secs_f64(),
+                alpha,
                 beta,
                 rate: wanted.rate * self.part(*other),
                 freedom: wanted.freedom,
@@ -428,7 +421,7 @@ impl Scheduler {
         let period_ns = self.models[model.0].wanted.period;
         let course =
             Course { period: period_ns, launches, length: length as u64, lengths: Vec::new() };
-        Some((course, period / f64::from(launches)))
+        Some(course)
     }
 
     /// Whether a runner's model is to be steered: its rates allow it, and it is wanted.
@@ -516,11 +509,8 @@ impl Scheduler {
             && keys.len() * 10 >= self.models[model.0].subscriptions.len() * 9
         {
             cohorts.fitted = Fitted::Formed;
-            let line = self.models[model.0].runners.first().and_then(|ix| {
-                let r = self.runner(*ix)?;
-                let (alpha, beta) = r.watch.line()?;
-                Some((alpha + r.turnaround.as_secs_f64(), beta))
-            });
+            let first = self.models[model.0].runners.first();
+            let line = first.and_then(|ix| self.runner(*ix)?.planned_line());
             if let Some((alpha, beta)) = line {
                 let mut crowd = vec![0u32; launches as usize];
                 for launch in &placed {

@@ -166,6 +166,14 @@ impl Runner {
         !matches!(self.state, RunnerState::Hung | RunnerState::Gone)
     }
 
+    /// `L(b) = alpha + beta b` as planning reckons, seconds, the token's way in `alpha`. A slow
+    /// runner is planned as it was announced: it does not take from the others.
+    pub fn planned_line(&self) -> Option<(f64, f64)> {
+        let demoted = self.state == RunnerState::Demoted;
+        let line = if demoted { self.watch.announced_line() } else { self.watch.line() };
+        line.map(|(alpha, beta)| (alpha + self.turnaround.as_secs_f64(), beta))
+    }
+
     pub fn set_table(&mut self, table: LatencyTable) {
         self.paying = paying_batch(&table, self.info.batch_max);
         self.watch.announce(table);

@@ -30,6 +30,11 @@ pub struct Course {
 }
 
 impl Course {
+    /// Nanoseconds between two launches.
+    pub fn interval(&self) -> f64 {
+        self.period as f64 / f64::from(self.launches)
+    }
+
     fn length_of(&self, launch: usize) -> u64 {
         self.lengths.get(launch).copied().unwrap_or(self.length)
     }

@@ -1,6 +1,7 @@
 //! What a batch costs: the straight line through a measured table.
 
 use crate::batch_size::paying_batch;
+use crate::line;
 use base::LatencyTable;
 
 /// L(b) = alpha + beta b, in seconds, over the batch sizes that pay.
@@ -27,28 +28,13 @@ impl Cost {
             .entries()
             .iter()
             .filter(|e| e.batch <= batch_max && !e.p50.is_zero())
-            .map(|e| (f64::from(e.batch), 1.0 / e.p50.as_secs_f64()))
+            .map(|e| (f64::from(e.batch), e.p50.as_secs_f64()))
             .collect();
         if batch_max == 1 || points.len() < 2 {
             return Some(one);
         }
-        // Minimises sum ((alpha + beta b) / L - 1)^2; w = 1/L.
-        let sum = |f: fn(f64, f64) -> f64| points.iter().map(|&(b, w)| f(b, w)).sum::<f64>();
-        let (s0, s1) = (sum(|_, w| w), sum(|b, w| b * w));
-        let (s00, s01, s11) = (sum(|_, w| w * w), sum(|b, w| b * w * w), sum(|b, w| b * b * w * w));
-        let determinant = s00 * s11 - s01 * s01;
-        let alpha = (s0 * s11 - s1 * s01) / determinant;
-        let beta = (s1 * s00 - s0 * s01) / determinant;
-        let fitted = if !(alpha.is_finite() && beta.is_finite()) {
-            one
-        } else if alpha < 0.0 {
-            Cost { alpha: 0.0, beta: s1 / s11, batch_max }
-        } else if beta < 0.0 {
-            Cost { alpha: s0 / s00, beta: 0.0, batch_max }
-        } else {
-            Cost { alpha, beta, batch_max }
-        };
-        Some(fitted)
+        let (alpha, beta) = line::through(points.into_iter())?;
+        Some(Cost { alpha, beta, batch_max })
     }
 
     /// Seconds of execution per frame in batches of `batch`.
