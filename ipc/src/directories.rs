@@ -44,6 +44,16 @@ impl Directories {
         self.runtime.join("events.sock")
     }
 
+    /// The socket on which ingest answers serve: `ingest.sock`.
+    pub fn ingest_socket(&self) -> PathBuf {
+        self.runtime.join("ingest.sock")
+    }
+
+    /// Where recordings lie unless the configuration says otherwise: `<state>/recordings`.
+    pub fn recordings(&self) -> PathBuf {
+        self.state.join("recordings")
+    }
+
     /// The lock of a process of which there is one per node, for example `scheduler.lock`.
     pub fn instance_lock(&self, part: &str) -> PathBuf {
         self.runtime.join(format!("{part}.lock"))

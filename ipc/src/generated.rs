@@ -4,6 +4,8 @@ pub mod vas {
     pub mod wire {
         mod camera_status_generated;
         pub use self::camera_status_generated::*;
+        mod counter_generated;
+        pub use self::counter_generated::*;
         mod detection_generated;
         pub use self::detection_generated::*;
         mod device_status_generated;
@@ -20,6 +22,16 @@ pub mod vas {
         pub use self::grant_generated::*;
         mod hello_generated;
         pub use self::hello_generated::*;
+        mod ingest_answer_generated;
+        pub use self::ingest_answer_generated::*;
+        mod ingest_body_generated;
+        pub use self::ingest_body_generated::*;
+        mod ingest_message_generated;
+        pub use self::ingest_message_generated::*;
+        mod ingest_operation_generated;
+        pub use self::ingest_operation_generated::*;
+        mod ingest_request_generated;
+        pub use self::ingest_request_generated::*;
         mod keypoint_generated;
         pub use self::keypoint_generated::*;
         mod latency_entry_generated;
@@ -40,6 +52,8 @@ pub mod vas {
         pub use self::outcome_generated::*;
         mod parameter_set_generated;
         pub use self::parameter_set_generated::*;
+        mod picture_generated;
+        pub use self::picture_generated::*;
         mod prepare_generated;
         pub use self::prepare_generated::*;
         mod prepared_generated;
@@ -70,6 +84,10 @@ pub mod vas {
         pub use self::stages_generated::*;
         mod status_generated;
         pub use self::status_generated::*;
+        mod stream_state_generated;
+        pub use self::stream_state_generated::*;
+        mod stream_status_generated;
+        pub use self::stream_status_generated::*;
         mod subscription_state_generated;
         pub use self::subscription_state_generated::*;
         mod subscription_status_generated;
