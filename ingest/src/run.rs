@@ -1,12 +1,13 @@
 //! The ingest process: one per node, follows the desired state, keeps the cameras.
 
-use crate::camera::{Camera, Common, Settings};
+use crate::camera::{Camera, Streams, streams};
 use crate::counters::Counted;
-use crate::source::Source;
+use crate::outlets::Common;
+use crate::stream::Gone;
 use base::{CameraId, Instant};
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use ipc::clock;
-use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState, DesiredStream};
+use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState};
 use ipc::directories::Directories;
 use ipc::stop::Stop;
 use rustix::fs::{FlockOperation, flock};
@@ -17,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 /// How often a camera's counters are logged at most (spec P1.7).
@@ -83,8 +84,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     let lock = InstanceLock::take(&options.directories)?;
     raise_descriptor_limit();
     let shm = options.directories.shm.clone();
-    let (running, all_ended) = unbounded();
-    let common = Common { shm: shm.clone(), decode_command: options.decode_command, running };
+    let common = Common { shm: shm.clone(), decode_command: options.decode_command };
     let fleet = Arc::new(Mutex::new(Some(Fleet {
         common,
         export_enabled: options.export_enabled,
@@ -117,7 +117,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     }
     let last = guard(&fleet).take();
     if let Some(fleet) = last {
-        fleet.stop(&all_ended);
+        fleet.stop();
     }
     remove_root(&shm);
     lock.release();
@@ -139,12 +139,6 @@ fn raise_descriptor_limit() {
             many cameras raise it before the start (ulimit -n)"
         );
     }
-}
-
-/// The stream to detect on, else the first.
-fn detected(streams: &[DesiredStream]) -> Option<&DesiredStream> {
-    let detect = |stream: &&DesiredStream| stream.roles.iter().any(|role| role == "detect");
-    streams.iter().find(detect).or(streams.first())
 }
 
 fn guard(fleet: &Mutex<Option<Fleet>>) -> MutexGuard<'_, Option<Fleet>> {
@@ -180,7 +174,7 @@ struct Fleet {
     export_enabled: bool,
     cameras: BTreeMap<CameraId, Camera>,
     /// Stopped cameras, which may still be stopping.
-    leaving: BTreeMap<CameraId, JoinHandle<()>>,
+    leaving: BTreeMap<CameraId, Gone>,
     swept: bool,
 }
 
@@ -192,13 +186,22 @@ impl Fleet {
         if !std::mem::replace(&mut self.swept, true) {
             let exported = |name: &str| {
                 let camera = CameraId::new(name).ok().and_then(|id| wanted.get(&id));
-                camera.is_some_and(|settings| settings.decode != DecodeMode::Off)
+                camera.is_some_and(|streams| {
+                    streams.iter().any(|(_, settings)| settings.wants.decode != DecodeMode::Off)
+                })
             };
             sweep(&self.common.shm, &exported);
         }
-        self.leaving.retain(|_, thread| !thread.is_finished());
-        let gone: Vec<_> =
-            self.cameras.keys().filter(|id| !wanted.contains_key(id)).cloned().collect();
+        self.leaving.retain(|_, gone| gone.try_recv() != Err(TryRecvError::Disconnected));
+        let replaced = |id: &CameraId, camera: &Camera| {
+            wanted.get(id).is_none_or(|streams| !camera.can_change(streams))
+        };
+        let gone: Vec<_> = self
+            .cameras
+            .iter()
+            .filter(|(id, camera)| replaced(id, camera))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in gone {
             if let Some(camera) = self.cameras.remove(&id) {
                 tracing::info!(camera = %id, "camera stops");
@@ -206,14 +209,14 @@ impl Fleet {
             }
         }
         for (id, camera) in &mut self.cameras {
-            if let Some(settings) = wanted.remove(id) {
-                camera.change(settings, now);
+            if let Some(streams) = wanted.remove(id) {
+                camera.change(streams, now);
             }
         }
-        for (id, settings) in wanted {
+        for (id, streams) in wanted {
             let after = self.leaving.remove(&id);
-            tracing::info!(camera = %id, decode = ?settings.decode, "camera starts");
-            match Camera::start(id.clone(), settings, now, self.common.clone(), after) {
+            tracing::info!(camera = %id, "camera starts");
+            match Camera::start(&id, streams, now, &self.common, after.as_ref()) {
                 Ok(camera) => drop(self.cameras.insert(id, camera)),
                 Err(e) => tracing::error!(camera = %id, "can't start a thread: {e}; raise the \
                     limits of the process"),
@@ -221,32 +224,36 @@ impl Fleet {
         }
     }
 
-    fn log_counters(&self, logged: &mut BTreeMap<CameraId, Counted>) {
-        logged.retain(|id, _| self.cameras.contains_key(id));
+    fn log_counters(&self, logged: &mut BTreeMap<(CameraId, String), Counted>) {
+        logged.retain(|(id, _), _| self.cameras.contains_key(id));
         for (id, camera) in &self.cameras {
-            let counted = camera.counters.read();
-            if logged.insert(id.clone(), counted).unwrap_or_default() != counted {
-                tracing::info!(camera = %id, "since start: {counted}");
+            for (name, stream) in camera.streams() {
+                let counted = stream.counters.read();
+                let before = logged.insert((id.clone(), name.to_owned()), counted);
+                if before.unwrap_or_default() != counted {
+                    tracing::info!(stream = %format_args!("{id}/{name}"), "since start: {counted}");
+                }
             }
         }
     }
 
     /// Stops every camera and waits until they are gone, but not for ever: a source on a dead disk
     /// must not hold up the end.
-    fn stop(self, all_ended: &Receiver<()>) {
-        let Fleet { common, cameras, leaving, .. } = self;
-        for (_, camera) in cameras {
-            drop(camera.stop());
-        }
-        drop((common, leaving));
-        if all_ended.recv_timeout(STOP) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+    fn stop(self) {
+        let Fleet { cameras, leaving, .. } = self;
+        let gone = cameras.into_values().map(Camera::stop).chain(leaving.into_values());
+        let until = clock::monotonic() + STOP;
+        let late = gone.collect::<Vec<_>>().iter().any(|gone| {
+            gone.recv_timeout(until.since(clock::monotonic())) == Err(RecvTimeoutError::Timeout)
+        });
+        if late {
             tracing::warn!("some cameras did not stop within {} s", STOP.as_secs());
         }
     }
 }
 
-/// The settings of every camera that should run.
-fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, Settings> {
+/// The streams of every camera that should run.
+fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, Streams> {
     let mut wanted = BTreeMap::new();
     for row in rows.iter().filter(|row| row.enabled) {
         let id = match CameraId::new(&row.id) {
@@ -256,13 +263,7 @@ fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, Se
                 continue;
             }
         };
-        let settings = Settings {
-            source: Source::parse(detected(&row.streams).map_or("", |stream| &stream.url)),
-            offset: Duration::from_millis(row.loop_offset_ms),
-            decode: if export_enabled { row.decode } else { DecodeMode::Off },
-            deadline_ms: row.deadline_ms,
-        };
-        if wanted.insert(id.clone(), settings).is_some() {
+        if wanted.insert(id.clone(), streams(row, export_enabled)).is_some() {
             tracing::error!(camera = %id, "desired state has this camera twice; the last row counts");
         }
     }
@@ -351,6 +352,8 @@ impl InstanceLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outlets::Wants;
+    use crate::source::Source;
 
     fn row(id: &str, url: &str) -> DesiredCamera {
         DesiredCamera {
@@ -381,28 +384,36 @@ mod tests {
         ];
         let on = wanted(&rows, true);
         assert_eq!(on.keys().map(CameraId::as_str).collect::<Vec<_>>(), ["a", "none"]);
-        let a = &on[&CameraId::new("a").unwrap()];
-        assert_eq!(a.source, Source::File("/other.mp4".into()));
-        assert_eq!((a.offset, a.decode), (Duration::from_millis(7), DecodeMode::Full));
+        let (name, a) = &on[&CameraId::new("a").unwrap()][0];
+        assert_eq!((name.as_str(), &a.source), ("main", &Source::File("/other.mp4".into())));
+        assert_eq!((a.offset, a.wants.decode), (Duration::from_millis(7), DecodeMode::Full));
         let off = wanted(&rows, false);
-        assert!(off.values().all(|settings| settings.decode == DecodeMode::Off));
+        assert!(off.values().flatten().all(|(_, s)| s.wants.decode == DecodeMode::Off));
     }
 
     #[test]
-    fn the_stream_with_the_role_detect_counts_else_the_first() {
-        let stream = |url: &str, roles: &[&str]| desired::DesiredStream {
-            url: url.into(),
+    fn the_first_stream_with_a_role_serves_it_else_the_first_of_all() {
+        let stream = |name: &str, roles: &[&str]| desired::DesiredStream {
+            name: name.into(),
             roles: roles.iter().map(|&role| role.into()).collect(),
-            ..row("a", "").streams.remove(0)
+            ..row("a", "/clip").streams.remove(0)
         };
-        let url = |streams: &[DesiredStream]| detected(streams).map(|s| s.url.clone());
-        let (main, sub) = (stream("/main", &["record"]), stream("/sub", &["live", "detect"]));
-        assert_eq!(url(&[main.clone(), sub.clone()]).as_deref(), Some("/sub"));
-        let both = DesiredCamera { streams: vec![main.clone(), sub], ..row("a", "") };
-        let settings = wanted(&[both], true).into_values().next().unwrap();
-        assert_eq!(settings.source, Source::File("/sub".into()));
-        assert_eq!(url(&[main.clone(), stream("/b", &[])]).as_deref(), Some("/main"));
-        assert_eq!(url(&[]), None);
+        let of = |list: &[desired::DesiredStream]| {
+            let row =
+                DesiredCamera { streams: list.to_vec(), record: true, live: true, ..row("a", "") };
+            let who = |f: &dyn Fn(Wants) -> bool| {
+                let streams = streams(&row, true);
+                let names = streams.iter().filter(|(_, s)| f(s.wants)).map(|(n, _)| n.clone());
+                names.collect::<Vec<_>>().join("+")
+            };
+            let decode = who(&|w| w.decode == DecodeMode::Full);
+            (decode, who(&|w| w.record), who(&|w| w.live))
+        };
+        let all = |a: &str, b: &str, c: &str| (a.into(), b.into(), c.into());
+        let (main, sub) = (stream("main", &["record"]), stream("sub", &["live", "detect"]));
+        assert_eq!(of(&[main.clone(), sub]), all("sub", "main", "sub"));
+        assert_eq!(of(&[main, stream("sub", &[])]), all("main", "main", "main"));
+        assert_eq!(of(&[]), all("", "", ""));
     }
 
     #[test]
@@ -429,9 +440,8 @@ mod tests {
         for export_enabled in [false, true] {
             let marker = root.path().join("worker-was-started");
             let shm = root.path().join("shm");
-            let (running, all_ended) = unbounded();
             let decode_command = vec!["touch".into(), marker.clone().into_os_string()];
-            let common = Common { shm: shm.clone(), decode_command, running };
+            let common = Common { shm: shm.clone(), decode_command };
             let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
             let mut fleet = Fleet { common, export_enabled, cameras, leaving, swept: false };
             fleet.reconcile(&state, clock::monotonic());
@@ -441,7 +451,7 @@ mod tests {
                 }
                 thread::sleep(Duration::from_millis(1));
             }
-            fleet.stop(&all_ended);
+            fleet.stop();
             assert_eq!((marker.exists(), shm.exists()), (export_enabled, false));
         }
     }

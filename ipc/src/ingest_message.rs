@@ -499,8 +499,7 @@ mod tests {
             ..StreamStatus::stopped(camera(), "main")
         };
         let data = vec![0, 0, 0, 1, 0x65];
-        let picture =
-            Picture { data, media: MediaTime(9), capture_utc: UtcNanos(10), key: true };
+        let picture = Picture { data, media: MediaTime(9), capture_utc: UtcNanos(10), key: true };
         let answer = Answer {
             session: "7f".into(),
             sdp: "v=0".into(),

@@ -1,0 +1,221 @@
+//! Where the access units of one stream go: decode worker, recorder, live view.
+//!
+//! Called on the stream's thread. Nothing here waits: every outlet takes a unit or drops it.
+
+use crate::backoff::LogGate;
+use crate::counters::Counters;
+use crate::link::{Link, LinkOptions};
+use crate::unit::{AccessUnit, Codec};
+use crate::worker_message::{Configuration, Hints};
+use base::{CameraId, Instant};
+use ipc::clock;
+use ipc::desired::DecodeMode;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// After a worker's thread could not be started, the next attempt (chosen).
+const LINK_RETRY: Duration = Duration::from_secs(3);
+
+/// Who wants the units of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wants {
+    /// How much is decoded; off also when frame export is off altogether, and for a stream that is
+    /// not the one to detect on.
+    pub decode: DecodeMode,
+    /// Longest deadline of the camera's subscriptions, milliseconds.
+    pub deadline_ms: u64,
+    /// Recording.
+    pub record: bool,
+    /// Live view.
+    pub live: bool,
+}
+
+impl Wants {
+    /// Whether anybody wants them at all: without, the source is not even opened.
+    pub fn any(self) -> bool {
+        self.decode != DecodeMode::Off || self.record || self.live
+    }
+}
+
+/// What all streams have in common.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// Root of the rings.
+    pub shm: PathBuf,
+    /// Program and arguments of a decode worker.
+    pub decode_command: Vec<OsString>,
+}
+
+/// What is known of a stream before its first picture is decoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Description {
+    /// Codec.
+    pub codec: Codec,
+    /// Pictures per second as declared or measured.
+    pub fps: f64,
+    /// What the container or the session says, for what the stream leaves open.
+    pub hints: Hints,
+}
+
+/// The outlets of one stream.
+pub struct Outlets {
+    camera: CameraId,
+    common: Common,
+    counters: Arc<Counters>,
+    wants: Wants,
+    description: Option<Description>,
+    link: Option<Link>,
+    /// The link before, while it stops.
+    leaving: Option<JoinHandle<()>>,
+    /// When to try again to start a link, after it failed.
+    link_retry: Option<Instant>,
+    link_gate: LogGate,
+}
+
+impl Outlets {
+    /// Closed ones.
+    pub fn new(camera: CameraId, wants: Wants, common: Common, counters: Arc<Counters>) -> Outlets {
+        Outlets {
+            camera,
+            common,
+            counters,
+            wants,
+            description: None,
+            link: None,
+            leaving: None,
+            link_retry: None,
+            link_gate: LogGate::default(),
+        }
+    }
+
+    /// Opens, tells or closes outlets as they are wanted from now on.
+    pub fn set(&mut self, wants: Wants) {
+        self.wants = wants;
+        self.keep_link();
+    }
+
+    /// The source says what its stream is. Before that no outlet opens.
+    pub fn describe(&mut self, description: Description) {
+        self.description = Some(description);
+        self.keep_link();
+    }
+
+    /// Hands a unit to everyone who wants it.
+    pub fn emit(&mut self, unit: AccessUnit) {
+        if self.link_retry.is_some_and(|due| unit.capture >= due) {
+            self.keep_link();
+        }
+        let unit = Arc::new(unit);
+        if let Some(link) = &self.link
+            && (self.wants.decode == DecodeMode::Full || unit.key())
+        {
+            link.push(&unit);
+        }
+    }
+
+    /// Closes everything and waits until nothing is left of it.
+    pub fn close(&mut self) {
+        self.close_link();
+        if let Some(leaving) = self.leaving.take() {
+            // A panic there has been printed and concerns nobody any more.
+            let _ = leaving.join();
+        }
+    }
+
+    fn keep_link(&mut self) {
+        if self.wants.decode == DecodeMode::Off {
+            return self.close_link();
+        }
+        // Before the source was opened once, nobody knows what to tell the worker.
+        let Some(description) = self.description else { return };
+        let configuration = self.configuration(description);
+        if let Some(link) = &self.link {
+            return link.configure(configuration);
+        }
+        let options = LinkOptions {
+            camera: self.camera.clone(),
+            command: self.common.decode_command.clone(),
+            configuration,
+            counters: Arc::clone(&self.counters),
+        };
+        self.link_retry = None;
+        match Link::start(options, &mut self.leaving) {
+            Ok(link) => {
+                self.link = Some(link);
+                if self.link_gate.clear() {
+                    tracing::info!(camera = %self.camera, "frame export is on again");
+                }
+            }
+            Err(e) => {
+                let now = clock::monotonic();
+                self.link_retry = Some(now + LINK_RETRY);
+                let line = format!("frame export is off: no thread or descriptor is left: {e}");
+                if self.link_gate.allows(&line, now) {
+                    tracing::error!(camera = %self.camera, "{line}; raise the limits of the \
+                        process; trying again every {} s", LINK_RETRY.as_secs());
+                }
+            }
+        }
+    }
+
+    fn close_link(&mut self) {
+        self.link_retry = None;
+        if let Some(link) = self.link.take() {
+            self.leaving = Some(link.stop());
+        }
+    }
+
+    fn configuration(&self, description: Description) -> Configuration {
+        let fps = match self.wants.decode {
+            DecodeMode::Full => description.fps,
+            // A group of pictures is rarely shorter than half a second.
+            DecodeMode::Keyframes => description.fps.min(2.0),
+            DecodeMode::Off => 0.0,
+        };
+        Configuration {
+            camera: self.camera.as_str().to_owned(),
+            shm: self.common.shm.clone(),
+            parent: i32::try_from(std::process::id()).unwrap_or(0),
+            fps,
+            deadline_ms: self.wants.deadline_ms,
+            hints: description.hints,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unit::UnitFlags;
+    use base::{MediaTime, UtcNanos};
+
+    #[test]
+    fn a_link_that_could_not_be_started_is_tried_again() {
+        let shm = tempfile::tempdir().unwrap();
+        let common = Common { shm: shm.path().to_owned(), decode_command: vec!["true".into()] };
+        let off = Wants { decode: DecodeMode::Off, deadline_ms: 500, record: false, live: false };
+        let camera = CameraId::new("cam").unwrap();
+        let mut outlets = Outlets::new(camera, off, common, Arc::default());
+        let hints = Hints::default();
+        outlets.describe(Description { codec: Codec::H264, fps: 10.0, hints });
+        let emit = |outlets: &mut Outlets| {
+            let flags = UnitFlags::KEY;
+            let (capture, capture_utc) = (clock::monotonic(), UtcNanos(0));
+            let media = MediaTime(1);
+            let codec = Codec::H264;
+            outlets.emit(AccessUnit { codec, data: vec![0], media, capture, capture_utc, flags });
+        };
+        // What a failed start leaves.
+        outlets.wants.decode = DecodeMode::Full;
+        outlets.link_retry = Some(clock::monotonic() + Duration::from_secs(3600));
+        emit(&mut outlets);
+        assert!(outlets.link.is_none(), "not before it is due");
+        outlets.link_retry = Some(clock::monotonic());
+        emit(&mut outlets);
+        assert!(outlets.link.is_some() && outlets.link_retry.is_none());
+        outlets.close();
+    }
+}
