@@ -15,6 +15,7 @@ mod options;
 pub mod parameters;
 mod pipeline;
 mod profile;
+mod sampling;
 mod serve;
 mod tools;
 

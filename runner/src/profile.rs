@@ -4,14 +4,14 @@
 //! A runner measures the same under the scheduler's grants while it is new; this is for planning
 //! before the first start, on a machine that is otherwise quiet.
 
-use crate::engine::{self, Engine, EngineError};
+use crate::engine::{self, EngineError};
 use crate::latency::{FOLDER, LatencyBook, LatencyCache};
 use crate::options::EngineOptions;
 use crate::pipeline;
-use crate::tools::{batch_sizes, grey_frame, warm_up};
+use crate::sampling::sample;
+use crate::tools::{batch_sizes, warm_up};
 use base::model::ModelSpec;
 use base::{DeviceId, LatencyTable};
-use ipc::clock;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,11 +20,6 @@ use std::time::Duration;
 const SAMPLES: usize = 100;
 /// After that long no further sample of a size is begun (chosen: five sizes within 20 s).
 const SIZE_MAX: Duration = Duration::from_secs(4);
-/// Runs before the first sample: the first pays for memory.
-const WARM: usize = 2;
-/// Frames that are measured with, as in the runner.
-const FRAME: (u32, u32) = (1280, 720);
-
 /// Why there is no table.
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -59,7 +54,12 @@ pub fn model_profile(
         .map_err(|source| ProfileError::Cache { path: folder.clone(), source })?;
     let mut book = LatencyBook::new(batch_sizes(spec.batch_max), None);
     for size in batch_sizes(spec.batch_max) {
-        let samples = if book.fits(size) { samples(engine.as_mut(), size) } else { Ok(Vec::new()) };
+        let run = |frames| {
+            engine.prepare(0, frames)?;
+            pipeline::execute(engine.as_mut(), 0, size as usize)
+        };
+        let samples =
+            if book.fits(size) { sample(size, SAMPLES, SIZE_MAX, run) } else { Ok(Vec::new()) };
         match samples {
             Ok(samples) if !samples.is_empty() && book.offers(size, &samples) => {
                 book.measured(size, &samples);
@@ -76,30 +76,4 @@ pub fn model_profile(
         .store(book.table())
         .map_err(|source| ProfileError::Cache { path: path.clone(), source })?;
     Ok((book.table().clone(), path))
-}
-
-fn samples(engine: &mut dyn Engine, size: u32) -> Result<Vec<Duration>, EngineError> {
-    let start = clock::monotonic();
-    let (width, height) = FRAME;
-    // Each in memory of its own, as frames of different cameras are.
-    let mut frames: Vec<_> = (0..size).map(|_| grey_frame(width, height)).collect();
-    let mut samples = Vec::new();
-    let mut warm = 0;
-    while samples.len() < SAMPLES {
-        let begun = clock::monotonic();
-        engine.prepare(0, frames)?;
-        let finished = pipeline::execute(engine, 0, size as usize)?;
-        let took = finished.executed - begun;
-        frames = finished.frames;
-        let over = clock::monotonic() - start + took >= SIZE_MAX;
-        if warm < WARM && !over {
-            warm += 1;
-            continue;
-        }
-        samples.push(took);
-        if over {
-            break;
-        }
-    }
-    Ok(samples)
 }

@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineError, Finished};
 use crate::latency::LatencyCache;
 use crate::parameters::Parameters;
 use crate::pipeline;
-use crate::tools::grey_frame;
+use crate::sampling::sample;
 use base::limits::{HANG_LIMIT, PROFILE_GRACE};
 use base::model::ModelSpec;
 use base::{FrameDetections, Instant, LatencyTable, MemberError, StageTimes};
@@ -20,12 +20,8 @@ use std::time::Duration;
 
 /// Samples of one size; p99 of so few is their largest.
 const SAMPLES: usize = 9;
-/// Runs before the first sample: the first pays for memory.
-const WARM: usize = 2;
 /// Share of the lease after which no further sample is begun.
 const LEASE_SHARE: f64 = 0.6;
-/// Frames that are measured with: what preprocessing costs depends on their size.
-const PROFILE_FRAME: (u32, u32) = (1280, 720);
 /// The same engine error is logged at most this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
@@ -200,37 +196,13 @@ impl Work<'_> {
     /// Runs of one size within 60 % of the lease; at least one, whatever it takes. None when the
     /// engine refuses.
     fn samples(&mut self, batch_size: u32, lease: Duration) -> Vec<Duration> {
-        let start = clock::monotonic();
-        let share = lease.mul_f64(LEASE_SHARE);
-        let (width, height) = PROFILE_FRAME;
-        // Each in memory of its own, as frames of different cameras are.
-        let mut frames: Vec<_> = (0..batch_size).map(|_| grey_frame(width, height)).collect();
-        let mut samples = Vec::new();
-        let mut warm = 0;
-        let _watched =
-            self.watchdog.guard(lease.saturating_add(PROFILE_GRACE), batch_size as usize);
-        while samples.len() < SAMPLES {
-            let begun = clock::monotonic();
-            let finished = match self.execute(frames) {
-                Ok(finished) => finished,
-                Err(error) => {
-                    self.log(error);
-                    return Vec::new();
-                }
-            };
-            let took = finished.executed - begun;
-            frames = finished.frames;
-            let over = clock::monotonic() - start + took >= share;
-            if warm < WARM && !over {
-                warm += 1;
-                continue;
-            }
-            samples.push(took);
-            if over {
-                break;
-            }
-        }
-        samples
+        let budget = lease.mul_f64(LEASE_SHARE);
+        let limit = lease.saturating_add(PROFILE_GRACE);
+        let _watched = self.watchdog.guard(limit, batch_size as usize);
+        sample(batch_size, SAMPLES, budget, |frames| self.execute(frames)).unwrap_or_else(|error| {
+            self.log(error);
+            Vec::new()
+        })
     }
 
     fn update(&mut self, peer: &Peer, now: Instant) {
