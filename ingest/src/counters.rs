@@ -10,6 +10,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: Count,)*
+            /// Whether the camera is being recorded.
+            pub recording: crate::recorder::RecordingState,
         }
 
         /// The counters at one moment.
@@ -58,6 +60,8 @@ counters! {
     restarts => "worker restarts",
     /// Times that the source began anew after a failure.
     source_failures => "source failures",
+    /// Units that the recorder could not take or write.
+    record_dropped => "not recorded",
 }
 
 /// One counter.

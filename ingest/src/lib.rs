@@ -17,10 +17,12 @@ mod counters;
 mod decode;
 mod decoder;
 mod link;
+mod mp4;
 mod nv12;
 mod outlets;
 mod pacing;
 mod queue;
+mod recorder;
 mod run;
 mod source;
 mod stream;
@@ -30,4 +32,5 @@ mod watchdog;
 mod worker_message;
 
 pub use decode::decode_main;
+pub use recorder::{Disk, RecordingOptions, Retention};
 pub use run::{IngestError, Options, run};

@@ -103,6 +103,9 @@ fn recover_day(
         Err(IndexError::Io(error)) => return Err(error),
         Err(IndexError::Missing | IndexError::Damaged(_)) => None,
     };
+    if index.is_none() && names.is_empty() {
+        return Ok(());
+    }
     let before = done.last;
     let header = index.as_ref().map(|index| index.header);
     let mut rows = match &index {
