@@ -15,6 +15,7 @@ pub mod observability;
 pub mod openapi;
 pub mod page;
 pub mod query;
+pub mod recordings;
 pub mod routes;
 pub mod schemas;
 pub mod table;

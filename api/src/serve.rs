@@ -24,6 +24,7 @@ use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
 use ipc::directories::Directories;
 use ipc::instance::InstanceLock;
+use ipc::recording::Recordings;
 use ipc::stop::Stop;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +143,7 @@ impl Server {
             live,
             counters,
             stills,
+            recordings: Recordings::new(directories.recordings()),
             published: Published::new(revision, plan),
         });
 

@@ -31,6 +31,8 @@ pub struct Services {
     pub counters: Arc<EventCounters>,
     /// Pictures.
     pub stills: Stills,
+    /// What cameras showed.
+    pub recordings: ipc::recording::Recordings,
     /// What was published last.
     pub published: Published,
 }

@@ -3,10 +3,10 @@
 //! A client that wants what another one just got receives the same bytes. Nothing is decoded here:
 //! the ring holds pictures.
 
-use crate::jpeg;
 use base::{Absent, CameraId, FrameId, Generation, Newest, Stamp};
 use ipc::clock;
 use ipc::ring::{CopyError, RingReader};
+use kernels::jpeg;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -59,5 +59,10 @@ impl Sub<Instant> for Instant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UtcNanos(pub u64);
 
+impl UtcNanos {
+    /// Later than everything.
+    pub const FAR: UtcNanos = UtcNanos(u64::MAX);
+}
+
 /// Nanoseconds per second.
 pub const NANOS_PER_SEC: u64 = 1_000_000_000;

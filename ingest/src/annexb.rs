@@ -172,18 +172,29 @@ enum Kind {
 /// The NAL units of an Annex B byte stream, without start codes.
 pub fn nals(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     // Positions just behind each start code, and the end.
-    let mut starts =
-        stream.windows(3).enumerate().filter(|(_, code)| *code == [0, 0, 1]).map(|(at, _)| at + 3);
-    let mut next = starts.next();
+    let mut next = behind_start_code(stream, 0);
     std::iter::from_fn(move || {
         let start = next?;
-        next = starts.next();
+        next = behind_start_code(stream, start);
         let end = next.map_or(stream.len(), |next| next - 3);
         let nal = &stream[start..end];
         // A fourth byte of the next start code, and trailing zeros.
         let zeros = nal.iter().rev().take_while(|&&b| b == 0).count();
         Some(&nal[..nal.len() - zeros])
     })
+}
+
+/// The position behind the next start code from `at` on. Looks at every third byte where it can.
+fn behind_start_code(stream: &[u8], mut at: usize) -> Option<usize> {
+    while let Some(window) = stream.get(at..at + 3) {
+        match window {
+            [0, 0, 1] => return Some(at + 3),
+            [_, _, last] if *last > 1 => at += 3,
+            [_, middle, _] if *middle > 0 => at += 2,
+            _ => at += 1,
+        }
+    }
+    None
 }
 
 struct Bytes<'a>(&'a [u8]);

@@ -10,6 +10,8 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: Count,)*
+            /// Whether the camera is being recorded.
+            pub recording: crate::recorder::RecordingState,
         }
 
         /// The counters at one moment.
@@ -72,6 +74,8 @@ counters! {
     before_key => "before a key frame",
     /// Times that the camera's clock was set.
     clock_steps => "clock steps",
+    /// Units that the recorder could not take or write.
+    record_dropped => "not recorded",
 }
 
 /// One counter.

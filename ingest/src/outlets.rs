@@ -5,6 +5,7 @@
 use crate::backoff::LogGate;
 use crate::counters::Counters;
 use crate::link::{Link, LinkOptions};
+use crate::recorder::{Recorder, Storage};
 use crate::unit::{AccessUnit, Codec};
 use crate::worker_message::{Configuration, Hints};
 use base::{CameraId, Instant};
@@ -47,6 +48,8 @@ pub struct Common {
     pub shm: PathBuf,
     /// Program and arguments of a decode worker.
     pub decode_command: Vec<OsString>,
+    /// Where recordings go.
+    pub storage: Arc<Storage>,
 }
 
 /// What is known of a stream before its first picture is decoded.
@@ -73,6 +76,11 @@ pub struct Outlets {
     /// When to try again to start a link, after it failed.
     link_retry: Option<Instant>,
     link_gate: LogGate,
+    recorder: Option<Recorder>,
+    /// When to try again to start a recorder.
+    recorder_retry: Option<Instant>,
+    /// Recorders that still write what they have.
+    recorders_leaving: Vec<JoinHandle<()>>,
 }
 
 impl Outlets {
@@ -88,6 +96,9 @@ impl Outlets {
             leaving: None,
             link_retry: None,
             link_gate: LogGate::default(),
+            recorder: None,
+            recorder_retry: None,
+            recorders_leaving: vec![],
         }
     }
 
@@ -95,12 +106,14 @@ impl Outlets {
     pub fn set(&mut self, wants: Wants) {
         self.wants = wants;
         self.keep_link();
+        self.keep_recorder();
     }
 
     /// The source says what its stream is. Before that no outlet opens.
     pub fn describe(&mut self, description: Description) {
         self.description = Some(description);
         self.keep_link();
+        self.keep_recorder();
     }
 
     /// Hands a unit to everyone who wants it.
@@ -108,7 +121,13 @@ impl Outlets {
         if self.link_retry.is_some_and(|due| unit.capture >= due) {
             self.keep_link();
         }
+        if self.recorder_retry.is_some_and(|due| unit.capture >= due) {
+            self.keep_recorder();
+        }
         let unit = Arc::new(unit);
+        if let Some(recorder) = &self.recorder {
+            recorder.push(&unit);
+        }
         if let Some(link) = &self.link
             && (self.wants.decode == DecodeMode::Full || unit.key())
         {
@@ -123,6 +142,38 @@ impl Outlets {
             // A panic there has been printed and concerns nobody any more.
             let _ = leaving.join();
         }
+        self.close_recorder();
+        for leaving in self.recorders_leaving.drain(..) {
+            let _ = leaving.join();
+        }
+    }
+
+    fn keep_recorder(&mut self) {
+        if !self.wants.record {
+            return self.close_recorder();
+        }
+        if self.recorder.is_some() || self.description.is_none() {
+            return;
+        }
+        let (storage, counters) = (Arc::clone(&self.common.storage), Arc::clone(&self.counters));
+        match Recorder::start(self.camera.clone(), storage, counters) {
+            Ok(recorder) => (self.recorder, self.recorder_retry) = (Some(recorder), None),
+            Err(e) => {
+                let now = clock::monotonic();
+                self.recorder_retry = Some(now + LINK_RETRY);
+                let line = format!("recording stands still: no thread is left: {e}");
+                if self.link_gate.allows(&line, now) {
+                    tracing::error!(camera = %self.camera, "{line}; raise the limits of the \
+                        process; trying again every {} s", LINK_RETRY.as_secs());
+                }
+            }
+        }
+    }
+
+    fn close_recorder(&mut self) {
+        self.recorder_retry = None;
+        self.recorders_leaving.retain(|leaving| !leaving.is_finished());
+        self.recorders_leaving.extend(self.recorder.take().and_then(Recorder::stop));
     }
 
     fn keep_link(&mut self) {
@@ -195,7 +246,9 @@ mod tests {
     #[test]
     fn a_link_that_could_not_be_started_is_tried_again() {
         let shm = tempfile::tempdir().unwrap();
-        let common = Common { shm: shm.path().to_owned(), decode_command: vec!["true".into()] };
+        let storage = Storage::new(crate::RecordingOptions::new(shm.path().join("recordings")));
+        let (shm, decode_command) = (shm.path().to_owned(), vec!["true".into()]);
+        let common = Common { shm, decode_command, storage };
         let off = Wants { decode: DecodeMode::Off, deadline_ms: 500, record: false, live: false };
         let camera = CameraId::new("cam").unwrap();
         let mut outlets = Outlets::new(camera, off, common, Arc::default());

@@ -4,6 +4,7 @@ use crate::camera::{Camera, Streams, streams};
 use crate::control::{Cameras, Control, Server};
 use crate::counters::Counted;
 use crate::outlets::Common;
+use crate::recorder::{RecordingOptions, Storage};
 use crate::stream::Gone;
 use base::{CameraId, Instant};
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
@@ -38,6 +39,8 @@ pub struct Options {
     pub export_enabled: bool,
     /// Program and arguments that start a decode worker, normally `vas decode`.
     pub decode_command: Vec<OsString>,
+    /// Where recordings go and how long they stay.
+    pub recording: RecordingOptions,
 }
 
 /// Why ingest does not start.
@@ -86,7 +89,9 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     let lock = InstanceLock::take(&options.directories)?;
     raise_descriptor_limit();
     let shm = options.directories.shm.clone();
-    let common = Common { shm: shm.clone(), decode_command: options.decode_command };
+    let storage = Storage::new(options.recording);
+    storage.keep().map_err(IngestError::Thread)?;
+    let common = Common { shm: shm.clone(), decode_command: options.decode_command, storage };
     let fleet = Arc::new(Mutex::new(Some(Fleet {
         common,
         export_enabled: options.export_enabled,
@@ -477,7 +482,8 @@ mod tests {
             let marker = root.path().join("worker-was-started");
             let shm = root.path().join("shm");
             let decode_command = vec!["touch".into(), marker.clone().into_os_string()];
-            let common = Common { shm: shm.clone(), decode_command };
+            let storage = Storage::new(RecordingOptions::new(root.path().join("recordings")));
+            let common = Common { shm: shm.clone(), decode_command, storage };
             let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
             let mut fleet = Fleet { common, export_enabled, cameras, leaving, swept: false };
             fleet.reconcile(&state, clock::monotonic());

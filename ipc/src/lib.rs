@@ -24,6 +24,7 @@ pub mod events_message;
 pub mod framing;
 pub mod ingest_message;
 pub mod instance;
+pub mod recording;
 pub mod ring;
 pub mod runner_message;
 pub mod stop;

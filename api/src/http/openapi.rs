@@ -68,6 +68,8 @@ fn operation(route: &Route) -> Value {
         Content::Document => json!({"application/json": {"schema": {"type": "object"}}}),
         Content::Html => json!({"text/html": {}}),
         Content::Jpeg => json!({"image/jpeg": {}}),
+        Content::Playlist => json!({"application/vnd.apple.mpegurl": {}}),
+        Content::Video => json!({"video/mp4": {}}),
     };
     let mut success = json!({"description": "What was asked for.", "content": content});
     if let Content::Jpeg = route.answer {

@@ -125,6 +125,8 @@ pub fn schemas() -> Schema {
         ("Event", event()),
         ("EventList", event_list()),
         ("Ledger", ledger()),
+        ("RecordingDates", recording_dates()),
+        ("RecordingTimeline", recording_timeline()),
         ("Status", status()),
         ("ObservabilityHealth", observability_health()),
     ];
@@ -343,6 +345,28 @@ fn event() -> Schema {
 fn event_list() -> Schema {
     let cursor = or_null(word("a019c13b81c007b00800000019e370001"));
     page_of("events", "Event", &[("next_cursor", cursor), ("total", or_null(count(1)))])
+}
+
+fn recording_dates() -> Schema {
+    let date = object(&[
+        ("date", word("20260131")),
+        ("formatted", word("2026-01-31")),
+        ("segments_count", count(14_400)),
+    ]);
+    object(&[("status", one_of(&["success"])), ("device_id", id()), ("dates", list(date))])
+}
+
+fn recording_timeline() -> Schema {
+    let span = [("start", time()), ("end", time()), ("duration_ms", count(6000))];
+    let mut range = span.to_vec();
+    range.extend([("frames", count(150)), ("bytes", count(3_000_000))]);
+    object(&[
+        ("device_id", id()),
+        ("start", time()),
+        ("end", time()),
+        ("ranges", list(object(&range))),
+        ("gaps", list(object(&span))),
+    ])
 }
 
 fn ledger() -> Schema {

@@ -2,7 +2,9 @@
 
 use super::message::{Answer, Failure, Request};
 use super::schemas::{self, Schema};
-use super::{assignments, devices, events, health, models, observability, openapi, page};
+use super::{
+    assignments, devices, events, health, models, observability, openapi, page, recordings,
+};
 use crate::services::Services;
 
 /// One route. All are GET, and so HEAD.
@@ -45,6 +47,10 @@ pub enum Content {
     Html,
     /// A picture.
     Jpeg,
+    /// An HLS playlist.
+    Playlist,
+    /// Fragmented MP4.
+    Video,
 }
 
 const CAMERA: Parameter = Parameter {
@@ -112,6 +118,19 @@ const CURSOR: Parameter = Parameter {
     description: "next_cursor of the page before; stable while events come in.",
     schema: schemas::text,
     example: "a019c13b81c007b00800000019e370001",
+};
+
+const WINDOW_START: Parameter = Parameter {
+    name: "start",
+    description: "Where the window begins. ISO 8601; without an offset it is UTC.",
+    schema: schemas::time,
+    example: "2026-01-31T12:00:00.250Z",
+};
+const WINDOW_END: Parameter = Parameter {
+    name: "end",
+    description: "Where the window ends, exclusive; now unless given. ISO 8601.",
+    schema: schemas::time,
+    example: "2026-01-31T12:05:00Z",
 };
 
 /// Every route.
@@ -240,6 +259,61 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("EventList"),
         failures: &[404, 503],
         handler: events::of_camera,
+    },
+    Route {
+        path: "/api/v1/recordings/devices/{id}/dates",
+        summary: "Days (UTC) with recordings of a camera, the newest first.",
+        query: &[],
+        answer: Content::Json("RecordingDates"),
+        failures: &[404, 503],
+        handler: recordings::dates,
+    },
+    Route {
+        path: "/api/v1/recordings/devices/{id}/playlist",
+        summary: "HLS playlist: of a day or part of it, of any window up to 24 hours, or, without \
+            either, of the last ten minutes up to what is being recorded.",
+        query: &[
+            Parameter {
+                name: "date",
+                description: "A day (UTC), YYYYMMDD.",
+                schema: schemas::text,
+                example: "20260131",
+            },
+            Parameter {
+                name: "start_time",
+                description: "With date: not before, HH:MM:SS.",
+                schema: schemas::text,
+                example: "12:00:00",
+            },
+            Parameter {
+                name: "end_time",
+                description: "With date: not after, HH:MM:SS.",
+                schema: schemas::text,
+                example: "12:05:00",
+            },
+            WINDOW_START,
+            WINDOW_END,
+        ],
+        answer: Content::Playlist,
+        failures: &[404, 503],
+        handler: recordings::playlist,
+    },
+    Route {
+        path: "/api/v1/recordings/devices/{id}/timeline",
+        summary: "When a camera was recorded and when not, up to 31 days; the last 24 hours \
+            unless given.",
+        query: &[WINDOW_START, WINDOW_END],
+        answer: Content::Json("RecordingTimeline"),
+        failures: &[404, 503],
+        handler: recordings::timeline,
+    },
+    Route {
+        path: "/api/v1/recordings/devices/{id}/{segment}",
+        summary: "A segment, or the part of one that a playlist names. Never changes.",
+        query: &[],
+        answer: Content::Video,
+        failures: &[404, 503],
+        handler: recordings::segment,
     },
     Route {
         path: "/ai/observability/health",

@@ -25,9 +25,9 @@ const LAYERS: &[Row] = &[
     ("store", &["base"]),
     // Edges.
     ("scheduler-driver", &["base", "ipc", "scheduler"]),
-    ("ingest", &["base", "ipc"]),
+    ("ingest", &["base", "ipc", "kernels"]),
     ("runner", &["base", "ipc", "kernels"]),
-    ("api", &["base", "ipc", "store"]),
+    ("api", &["base", "ipc", "kernels", "store"]),
     // The binary, the only crate that knows all.
     (
         "vas",

@@ -81,6 +81,11 @@ impl Row {
         self
     }
 
+    pub fn record(mut self) -> Row {
+        self.0.record = true;
+        self
+    }
+
     pub fn deadline(mut self, ms: u64) -> Row {
         self.0.deadline_ms = ms;
         self
@@ -126,6 +131,7 @@ impl Node {
             directories: self.directories.clone(),
             export_enabled: true,
             decode_command: again("decode"),
+            recording: ingest::RecordingOptions::new(self.directories.recordings()),
         }
     }
 
@@ -244,7 +250,9 @@ pub fn ingest_process() -> ExitCode {
         drop(trigger);
     });
     let decode_command = again("decode");
-    ingest::run(Options { directories, export_enabled: true, decode_command }, stop).unwrap();
+    let recording = ingest::RecordingOptions::new(directories.recordings());
+    let options = Options { directories, export_enabled: true, decode_command, recording };
+    ingest::run(options, stop).unwrap();
     ExitCode::SUCCESS
 }
 

@@ -1,10 +1,11 @@
-//! NV12 pictures of the ring as JPEG.
+//! NV12 pictures as JPEG.
 //!
 //! JFIF means BT.601 at full range, so samples of other matrices and ranges are converted. Primaries
 //! and transfer curves are left as they are, as browsers do for video.
 
 use base::{ColourMatrix, ColourRange, Picture, Size};
-use jpeg_encoder::{Encoder, EncodingError, ImageBuffer, JpegColorType};
+pub use jpeg_encoder::EncodingError;
+use jpeg_encoder::{Encoder, ImageBuffer, JpegColorType};
 
 /// Quality for a picture that is looked at and thrown away (chosen: artefacts are hard to see).
 const QUALITY: u8 = 80;

@@ -1,0 +1,225 @@
+//! What an MP4 wants to know of sequence parameter sets: size, chroma, bit depths (ITU-T H.264,
+//! 7.3.2.1.1; H.265, 7.3.2.2).
+
+use crate::unit::Codec;
+
+/// From a sequence parameter set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceParameters {
+    /// Pixels shown.
+    pub width: u16,
+    /// Pixels shown.
+    pub height: u16,
+    /// 0 grey, 1 4:2:0, 2 4:2:2, 3 4:4:4.
+    pub chroma: u8,
+    /// Bits of a luma sample.
+    pub luma_bits: u8,
+    /// Bits of a chroma sample.
+    pub chroma_bits: u8,
+    /// H.265: layers in time, 1 to 7.
+    pub temporal_layers: u8,
+    /// H.265: whether one may switch up between them anywhere.
+    pub temporal_nesting: bool,
+}
+
+/// The payload of a NAL unit without the bytes that keep start codes out of it.
+pub fn unescaped(nal: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(nal.len());
+    let mut zeros = 0;
+    for &byte in nal {
+        if zeros >= 2 && byte == 3 {
+            zeros = 0;
+            continue;
+        }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        out.push(byte);
+    }
+    out
+}
+
+/// Reads a sequence parameter set, a NAL unit without start code; `None` when it is damaged.
+pub fn read(codec: Codec, nal: &[u8]) -> Option<SequenceParameters> {
+    let bytes = unescaped(nal);
+    match codec {
+        Codec::H264 => h264(bytes.get(1..)?),
+        Codec::H265 => h265(bytes.get(2..)?),
+    }
+}
+
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Bits<'_> {
+    fn bit(&mut self) -> Option<u32> {
+        let byte = self.bytes.get(self.at / 8)?;
+        let bit = byte >> (7 - self.at % 8) & 1;
+        self.at += 1;
+        Some(u32::from(bit))
+    }
+
+    fn bits(&mut self, count: u32) -> Option<u32> {
+        (0..count).try_fold(0u32, |value, _| Some(value << 1 | self.bit()?))
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        self.bit().map(|bit| bit == 1)
+    }
+
+    /// Exp-Golomb, at most 31 bits.
+    fn ue(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while self.bit()? == 0 {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        let rest = self.bits(zeros)?;
+        Some(((1u64 << zeros) - 1) as u32 + rest)
+    }
+
+    fn se(&mut self) -> Option<i64> {
+        let value = i64::from(self.ue()?);
+        Some(if value % 2 == 1 { value / 2 + 1 } else { -(value / 2) })
+    }
+}
+
+fn h264(bytes: &[u8]) -> Option<SequenceParameters> {
+    let mut bits = Bits { bytes, at: 0 };
+    let profile = bits.bits(8)?;
+    bits.bits(16)?;
+    bits.ue()?;
+    let (mut chroma, mut luma_bits, mut chroma_bits, mut planes) = (1, 8, 8, false);
+    if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
+        chroma = bits.ue()?;
+        if chroma == 3 {
+            planes = bits.flag()?;
+        }
+        luma_bits = 8 + bits.ue()?;
+        chroma_bits = 8 + bits.ue()?;
+        bits.bit()?;
+        if bits.flag()? {
+            for list in 0..if chroma == 3 { 12 } else { 8 } {
+                if bits.flag()? {
+                    scaling_list(&mut bits, if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    bits.ue()?;
+    match bits.ue()? {
+        0 => drop(bits.ue()?),
+        1 => {
+            bits.bit()?;
+            bits.se()?;
+            bits.se()?;
+            for _ in 0..bits.ue()?.min(256) {
+                bits.se()?;
+            }
+        }
+        _ => {}
+    }
+    bits.ue()?;
+    bits.bit()?;
+    let macroblocks = bits.ue()?.checked_add(1)?;
+    let map_units = bits.ue()?.checked_add(1)?;
+    let fields = 2 - bits.bit()?;
+    if fields == 2 {
+        bits.bit()?;
+    }
+    bits.bit()?;
+    let mut crop = [0; 4];
+    if bits.flag()? {
+        for side in &mut crop {
+            *side = bits.ue()?;
+        }
+    }
+    let (unit_x, unit_y) = match chroma {
+        0 => (1, fields),
+        _ if planes => (1, fields),
+        1 => (2, 2 * fields),
+        2 => (2, fields),
+        _ => (1, fields),
+    };
+    let side = |units: u32, unit: u32, crop: [u32; 2], scale: u32| {
+        let whole = u64::from(units) * u64::from(unit);
+        let cut = (u64::from(crop[0]) + u64::from(crop[1])) * u64::from(scale);
+        u16::try_from(whole.checked_sub(cut)?).ok()
+    };
+    Some(SequenceParameters {
+        width: side(macroblocks, 16, [crop[0], crop[1]], unit_x)?,
+        height: side(map_units, 16 * fields, [crop[2], crop[3]], unit_y)?,
+        chroma: small(chroma, 3)?,
+        luma_bits: small(luma_bits, 15)?,
+        chroma_bits: small(chroma_bits, 15)?,
+        temporal_layers: 1,
+        temporal_nesting: false,
+    })
+}
+
+fn small(value: u32, most: u8) -> Option<u8> {
+    u8::try_from(value).ok().filter(|v| *v <= most)
+}
+
+fn scaling_list(bits: &mut Bits<'_>, count: u32) -> Option<()> {
+    let (mut last, mut next) = (8, 8);
+    for _ in 0..count {
+        if next != 0 {
+            next = (last + bits.se()? + 256).rem_euclid(256);
+        }
+        if next != 0 {
+            last = next;
+        }
+    }
+    Some(())
+}
+
+fn h265(bytes: &[u8]) -> Option<SequenceParameters> {
+    let mut bits = Bits { bytes, at: 0 };
+    bits.bits(4)?;
+    let sub_layers = bits.bits(3)?;
+    let temporal_nesting = bits.flag()?;
+    // General profile, tier and level.
+    bits.at += 96;
+    let present: Vec<(bool, bool)> =
+        (0..sub_layers).map(|_| Some((bits.flag()?, bits.flag()?))).collect::<Option<_>>()?;
+    if sub_layers > 0 {
+        bits.at += 2 * (8 - sub_layers as usize);
+    }
+    for (profile, level) in present {
+        bits.at += 88 * usize::from(profile) + 8 * usize::from(level);
+    }
+    bits.ue()?;
+    let chroma = bits.ue()?;
+    if chroma == 3 {
+        bits.bit()?;
+    }
+    let (width, height) = (bits.ue()?, bits.ue()?);
+    let mut crop = [0; 4];
+    if bits.flag()? {
+        for side in &mut crop {
+            *side = bits.ue()?;
+        }
+    }
+    let (luma_bits, chroma_bits) = (8 + bits.ue()?, 8 + bits.ue()?);
+    let (unit_x, unit_y) = match chroma {
+        1 => (2, 2),
+        2 => (2, 1),
+        _ => (1, 1),
+    };
+    let side = |whole: u32, crop: [u32; 2], scale: u32| {
+        let cut = (u64::from(crop[0]) + u64::from(crop[1])) * u64::from(scale);
+        u16::try_from(u64::from(whole).checked_sub(cut)?).ok()
+    };
+    Some(SequenceParameters {
+        width: side(width, [crop[0], crop[1]], unit_x)?,
+        height: side(height, [crop[2], crop[3]], unit_y)?,
+        chroma: small(chroma, 3)?,
+        luma_bits: small(luma_bits, 15)?,
+        chroma_bits: small(chroma_bits, 15)?,
+        temporal_layers: small(sub_layers + 1, 7)?,
+        temporal_nesting,
+    })
+}

@@ -1,0 +1,220 @@
+//! What is removed when: by age, and when the disk is full, the oldest segments of all cameras
+//! first. Never the segment that is being written.
+
+use super::storage::Storage;
+use crate::backoff::LogGate;
+use base::{CameraId, UtcNanos};
+use ipc::clock;
+use ipc::recording::{Day, Header, INDEX_NAME, SegmentName, recover};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+/// Segments removed between two looks at the disk.
+const REMOVED_AT_ONCE: usize = 16;
+
+/// Limits. Shares of the disk are from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retention {
+    /// Segments that began longer ago go (spec V8: 7 days).
+    pub age: Duration,
+    /// At this much used, the oldest go ... (spec V8: 90 %)
+    pub high: f64,
+    /// ... until no more than this is used (85 %).
+    pub high_target: f64,
+    /// The same, where it is urgent (95 %).
+    pub critical: f64,
+    /// (80 %)
+    pub critical_target: f64,
+    /// At this much used, the log says so (85 %).
+    pub warn: f64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            age: Duration::from_secs(7 * 86_400),
+            high: 0.90,
+            high_target: 0.85,
+            critical: 0.95,
+            critical_target: 0.80,
+            warn: 0.85,
+        }
+    }
+}
+
+impl Retention {
+    /// Down to what the disk has to be emptied at this much used.
+    pub fn target(&self, used: f64) -> Option<f64> {
+        if used >= self.critical {
+            Some(self.critical_target)
+        } else if used >= self.high {
+            Some(self.high_target)
+        } else {
+            None
+        }
+    }
+}
+
+/// Removes what is to be removed, again and again.
+#[derive(Debug, Default)]
+pub struct Sweeper {
+    recovered: bool,
+    warned: LogGate,
+    failed: LogGate,
+}
+
+/// Segments of all cameras on one day, the oldest first.
+type DaySegments = Vec<(SegmentName, CameraId)>;
+
+impl Sweeper {
+    /// One sweep at `now`. What fails is logged and tried again with the next one.
+    pub fn sweep(&mut self, storage: &Storage, now: UtcNanos) {
+        if !std::mem::replace(&mut self.recovered, true) {
+            self.recover(storage);
+        }
+        match sweep(storage, now) {
+            Ok((removed, used)) => {
+                self.failed.clear();
+                if removed > 0 {
+                    tracing::info!(
+                        "removed {removed} segments of recordings; the disk is {:.0} % \
+                        full",
+                        used * 100.0
+                    );
+                }
+                let retention = &storage.options.retention;
+                if used >= retention.warn {
+                    let line = format!(
+                        "the disk of {} is {:.0} % full",
+                        storage.options.root.display(),
+                        used * 100.0
+                    );
+                    if self.warned.allows("full", clock::monotonic()) {
+                        tracing::warn!(
+                            "{line}; at {:.0} % the oldest recordings are removed",
+                            retention.high * 100.0
+                        );
+                    }
+                } else {
+                    self.warned.clear();
+                }
+            }
+            Err(error) => {
+                let line = format!(
+                    "recordings in {} can't be removed: {error}; check the \
+                    directory's permissions",
+                    storage.options.root.display()
+                );
+                if self.failed.allows(&line, clock::monotonic()) {
+                    tracing::error!("{line}");
+                }
+            }
+        }
+    }
+
+    /// Cameras that nobody records have no recorder to put them in order.
+    fn recover(&mut self, storage: &Storage) {
+        for camera in storage.recordings.cameras().unwrap_or_default() {
+            if storage.written(&camera).is_none()
+                && let Err(error) = recover(&storage.recordings, &camera)
+            {
+                tracing::warn!(%camera, "its recordings can't be put in order: {error}");
+            }
+        }
+    }
+}
+
+/// Returns how many segments were removed and how full the disk is.
+fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64)> {
+    let Storage { recordings, options, .. } = storage;
+    if !options.root.exists() {
+        return Ok((0, 0.0));
+    }
+    let age = base::time::nanos(options.retention.age);
+    let oldest = UtcNanos(now.0.saturating_sub(age));
+    let mut days: Vec<(Day, CameraId)> = Vec::new();
+    for camera in recordings.cameras()? {
+        days.extend(recordings.days(&camera)?.into_iter().map(|day| (day, camera.clone())));
+    }
+    days.sort();
+    let mut used = options.disk.used(&options.root)?;
+    let mut target = options.retention.target(used);
+    let mut removed = 0;
+    let mut days = days.as_slice();
+    while let Some((day, _)) = days.first() {
+        let (same, later) = days.split_at(days.partition_point(|(d, _)| d == day));
+        if day.start() >= oldest && target.is_none() {
+            break;
+        }
+        let mut segments: DaySegments = Vec::new();
+        for (day, camera) in same {
+            let names = recordings.segments(camera, *day)?;
+            segments.extend(names.into_iter().map(|name| (name, camera.clone())));
+        }
+        segments.sort();
+        let mut batch = segments.as_slice();
+        loop {
+            let too_old = batch.partition_point(|(name, _)| name.utc() < oldest);
+            let count = match target {
+                Some(_) => too_old.max(REMOVED_AT_ONCE).min(batch.len()),
+                None => too_old,
+            };
+            let (gone, rest) = batch.split_at(count);
+            removed += remove(storage, gone)?;
+            batch = rest;
+            if target.is_some() {
+                used = options.disk.used(&options.root)?;
+                target = target.filter(|target| used > *target);
+            }
+            if gone.is_empty() || batch.is_empty() {
+                break;
+            }
+        }
+        for (day, camera) in same {
+            clear(storage, camera, *day)?;
+        }
+        days = later;
+    }
+    Ok((removed, used))
+}
+
+/// Removes segments of one day, and says so in the indexes.
+fn remove(storage: &Storage, segments: &[(SegmentName, CameraId)]) -> io::Result<usize> {
+    let recordings = &storage.recordings;
+    let mut removed = 0;
+    for (name, camera) in segments {
+        if storage.written(camera).is_some_and(|open| open.is_none_or(|open| *name >= open)) {
+            continue;
+        }
+        // First the index: who reads it must not look for what is not there.
+        let index = recordings.day(camera, name.day()).join(INDEX_NAME);
+        if let Ok(file) = OpenOptions::new().write(true).open(&index) {
+            let header = Header { removed_before: name.next().utc() };
+            file.write_all_at(&header.encode(), 0)?;
+        }
+        match fs::remove_file(recordings.segment(camera, *name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => removed += 1,
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the directory of a day without segments, unless it is being written.
+fn clear(storage: &Storage, camera: &CameraId, day: Day) -> io::Result<()> {
+    let recordings = &storage.recordings;
+    let writing = storage.written(camera).is_some_and(|open| open.is_none_or(|s| s.day() == day));
+    if writing || !recordings.segments(camera, day)?.is_empty() {
+        return Ok(());
+    }
+    let directory = recordings.day(camera, day);
+    match fs::remove_file(directory.join(INDEX_NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Something foreign may lie there: then it stays.
+    let _ = fs::remove_dir(&directory);
+    Ok(())
+}

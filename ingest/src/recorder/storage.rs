@@ -1,0 +1,171 @@
+//! What all recorders of a node share: where and how long, who writes where, and the thread that
+//! makes room.
+
+use super::disk::Disk;
+use super::retention::{self, Retention};
+use base::CameraId;
+use ipc::recording::{Recordings, SegmentName};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// The first look for what is to be removed.
+const FIRST_SWEEP: Duration = Duration::from_secs(10);
+/// Then as often: a disk fills at most some hundred megabytes meanwhile.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Where recordings lie and how long they stay.
+#[derive(Debug, Clone)]
+pub struct RecordingOptions {
+    /// The root; made when the first camera is recorded.
+    pub root: PathBuf,
+    /// What is removed when.
+    pub retention: Retention,
+    /// The disk below.
+    pub disk: Disk,
+}
+
+impl RecordingOptions {
+    /// With the defaults for everything but the place.
+    pub fn new(root: PathBuf) -> RecordingOptions {
+        RecordingOptions { root, retention: Retention::default(), disk: Disk::default() }
+    }
+}
+
+/// The recordings of a node, as those who write them share them.
+#[derive(Debug)]
+pub struct Storage {
+    /// What is on the disk.
+    pub recordings: Recordings,
+    pub(super) options: RecordingOptions,
+    shared: Mutex<Shared>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Cameras that somebody writes, and the segment that is open.
+    writing: BTreeMap<CameraId, Option<SegmentName>>,
+    sweep_now: bool,
+}
+
+/// The right to write the recordings of a camera, for as long as it lives.
+#[derive(Debug)]
+pub struct Claim {
+    /// The camera.
+    pub camera: CameraId,
+    /// Where.
+    pub storage: Arc<Storage>,
+}
+
+impl Storage {
+    /// Of these options.
+    pub fn new(options: RecordingOptions) -> Arc<Storage> {
+        Arc::new(Storage {
+            recordings: Recordings::new(&options.root),
+            options,
+            shared: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Starts the thread that removes what is too old or too much. It ends some time after the last
+    /// other owner is gone.
+    ///
+    /// # Errors
+    /// When the process has no threads left.
+    pub fn keep(self: &Arc<Storage>) -> io::Result<()> {
+        let weak = Arc::downgrade(self);
+        thread::Builder::new().name("recordings".into()).spawn(move || sweep(&weak)).map(drop)
+    }
+
+    /// The right to write a camera's recordings, as soon as nobody else has it; `None` when
+    /// `given_up` says so first.
+    pub fn claim(
+        self: &Arc<Storage>,
+        camera: &CameraId,
+        given_up: impl Fn() -> bool,
+    ) -> Option<Claim> {
+        let mut shared = self.lock();
+        while shared.writing.contains_key(camera) {
+            if given_up() {
+                return None;
+            }
+            let wait = Duration::from_millis(100);
+            let waited = self.changed.wait_timeout(shared, wait);
+            shared = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        shared.writing.insert(camera.clone(), None);
+        Some(Claim { camera: camera.clone(), storage: Arc::clone(self) })
+    }
+
+    /// The segment that somebody writes now; `Some(None)` = the next one is not begun yet.
+    pub(super) fn written(&self, camera: &CameraId) -> Option<Option<SegmentName>> {
+        self.lock().writing.get(camera).copied()
+    }
+
+    /// Says what can't be written, why, and what helps.
+    pub(super) fn explain(&self, error: &io::Error) -> String {
+        let root = self.options.root.display();
+        if error.kind() == io::ErrorKind::StorageFull
+            || error.kind() == io::ErrorKind::QuotaExceeded
+        {
+            self.sweep_now();
+            format!("the disk of {root} is full; make room or shorten the retention")
+        } else {
+            format!("can't write to {root}: {error}; check the disk and its permissions")
+        }
+    }
+
+    fn sweep_now(&self) {
+        self.lock().sweep_now = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Says which segment is open from now on.
+    pub fn writes(&self, segment: Option<SegmentName>) {
+        self.storage.lock().writing.insert(self.camera.clone(), segment);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.storage.lock().writing.remove(&self.camera);
+        self.storage.changed.notify_all();
+    }
+}
+
+fn sweep(weak: &Weak<Storage>) {
+    let mut sweeper = retention::Sweeper::default();
+    let mut pause = FIRST_SWEEP;
+    loop {
+        {
+            // Waits on a lock of its own: this thread does not keep the storage.
+            let Some(storage) = weak.upgrade() else { return };
+            let shared = storage.lock();
+            let short = pause.min(Duration::from_secs(1));
+            let waited =
+                storage.changed.wait_timeout_while(shared, short, |shared| !shared.sweep_now);
+            let (mut shared, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            shared.sweep_now = false;
+            if timeout.timed_out() {
+                pause = pause.saturating_sub(short);
+                if !pause.is_zero() {
+                    continue;
+                }
+            }
+        }
+        pause = SWEEP;
+        let Some(storage) = weak.upgrade() else { return };
+        sweeper.sweep(&storage, ipc::clock::utc());
+    }
+}
