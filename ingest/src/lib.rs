@@ -17,6 +17,7 @@ mod counters;
 mod decode;
 mod decoder;
 mod link;
+pub mod live;
 mod nv12;
 mod outlets;
 mod pacing;
@@ -25,7 +26,7 @@ mod run;
 mod source;
 mod stream;
 mod timeline;
-mod unit;
+pub mod unit;
 mod watchdog;
 mod worker_message;
 

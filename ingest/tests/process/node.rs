@@ -1,6 +1,7 @@
 //! A node of its own in temporary directories.
 
 use ingest::Options;
+use ingest::live::WebrtcOptions;
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, FORMAT};
 use ipc::directories::Directories;
 use ipc::stop::Stop;
@@ -103,6 +104,8 @@ impl Node {
             directories: self.directories.clone(),
             export_enabled: true,
             decode_command: again("decode"),
+            // Tests run side by side.
+            webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },
         }
     }
 
