@@ -86,6 +86,7 @@ fn main() -> ExitCode {
         export_enabled: true,
         decode_command: vec![std::env::current_exe().unwrap().into(), "decode".into()],
         recording: ingest::RecordingOptions::new(directories.recordings()),
+        webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let thread = std::thread::spawn(move || ingest::run(options, stop));
     std::thread::sleep(Duration::from_secs(3));

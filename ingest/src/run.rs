@@ -3,6 +3,7 @@
 use crate::camera::{Camera, Streams, streams};
 use crate::control::{Cameras, Control, Server};
 use crate::counters::Counted;
+use crate::live::{Hub, WebrtcOptions};
 use crate::outlets::Common;
 use crate::recorder::{RecordingOptions, Storage};
 use crate::stream::Gone;
@@ -41,6 +42,8 @@ pub struct Options {
     pub decode_command: Vec<OsString>,
     /// Where recordings go and how long they stay.
     pub recording: RecordingOptions,
+    /// How live view is offered.
+    pub webrtc: WebrtcOptions,
 }
 
 /// Why ingest does not start.
@@ -91,7 +94,13 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     let shm = options.directories.shm.clone();
     let storage = Storage::new(options.recording);
     storage.keep().map_err(IngestError::Thread)?;
-    let common = Common { shm: shm.clone(), decode_command: options.decode_command, storage };
+    let hub = Hub::start(options.webrtc).map_err(IngestError::Thread)?;
+    let common = Common {
+        shm: shm.clone(),
+        decode_command: options.decode_command,
+        storage,
+        live: Some(hub.clone()),
+    };
     let fleet = Arc::new(Mutex::new(Some(Fleet {
         common,
         export_enabled: options.export_enabled,
@@ -105,7 +114,10 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
         remove_root(&shm);
     }
     let socket = options.directories.ingest_socket();
-    let control = Control { cameras: Arc::new(Reached(Arc::clone(&fleet))), live: None };
+    let control = Control {
+        cameras: Arc::new(Reached(Arc::clone(&fleet))),
+        live: Some(Arc::new(hub.clone())),
+    };
     let server =
         Server::start(&socket, control, stop.clone()).map_err(|source| IngestError::Io {
             action: "listen at",
@@ -136,6 +148,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     if let Some(fleet) = last {
         fleet.stop();
     }
+    hub.stop();
     remove_root(&shm);
     lock.release();
     Ok(())
@@ -483,7 +496,7 @@ mod tests {
             let shm = root.path().join("shm");
             let decode_command = vec!["touch".into(), marker.clone().into_os_string()];
             let storage = Storage::new(RecordingOptions::new(root.path().join("recordings")));
-            let common = Common { shm: shm.clone(), decode_command, storage };
+            let common = Common { shm: shm.clone(), decode_command, storage, live: None };
             let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
             let mut fleet = Fleet { common, export_enabled, cameras, leaving, swept: false };
             fleet.reconcile(&state, clock::monotonic());

@@ -94,7 +94,7 @@ impl Stream {
         let wake = Arc::new(Notify::new());
         let shm = common.shm.clone();
         let mut actor = Actor {
-            outlets: Outlets::new(id.camera.clone(), settings.wants, common, Arc::clone(&counters)),
+            outlets: Outlets::new(id.clone(), settings.wants, common, Arc::clone(&counters)),
             settings: settings.clone(),
             origin,
             inbox,
@@ -134,6 +134,7 @@ impl Stream {
     pub fn status(&self, camera: &CameraId, name: &str, now: Instant) -> StreamStatus {
         let mut status = StreamStatus::stopped(camera.clone(), name);
         self.health.fill(&mut status, now);
+        (status.recording, status.recording_reason) = self.counters.recording.get();
         status.counters = self.counters.list();
         status
     }

@@ -2,6 +2,7 @@
 
 use crate::watch::wait_until;
 use ingest::Options;
+use ingest::live::WebrtcOptions;
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, FORMAT};
 use ipc::directories::Directories;
 use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus, call};
@@ -132,6 +133,8 @@ impl Node {
             export_enabled: true,
             decode_command: again("decode"),
             recording: ingest::RecordingOptions::new(self.directories.recordings()),
+            // Tests run side by side.
+            webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },
         }
     }
 
@@ -251,7 +254,8 @@ pub fn ingest_process() -> ExitCode {
     });
     let decode_command = again("decode");
     let recording = ingest::RecordingOptions::new(directories.recordings());
-    let options = Options { directories, export_enabled: true, decode_command, recording };
+    let webrtc = WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() };
+    let options = Options { directories, export_enabled: true, decode_command, recording, webrtc };
     ingest::run(options, stop).unwrap();
     ExitCode::SUCCESS
 }

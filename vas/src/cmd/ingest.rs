@@ -16,6 +16,7 @@ pub fn run(config: &Config) -> Outcome {
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
         recording: ingest::RecordingOptions::new(config.directories.recordings()),
+        webrtc: ingest::live::WebrtcOptions::default(),
     };
     ingest::run(options, stop)?;
     Ok(ExitCode::SUCCESS)
