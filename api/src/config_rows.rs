@@ -18,6 +18,9 @@ pub struct CameraRow {
     pub main_url: String,
     /// A smaller stream of the same camera.
     pub sub_url: Option<String>,
+    /// Of `record`, `live`, `detect` those that the smaller stream is for; default `detect`. The main
+    /// one has the rest.
+    pub sub_roles: Option<Vec<String>>,
     /// `tcp` or `udp` for RTSP; default `tcp`. Without meaning for files.
     pub transport: Option<String>,
     /// Whether it should run at all; default true.
@@ -43,6 +46,7 @@ impl CameraRow {
             location: None,
             main_url: main_url.into(),
             sub_url: None,
+            sub_roles: None,
             transport: None,
             enabled: None,
             export: None,

@@ -7,13 +7,13 @@
 use crate::commit::{Commit, EventCounters};
 use crate::http::events::rounded;
 use crate::live::Live;
-use base::{CameraId, Rect};
+use crate::publish::KnownCameras;
+use base::Rect;
 use ipc::clock;
 use ipc::events_message::{EventsMessage, ResultItem, Results};
 use ipc::framing::Reassembly;
 use ipc::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
-use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -52,7 +52,7 @@ pub struct Intake {
     /// What became of results.
     pub counters: Arc<EventCounters>,
     /// Configured cameras; results of others are dropped.
-    pub cameras: BTreeSet<CameraId>,
+    pub cameras: Arc<KnownCameras>,
     /// Whether results without detections are stored.
     pub store_empty: bool,
 }
@@ -149,6 +149,7 @@ impl Intake {
     fn store(&self, results: Results) {
         let add = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
         let Results { instance, model_id, model_version, device, batch, results } = results;
+        let cameras = self.cameras.get();
         for item in results {
             let ResultItem { camera, outcome, .. } = item;
             let detections = match outcome {
@@ -162,7 +163,7 @@ impl Intake {
                 }
                 Ok(found) => found,
             };
-            if !self.cameras.contains(&camera) {
+            if !cameras.contains(&camera) {
                 add(&self.counters.unknown_camera);
                 continue;
             }

@@ -7,15 +7,20 @@
 #![forbid(unsafe_code)]
 
 mod age_histogram;
+mod camera_streams;
+pub mod camera_url;
 mod canonical;
 mod commit;
 pub mod config_rows;
 mod http;
+mod ingest_link;
 mod intake;
 mod live;
+mod media;
 mod moment;
 mod options;
 mod plan;
+mod publish;
 mod recordings;
 mod registry;
 pub mod schema;
@@ -24,7 +29,6 @@ mod services;
 mod stills;
 #[cfg(test)]
 mod testing;
-mod url_text;
 
 pub use commit::CommitLimits;
 pub use http::listener::HttpLimits;

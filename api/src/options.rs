@@ -3,6 +3,7 @@
 use crate::config_rows::{AssignmentRow, CameraRow};
 use base::model::ModelSpec;
 use ipc::directories::Directories;
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,6 +29,10 @@ pub struct Options {
     pub store_empty: bool,
     /// Age at which whole days of events are dropped.
     pub retention: Duration,
+    /// Where ingest records.
+    pub recordings: PathBuf,
+    /// Program and arguments that start one media job, normally `vas media`.
+    pub media_command: Vec<OsString>,
     /// Version of the program, for /health.
     pub version: &'static str,
 }

@@ -79,6 +79,11 @@ impl Plan {
         plan
     }
 
+    /// Whether another plan would make the same desired state.
+    pub fn says_the_same(&self, other: &Plan) -> bool {
+        other.cameras == self.cameras && other.subscriptions == self.subscriptions
+    }
+
     /// Whether `state` says the same, whatever its revision and time.
     pub fn matches(&self, state: &DesiredState) -> bool {
         state.cameras == self.cameras && state.subscriptions == self.subscriptions

@@ -1,5 +1,6 @@
 //! The part of JSON Schema that model parameters need: `type`, `properties`, `required`,
-//! `additionalProperties`, `minimum`, `maximum`, `enum`, `items`, `minItems`, `uniqueItems`.
+//! `additionalProperties`, `minimum`, `maximum`, `minLength`, `maxLength`, `enum`, `items`, `minItems`,
+//! `maxItems`, `uniqueItems`. Requests to the HTTP interface are checked by it too.
 //!
 //! Other keywords constrain nothing here; [`unchecked_keywords`] names them so that the author of
 //! a model learns of it.
@@ -7,7 +8,7 @@
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-const CHECKED: [&str; 10] = [
+const CHECKED: [&str; 13] = [
     "type",
     "properties",
     "required",
@@ -17,6 +18,9 @@ const CHECKED: [&str; 10] = [
     "enum",
     "items",
     "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
     "uniqueItems",
 ];
 const ANNOTATIONS: [&str; 8] =
@@ -87,6 +91,16 @@ fn walk(schema: &Value, value: &Value, place: &str, found: &mut Vec<Problem>) {
             problem(place, format!("is {number}, the most allowed is {most}"));
         }
     }
+    if let Value::String(text) = value {
+        let bound = |name: &str| rules.get(name).and_then(Value::as_u64);
+        let length = text.chars().count() as u64;
+        if let Some(least) = bound("minLength").filter(|least| length < *least) {
+            problem(place, format!("has {length} characters, needs at least {least}"));
+        }
+        if let Some(most) = bound("maxLength").filter(|most| length > *most) {
+            problem(place, format!("has {length} characters, allowed are {most}"));
+        }
+    }
     if let Value::Object(members) = value {
         walk_object(rules, members, place, found);
     }
@@ -106,6 +120,11 @@ fn walk_array(
         && (elements.len() as u64) < least
     {
         problem(format!("has {} elements, needs at least {least}", elements.len()));
+    }
+    if let Some(most) = rules.get("maxItems").and_then(Value::as_u64)
+        && (elements.len() as u64) > most
+    {
+        problem(format!("has {} elements, allowed are {most}", elements.len()));
     }
     if rules.get("uniqueItems").and_then(Value::as_bool) == Some(true)
         && let Some(again) =
@@ -130,8 +149,8 @@ fn walk_object(
         if let Some(name) = name.as_str()
             && !members.contains_key(name)
         {
-            let message = format!("lacks the required key `{name}`");
-            found.push(Problem { place: place.to_owned(), message });
+            let message = "is required and missing".to_owned();
+            found.push(Problem { place: format!("{place}.{name}"), message });
         }
     }
     let properties = rules.get("properties").and_then(Value::as_object);
@@ -223,7 +242,7 @@ mod tests {
         let good = json!({"threshold": 0.5, "mode": 2.0, "zones": [1, 2.0], "note": null});
         assert_eq!(messages(schema.clone(), good), [""; 0]);
         assert_eq!(messages(schema.clone(), json!(3)), ["p is 3, expected object"]);
-        assert_eq!(messages(schema.clone(), json!({})), ["p lacks the required key `threshold`"]);
+        assert_eq!(messages(schema.clone(), json!({})), ["p.threshold is required and missing"]);
         let bad = json!({"threshold": 1.5, "mode": "slow", "zones": [1, "x"], "note": 4, "Z": 1});
         assert_eq!(
             messages(schema, bad),
@@ -250,6 +269,18 @@ mod tests {
         assert_eq!(messages(schema.clone(), json!(["a", "b"])), [""; 0]);
         assert_eq!(messages(schema.clone(), json!([])), ["p has 0 elements, needs at least 1"]);
         assert_eq!(messages(schema, json!([1, "a", 1])), ["p holds 1 twice"]);
+    }
+
+    #[test]
+    fn texts_and_lists_have_bounds() {
+        let schema = json!({"minLength": 1, "maxLength": 3, "maxItems": 1});
+        for good in [json!("a"), json!("äöü"), json!([1]), json!(1234)] {
+            assert_eq!(messages(schema.clone(), good), [""; 0]);
+        }
+        let told = |value| messages(schema.clone(), value).concat();
+        assert_eq!(told(json!("")), "p has 0 characters, needs at least 1");
+        assert_eq!(told(json!("abcd")), "p has 4 characters, allowed are 3");
+        assert_eq!(told(json!([1, 2])), "p has 2 elements, allowed are 1");
     }
 
     #[test]

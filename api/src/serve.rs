@@ -4,38 +4,40 @@
 //! |---|---|---|
 //! | intake | `events.sock` | disk, HTTP |
 //! | commit | its channel, the disk | |
+//! | clips | its channel, one `vas media` at a time | |
 //! | stills | its channel | the ring's writer |
 //! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
 
+use crate::camera_streams::streams;
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
 use crate::config_rows::{AssignmentRow, CameraRow};
 use crate::http::listener::{self, HttpLimits};
 use crate::http::routes::Router;
+use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
 use crate::live::Live;
-use crate::moment;
+use crate::media::Media;
 use crate::options::{Options, ServeError};
-use crate::plan::Plan;
+use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
-use crate::services::{Published, Services};
+use crate::services::Services;
 use crate::stills::Stills;
 use base::{CameraId, ModelId};
 use ipc::clock;
-use ipc::desired::{DesiredState, LoadError};
-use ipc::directories::Directories;
 use ipc::instance::InstanceLock;
 use ipc::recording::Recordings;
 use ipc::stop::Stop;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, Stream};
+use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows};
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -62,6 +64,8 @@ pub struct Server {
     http: Option<tokio::task::JoinHandle<()>>,
     /// Ends the intake when it is dropped.
     stop_intake: Option<std::os::unix::net::UnixStream>,
+    /// Ends media jobs.
+    stopping: Arc<AtomicBool>,
     threads: Vec<(&'static str, JoinHandle<()>)>,
     events_socket: std::path::PathBuf,
     /// Held as long as this serve lives.
@@ -107,16 +111,18 @@ impl Server {
         let control = Control::open(&directories.state)?;
         let mut registry = Registry::new(options.models);
         upsert(&control, &mut registry, &options.cameras, &options.assignments)?;
-        let (devices, assignments) = (control.devices()?, control.assignments()?);
-        let plan = Plan::new(&devices, &assignments, &registry, options.export_enabled);
-        for (id, reason) in &plan.rejected {
-            error!("assignment {id} is rejected: {reason}");
-        }
-        for (id, reason) in &plan.waiting {
-            warn!("assignment {id} waits for its parent: {reason}");
-        }
-        let revision = publish(&plan, &control, &directories)?;
+        let desired = directories.desired();
+        let published: Published =
+            Published::start::<ServeError>(desired, options.export_enabled, &control, &registry)?;
 
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (media, clips) = Media::start(
+            directories.state.join("media"),
+            options.recordings,
+            options.media_command,
+            &control,
+            stopping.clone(),
+        )?;
         let counters = Arc::new(EventCounters::default());
         let (commit, committer) = Commit::channel(limits.commit, counters.clone());
         let (stills, stills_worker) = Stills::channel(directories.shm.clone());
@@ -125,7 +131,7 @@ impl Server {
             live: live.clone(),
             commit,
             counters: counters.clone(),
-            cameras: devices.iter().map(|d| d.id.clone()).collect::<BTreeSet<CameraId>>(),
+            cameras: published.cameras(),
             store_empty: options.store_empty,
         };
         let events_socket = directories.events_socket();
@@ -144,7 +150,9 @@ impl Server {
             counters,
             stills,
             recordings: Recordings::new(directories.recordings()),
-            published: Published::new(revision, plan),
+            published,
+            ingest: IngestLink::new(directories.ingest_socket()),
+            media,
         });
 
         let start = |source| ServeError::Start { what: "the http runtime", source };
@@ -163,12 +171,14 @@ impl Server {
             runtime: None,
             http: None,
             stop_intake: Some(stop_intake),
+            stopping,
             threads: vec![],
             events_socket,
             _lock: lock,
         };
         server.thread("commit", move || commit_thread(committer, writer))?;
         server.thread("stills", move || stills_worker.run())?;
+        server.thread("clips", move || clips.run())?;
         server.thread("intake", move || {
             if let Err(error) = intake.run(&socket, &intake_stop) {
                 error!("results of the scheduler can't be taken any more: {error}");
@@ -219,6 +229,7 @@ impl Drop for Server {
         // No more results; then no more clients, whose handlers hold the stills thread's channel;
         // then the threads find their channels closed.
         drop(self.stop_intake.take());
+        self.stopping.store(true, Ordering::Release);
         self.stop_http.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
             if let Some(http) = self.http.take() {
@@ -234,6 +245,12 @@ impl Drop for Server {
         if let Err(error) = fs::remove_file(&self.events_socket) {
             warn!("can't remove {}: {error}", self.events_socket.display());
         }
+    }
+}
+
+impl From<PublishError> for ServeError {
+    fn from(error: PublishError) -> ServeError {
+        ServeError::DesiredState { path: error.path, source: error.source }
     }
 }
 
@@ -277,22 +294,8 @@ fn upsert(
 }
 
 fn device_row(row: &CameraRow) -> ConfigDevice {
-    let rtsp = !row.main_url.starts_with("file:");
-    let transport = row.transport.clone().unwrap_or_else(|| "tcp".into());
-    let stream = |name: &str, url: &str, roles: &[&str]| Stream {
-        name: name.into(),
-        url: url.into(),
-        transport: if rtsp { transport.clone() } else { String::new() },
-        roles: roles.iter().map(|role| (*role).into()).collect(),
-    };
-    let streams = match &row.sub_url {
-        // Models and wall tiles prefer the smaller stream.
-        Some(sub) => vec![
-            stream("main", &row.main_url, &["record", "live"]),
-            stream("sub", sub, &["detect"]),
-        ],
-        None => vec![stream("main", &row.main_url, &["record", "live", "detect"])],
-    };
+    let (sub, transport) = (row.sub_url.as_deref(), row.transport.as_deref());
+    let streams = streams(&row.main_url, sub, transport, row.sub_roles.as_deref());
     ConfigDevice {
         name: row.name.clone(),
         description: row.description.clone(),
@@ -336,31 +339,6 @@ fn assignment_row(row: &AssignmentRow) -> ConfigAssignment {
     }
 }
 
-/// Writes the desired state when it says something new. Returns the revision in force.
-fn publish(plan: &Plan, control: &Control, directories: &Directories) -> Result<u64, ServeError> {
-    let path = directories.desired();
-    let last = match DesiredState::load(&path) {
-        Ok(state) if plan.matches(&state) => return Ok(state.revision),
-        Ok(state) => state.revision,
-        Err(LoadError::Missing(_)) => 0,
-        Err(error) => {
-            warn!("{error}; writing it anew");
-            0
-        }
-    };
-    // Above the file's too: the store may be younger than the file.
-    let revision = control.next_revision()?.max(last.saturating_add(1));
-    let state = DesiredState {
-        format: ipc::desired::FORMAT,
-        revision,
-        written_utc: moment::text(clock::utc()),
-        cameras: plan.cameras.clone(),
-        subscriptions: plan.subscriptions.clone(),
-    };
-    state.store(&path).map_err(|source| ServeError::DesiredState { path, source })?;
-    Ok(revision)
-}
-
 fn commit_thread(committer: Committer, writer: EventWriter) {
     // Both closures run on this thread, one at a time.
     let writer = RefCell::new(writer);
@@ -397,7 +375,7 @@ fn named_twice(assignments: &[AssignmentRow]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::testing;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn retention_works_while_nothing_is_appended() {

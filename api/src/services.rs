@@ -1,14 +1,16 @@
 //! What handlers work with: the registry, the stores, the live view, and what is published.
 
 use crate::commit::EventCounters;
+use crate::ingest_link::IngestLink;
 use crate::live::Live;
-use crate::plan::Plan;
+use crate::media::Media;
+use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::stills::Stills;
 use base::{Instant, ModelId};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use store::{Control, EventReader, StoreError};
+use std::sync::Arc;
+use store::{Control, ControlWrite, EventReader, StoreError};
 
 /// Everything behind HTTP. Shared by all handlers; each call may wait for the disk.
 #[derive(Debug)]
@@ -35,22 +37,10 @@ pub struct Services {
     pub recordings: ipc::recording::Recordings,
     /// What was published last.
     pub published: Published,
-}
-
-/// The desired state in force.
-#[derive(Debug)]
-pub struct Published(Mutex<Arc<(u64, Plan)>>);
-
-impl Published {
-    /// Starts with a revision and its plan.
-    pub fn new(revision: u64, plan: Plan) -> Published {
-        Published(Mutex::new(Arc::new((revision, plan))))
-    }
-
-    /// Revision and plan.
-    pub fn get(&self) -> Arc<(u64, Plan)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+    /// The way to ingest.
+    pub ingest: IngestLink,
+    /// Snapshots and bookmarks.
+    pub media: Media,
 }
 
 /// Class names of several models' versions, each looked up once.
@@ -81,6 +71,17 @@ impl<'s> ClassNames<'s> {
 }
 
 impl Services {
+    /// Changes devices or assignments; the desired state follows before it returns.
+    ///
+    /// # Errors
+    /// Those of `work`, of the store, and [`PublishError`]: nothing has changed then.
+    pub fn change<T, E: From<StoreError> + From<PublishError>>(
+        &self,
+        work: impl FnOnce(&mut ControlWrite<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.published.change(&self.control, &self.registry, work)
+    }
+
     fn class_names(
         &self,
         model: &ModelId,

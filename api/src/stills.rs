@@ -3,7 +3,7 @@
 //! A client that wants what another one just got receives the same bytes. Nothing is decoded here:
 //! the ring holds pictures.
 
-use base::{Absent, CameraId, FrameId, Generation, Newest, Stamp};
+use base::{Absent, CameraId, FrameId, Generation, Newest, Size, Stamp};
 use ipc::clock;
 use ipc::ring::{CopyError, RingReader};
 use kernels::jpeg;
@@ -27,6 +27,8 @@ const ATTEMPTS: u32 = 3;
 pub struct Still {
     /// The frame.
     pub stamp: Stamp,
+    /// Pixels.
+    pub size: Size,
     /// JPEG.
     pub jpeg: Vec<u8>,
 }
@@ -184,7 +186,7 @@ impl StillsWorker {
             jpeg::encode(&record.picture, &self.pixels, &mut jpeg).map_err(|error| {
                 StillError::Encode { camera: id.clone(), reason: error.to_string() }
             })?;
-            let still = Arc::new(Still { stamp, jpeg });
+            let still = Arc::new(Still { stamp, size: record.picture.size, jpeg });
             camera.last = Some(still.clone());
             return Ok(still);
         }

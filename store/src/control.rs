@@ -1,14 +1,18 @@
-//! The registry: devices, models, assignments, class names, and the revision of the desired state.
+//! The registry: devices, models, assignments, class names, snapshots, bookmarks, and the revision of
+//! the desired state.
 //!
 //! Every call is one durable transaction, all or nothing, one writer at a time.
 //! [`Control::write`] runs a closure inside a transaction, so that a caller's checks (is the model
 //! known, is the URL taken) hold when the row is written.
 
 mod config;
+mod media;
 pub(crate) mod row;
 mod transaction;
 
 pub use config::{Changes, ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows};
+pub(crate) use media::OfCamera;
+pub use media::{Bookmark, JobState, MediaId, MediaIdError, MediaPage, Moment, Snapshot};
 pub use transaction::{ControlRead, ControlWrite};
 
 use crate::database::{Database, Disk, PlainDisk, sync_directory_of};
@@ -286,8 +290,14 @@ impl Control {
             file.create(tables::make_control)?;
             sync_directory_of(&path).map_err(|e| StoreError::io(state, "syncing", e))?;
         }
-        // Opened now: a second process must fail at its start, not at its first request.
-        file.write("opening the registry", |_| Ok(()))?;
+        // Opened now: a second process must fail at its start, not at its first request. Tables that
+        // came later than the file are made.
+        file.write("opening the registry", |db| {
+            let write = db.begin_write()?;
+            tables::make_control(&write)?;
+            write.commit()?;
+            Ok(())
+        })?;
         Ok(Control { file: Arc::new(file) })
     }
 

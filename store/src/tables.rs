@@ -35,6 +35,16 @@ pub(crate) const ASSIGNMENTS: TableDefinition<&str, &[u8]> = TableDefinition::ne
 pub(crate) const PAIRS: TableDefinition<(&str, &str), &str> = TableDefinition::new("pairs");
 /// (model id, version) -> class names.
 pub(crate) const LABELS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("labels");
+/// Snapshot id -> snapshot row.
+pub(crate) const SNAPSHOTS: TableDefinition<&str, &[u8]> = TableDefinition::new("snapshots");
+/// (camera id, snapshot id).
+pub(crate) const SNAPSHOTS_BY_CAMERA: TableDefinition<(&str, &str), ()> =
+    TableDefinition::new("snapshots_by_camera");
+/// Bookmark id -> bookmark row.
+pub(crate) const BOOKMARKS: TableDefinition<&str, &[u8]> = TableDefinition::new("bookmarks");
+/// (camera id, bookmark id).
+pub(crate) const BOOKMARKS_BY_CAMERA: TableDefinition<(&str, &str), ()> =
+    TableDefinition::new("bookmarks_by_camera");
 /// Rows that `vas check` found unreadable, by what they are: `device cam1`.
 pub(crate) const DAMAGED_ROWS: TableDefinition<&str, &[u8]> = TableDefinition::new("damaged");
 
@@ -57,6 +67,10 @@ pub(crate) fn make_control(write: &redb::WriteTransaction) -> Result<(), redb::T
     write.open_table(ASSIGNMENTS)?;
     write.open_table(PAIRS)?;
     write.open_table(LABELS)?;
+    write.open_table(SNAPSHOTS)?;
+    write.open_table(SNAPSHOTS_BY_CAMERA)?;
+    write.open_table(BOOKMARKS)?;
+    write.open_table(BOOKMARKS_BY_CAMERA)?;
     write.open_table(DAMAGED_ROWS)?;
     Ok(())
 }

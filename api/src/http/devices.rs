@@ -4,15 +4,18 @@ use super::assignments::source;
 use super::events::{milliseconds, store_failure};
 use super::message::{Answer, Body, Failure, Request};
 use super::query::Query;
+use crate::camera_url::without_credentials;
+use crate::ingest_link::StreamsView;
 use crate::live::SchedulerView;
 use crate::moment;
 use crate::plan::Plan;
 use crate::services::Services;
 use crate::stills::StillError;
-use crate::url_text::without_credentials;
+
 use base::CameraId;
 use ipc::clock;
 use ipc::desired::DecodeMode;
+use ipc::ingest_message::{StreamState, StreamStatus};
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::control::Device;
@@ -26,9 +29,10 @@ pub fn list(services: &Services, request: &Request) -> Result<Answer, Failure> {
     let rows = services.control.devices().map_err(store_failure)?;
     let published = services.published.get();
     let scheduler = services.live.scheduler();
+    let streams = services.ingest.streams();
     let page = rows.iter().skip(skip as usize).take(limit as usize);
     let shown: Vec<Value> =
-        page.map(|row| shown(row, services, &published.1, &scheduler)).collect();
+        page.map(|row| shown(row, services, &published.1, &scheduler, &streams)).collect();
     Ok(Answer::json(&shown.into()))
 }
 
@@ -36,8 +40,57 @@ pub fn list(services: &Services, request: &Request) -> Result<Answer, Failure> {
 pub fn one(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     let row = device(services, request.captured(0))?;
-    let published = services.published.get();
-    Ok(Answer::json(&shown(&row, services, &published.1, &services.live.scheduler())))
+    Ok(Answer::json(&shown_now(&row, services)))
+}
+
+/// GET /api/v1/devices/{id}/status
+pub fn status(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let row = device(services, request.captured(0))?;
+    let view = services.ingest.streams();
+    let streams: Vec<Value> =
+        row.streams.iter().map(|stream| super::streams::row(&row, stream, &view)).collect();
+    Ok(Answer::json(&json!({
+        "device_id": row.id.as_str(),
+        "name": row.name,
+        "description": row.description,
+        "location": row.location,
+        "rtsp_url": row.streams.first().map(|s| without_credentials(&s.url)),
+        "is_active": row.enabled && !row.gone,
+        "streaming": streaming(&row, &view, None),
+        "streams": streams,
+        "created_at": moment::text(row.created_at),
+        "updated_at": row.updated_at.map(moment::text),
+    })))
+}
+
+/// What a camera's streams do, in one: active while one of them is live, otherwise the worst state.
+pub fn streaming(device: &Device, view: &StreamsView, frames: Option<bool>) -> Value {
+    let rank = |state: StreamState| match state {
+        StreamState::Stopped => 0,
+        StreamState::Live => 1,
+        StreamState::Connecting => 2,
+        StreamState::Stalled => 3,
+        StreamState::BackingOff => 4,
+        StreamState::AuthFailed => 5,
+    };
+    let worst = view.of(&device.id).max_by_key(|status| rank(status.state));
+    let live = view.of(&device.id).find(|status| status.state == StreamState::Live);
+    let told = |status: &StreamStatus| Some(&status.reason).filter(|r| !r.is_empty()).cloned();
+    let (state, reason) = match (view.fault(), worst) {
+        _ if !device.enabled || device.gone => ("stopped", None),
+        (Some(fault), _) => ("unknown", Some(fault.to_string())),
+        (None, Some(status)) => (status.state.as_str(), told(status)),
+        (None, None) => ("unknown", Some("ingest does not know this camera yet".into())),
+    };
+    let active = live.is_some() || (view.fault().is_some() && frames == Some(true));
+    json!({
+        "active": active,
+        "room_id": active.then(|| device.id.as_str()),
+        "started_at": live.map(|status| moment::text(status.since)),
+        "state": state,
+        "reason": reason,
+    })
 }
 
 /// GET /api/v1/devices/{id}/frame.jpg
@@ -65,10 +118,11 @@ pub fn frame(services: &Services, request: &Request) -> Result<Answer, Failure> 
         ("x-media", stamp.info.media.0.to_string()),
         ("x-age-ms", milliseconds(age).to_string()),
     ];
-    Ok(Answer { content_type: "image/jpeg", headers, body: Body::Still(still) })
+    Ok(Answer { status: 200, content_type: "image/jpeg", headers, body: Body::Still(still) })
 }
 
-fn device(services: &Services, text: &str) -> Result<Device, Failure> {
+/// A camera by the id in a path.
+pub fn device(services: &Services, text: &str) -> Result<Device, Failure> {
     let id: Option<CameraId> = text.parse().ok();
     let row = id.map(|id| services.control.device(&id)).transpose().map_err(store_failure)?;
     row.flatten().ok_or_else(|| Failure::not_found(format!("there is no camera `{text}`")))
@@ -104,7 +158,20 @@ pub fn decode_word(mode: DecodeMode) -> &'static str {
     }
 }
 
-fn shown(device: &Device, services: &Services, plan: &Plan, scheduler: &SchedulerView) -> Value {
+/// A camera as it is now.
+pub fn shown_now(device: &Device, services: &Services) -> Value {
+    let published = services.published.get();
+    let streams = services.ingest.streams();
+    shown(device, services, &published.1, &services.live.scheduler(), &streams)
+}
+
+fn shown(
+    device: &Device,
+    services: &Services,
+    plan: &Plan,
+    scheduler: &SchedulerView,
+    view: &StreamsView,
+) -> Value {
     let (decode, reason) = export(device, services, plan);
     let status = scheduler
         .fresh_status(clock::monotonic())
@@ -127,8 +194,12 @@ fn shown(device: &Device, services: &Services, plan: &Plan, scheduler: &Schedule
         "streams": streams,
         "is_active": device.enabled && !device.gone,
         "location": device.location,
-        "streaming": {"active": frames.is_some(), "room_id": null, "started_at": null},
+        "enabled": device.enabled,
+        "record": device.record,
+        "live": device.live,
+        "streaming": streaming(device, view, Some(frames.is_some())),
         "export": {
+            "wanted": device.export,
             "decode": decode_word(decode),
             "reason": reason,
             "absent": status.map(|c| c.absent.as_str()).filter(|absent| !absent.is_empty()),

@@ -27,7 +27,9 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
     let rejected = published.1.rejected.len();
     let desired = if rejected == 0 { "healthy" } else { "degraded" };
     let rejected = (rejected > 0).then(|| format!("{rejected} assignments are rejected"));
-    let degraded = [store, scheduler, desired].iter().any(|state| *state != "healthy");
+    let ingest_reason = services.ingest.streams().fault().map(ToString::to_string);
+    let ingest = if ingest_reason.is_none() { "healthy" } else { "degraded" };
+    let degraded = [store, scheduler, ingest, desired].iter().any(|state| *state != "healthy");
     Ok(Answer::json(&json!({
         "status": if degraded { "degraded" } else { "healthy" },
         "service": "vas",
@@ -36,6 +38,7 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
         "checks": {
             "store": {"status": store, "reason": store_reason},
             "scheduler": {"status": scheduler, "reason": scheduler_reason},
+            "ingest": {"status": ingest, "reason": ingest_reason},
             "desired_state": {"status": desired, "reason": rejected, "revision": published.0},
         },
         "timestamp": moment::text(clock::utc()),

@@ -2,7 +2,8 @@
 
 use super::guarded_stream::GuardedStream;
 use super::message::Failure;
-use super::routes::Router;
+use super::reply_body::ReplyBody;
+use super::routes::{Call, Router};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -139,7 +140,8 @@ async fn connection(
     }
 }
 
-type Reply = hyper::Response<Full<Bytes>>;
+/// What goes back to hyper.
+pub type Reply = hyper::Response<ReplyBody>;
 
 async fn answer(request: hyper::Request<Incoming>, router: &Router, limits: &HttpLimits) -> Reply {
     let (head, body) = request.into_parts();
@@ -153,10 +155,35 @@ async fn answer(request: hyper::Request<Incoming>, router: &Router, limits: &Htt
         );
         return failure(&Failure::new(421, message), &url);
     }
+    let writes = !matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE");
+    if let Some(message) = foreign(&head.headers).filter(|_| writes) {
+        return failure(&Failure::new(403, message), &url);
+    }
     match read_body(body, limits).await {
-        Ok(body) => router.answer(head.method.as_str(), &target, &url, body).await,
+        Ok(body) => {
+            let (method, headers) = (head.method.as_str(), &head.headers);
+            router.answer(Call { method, target: &target, url: &url, headers, body }).await
+        }
         Err(error) => failure(&error, &url),
     }
+}
+
+/// Why a request that changes something is not answered: a page of another origin sent it.
+/// Programs send neither header; browsers send `Origin` with every such request.
+fn foreign(headers: &HeaderMap) -> Option<String> {
+    let text =
+        |name| headers.get(name).map(|v: &HeaderValue| String::from_utf8_lossy(v.as_bytes()));
+    let host = text("host").unwrap_or_default();
+    let origin = text("origin");
+    let own = origin.as_ref().is_none_or(|origin| {
+        origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host))
+    });
+    let site = text("sec-fetch-site");
+    let same = site.is_none_or(|site| matches!(&*site, "same-origin" | "none"));
+    (!own || !same).then(|| {
+        let origin = origin.unwrap_or_else(|| "another site".into());
+        format!("a page of {origin} may not change anything here; open the page at http://{host}/")
+    })
 }
 
 fn host_of(uri: &hyper::Uri, headers: &HeaderMap) -> Option<String> {
@@ -205,7 +232,7 @@ pub fn failure(failure: &Failure, url: &str) -> Reply {
 
 /// A reply with the headers that every reply has.
 pub fn reply(status: u16, content_type: &'static str, body: Bytes) -> Reply {
-    let mut reply = hyper::Response::new(Full::new(body));
+    let mut reply = hyper::Response::new(ReplyBody::Bytes(Full::new(body)));
     *reply.status_mut() =
         hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = reply.headers_mut();
@@ -230,6 +257,26 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_other_origins_are_told_apart() {
+        let foreign = |pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", HeaderValue::from_static("localhost:8080"));
+            for (name, value) in pairs {
+                headers.insert(*name, HeaderValue::from_str(value).unwrap());
+            }
+            foreign(&headers).is_some()
+        };
+        assert!(!foreign(&[]));
+        assert!(!foreign(&[("origin", "http://localhost:8080")]));
+        assert!(!foreign(&[("sec-fetch-site", "same-origin")]));
+        for origin in ["http://evil.example", "http://localhost:3000", "null", "localhost:8080"] {
+            assert!(foreign(&[("origin", origin)]), "{origin}");
+        }
+        assert!(foreign(&[("sec-fetch-site", "cross-site")]));
+        assert!(foreign(&[("sec-fetch-site", "same-site")]));
+    }
 
     #[test]
     fn only_names_of_the_loopback_are_answered() {

@@ -1,11 +1,22 @@
 //! Requests and answers as handlers see them, and the one shape of errors.
 
+use crate::ingest_link::IngestError;
+use crate::publish::PublishError;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
+use store::StoreError;
 
 /// A request that found its route.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
+    /// The body: JSON that fits the route's schema, or null when there is none.
+    pub body: Value,
+    /// The body of a route that takes SDP.
+    pub sdp: String,
     /// What the placeholders of the route's path matched, in order, percent-decoded.
     pub captured: Vec<String>,
     /// Query parameters, decoded, in order.
@@ -20,8 +31,10 @@ impl Request {
 }
 
 /// An answer that is not an error.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Answer {
+    /// HTTP status, 2xx.
+    pub status: u16,
     /// Media type.
     pub content_type: &'static str,
     /// Further headers, names in lower case.
@@ -31,8 +44,12 @@ pub struct Answer {
 }
 
 /// Bytes of an answer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Body {
+    /// None at all.
+    Empty,
+    /// A file, or the part of it that the client asked for.
+    File(MediaFile),
     /// Compiled in.
     Static(&'static [u8]),
     /// Made for this answer.
@@ -41,11 +58,57 @@ pub enum Body {
     Still(Arc<crate::stills::Still>),
 }
 
+/// A file that is sent as it is read, never whole in memory.
+#[derive(Debug)]
+pub struct MediaFile {
+    /// Open for reading.
+    pub file: File,
+    /// Its size.
+    pub bytes: u64,
+    /// Names this content: another content has another tag. With quotes.
+    pub tag: String,
+}
+
+impl MediaFile {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(path: &Path) -> io::Result<MediaFile> {
+        let file = File::open(path)?;
+        let told = file.metadata()?;
+        if !told.is_file() {
+            return Err(io::Error::other("is not a regular file"));
+        }
+        let tag = format!("\"{:x}-{:x}-{:x}\"", told.len(), told.mtime(), told.mtime_nsec());
+        Ok(MediaFile { file, bytes: told.len(), tag })
+    }
+}
+
+/// Files whose content never changes under their address.
+pub const IMMUTABLE: (&str, &str) = ("cache-control", "private, max-age=31536000, immutable");
+
 impl Answer {
     /// A JSON document.
     pub fn json(value: &Value) -> Answer {
+        Answer::json_with(200, value)
+    }
+
+    /// A JSON document with another status than 200.
+    pub fn json_with(status: u16, value: &Value) -> Answer {
         let body = Body::Owned(value.to_string().into_bytes());
-        Answer { content_type: "application/json", headers: vec![], body }
+        Answer { status, content_type: "application/json", headers: vec![], body }
+    }
+
+    /// 204.
+    pub fn nothing() -> Answer {
+        Answer { status: 204, content_type: "", headers: vec![], body: Body::Empty }
+    }
+
+    /// A file that never changes, with ranges.
+    pub fn file(content_type: &'static str, file: MediaFile) -> Answer {
+        let headers = vec![(IMMUTABLE.0, IMMUTABLE.1.to_owned())];
+        Answer { status: 200, content_type, headers, body: Body::File(file) }
     }
 }
 
@@ -102,6 +165,11 @@ impl Failure {
         Failure::new(503, message)
     }
 
+    /// 422 of one key of the body.
+    pub fn wrong(field: &str, value: &str, message: impl Into<String>) -> Failure {
+        Failure::invalid(vec![Detail::new(field, value, message)])
+    }
+
     /// The envelope.
     pub fn body(&self, url: &str) -> Vec<u8> {
         let mut error = json!({"status": self.status, "message": self.message, "path": url});
@@ -111,5 +179,24 @@ impl Failure {
             error["details"] = self.details.iter().map(detail).collect();
         }
         json!({ "error": error }).to_string().into_bytes()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        super::events::store_failure(error)
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Failure {
+        tracing::error!("{error}");
+        Failure::unavailable(error.to_string())
+    }
+}
+
+impl From<IngestError> for Failure {
+    fn from(error: IngestError) -> Failure {
+        Failure::unavailable(error.to_string())
     }
 }

@@ -1,6 +1,6 @@
 //! What happens now: everything the live table shows, and the health of cameras and models.
 
-use super::devices::{decode_word, export};
+use super::devices::{decode_word, export, streaming};
 use super::events::{detections, milliseconds, stages};
 use super::message::{Answer, Failure, Request};
 use super::models::runner_state;
@@ -136,8 +136,12 @@ fn cameras(services: &Services, fresh: Option<&Status>) -> Vec<Value> {
     let published = services.published.get();
     let by_id: BTreeMap<&str, &CameraStatus> =
         fresh.iter().flat_map(|s| &s.cameras).map(|c| (c.id.as_str(), c)).collect();
+    let view = services.ingest.streams();
     let one = |camera: &ipc::desired::DesiredCamera| {
         let row = rows.get(camera.id.as_str());
+        let streaming = row.map_or(Value::Null, |row| streaming(row, &view, None));
+        let streams = || row.iter().flat_map(|row| view.of(&row.id));
+        let halted = streams().map(|s| &s.recording_reason).find(|reason| !reason.is_empty());
         let reason = row.and_then(|row| export(row, services, &published.1).1);
         let status = by_id.get(camera.id.as_str());
         let frames = status.filter(|status| status.absent.is_empty());
@@ -147,6 +151,13 @@ fn cameras(services: &Services, fresh: Option<&Status>) -> Vec<Value> {
             "enabled": camera.enabled,
             "decode": decode_word(camera.decode),
             "decode_reason": reason,
+            "stream_state": streaming["state"].as_str().unwrap_or("unknown"),
+            "stream_reason": streaming["reason"],
+            "live": camera.live,
+            "record": camera.record,
+            "recording": streams().any(|s| s.recording),
+            "recording_reason": halted,
+            "viewers": streams().map(|s| s.viewers).sum::<u32>(),
             "state": match status {
                 None => "unknown",
                 Some(_) if frames.is_some() => "frames",

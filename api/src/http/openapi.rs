@@ -2,9 +2,10 @@
 //! its committed snapshot.
 
 use super::message::{Answer, Body, Failure, Request};
+use super::payload::Payload;
 use super::query::Query;
 use super::schemas::{Schema, list, reference, schemas, text};
-use super::table::{Content, ROUTES, Route};
+use super::table::{Content, Route, Verb, routes};
 use crate::canonical::sorted;
 use crate::services::Services;
 use serde_json::{Map, Value, json};
@@ -15,15 +16,16 @@ pub fn document(_: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     static DOCUMENT: LazyLock<String> = LazyLock::new(document_text);
     let body = Body::Static(DOCUMENT.as_bytes());
-    Ok(Answer { content_type: "application/json", headers: vec![], body })
+    Ok(Answer { status: 200, content_type: "application/json", headers: vec![], body })
 }
 
 /// The document as text.
 pub fn document_text() -> String {
-    let paths: Map<String, Value> = ROUTES
-        .iter()
-        .map(|route| (route.path.to_owned(), json!({"get": operation(route)})))
-        .collect();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in routes() {
+        let verbs = paths.entry(route.path).or_insert_with(|| json!({}));
+        verbs[route.verb.as_str()] = operation(route);
+    }
     let document = json!({
         "openapi": "3.1.0",
         "info": {
@@ -32,7 +34,9 @@ pub fn document_text() -> String {
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             "description": "Cameras, models and what models found. Every answer that changes is \
                 sent with Cache-Control: no-store. Numbers that can exceed 2^53 are decimal \
-                strings. Boxes are x1, y1, x2, y2 relative to the frame. HEAD is answered as GET.",
+                strings. Boxes are x1, y1, x2, y2 relative to the frame. HEAD is answered as GET. \
+                Files honour Range. Requests that change something are refused with 403 when a \
+                page of another origin sends them.",
         },
         "paths": paths,
         "components": {"schemas": schemas()},
@@ -68,10 +72,14 @@ fn operation(route: &Route) -> Value {
         Content::Document => json!({"application/json": {"schema": {"type": "object"}}}),
         Content::Html => json!({"text/html": {}}),
         Content::Jpeg => json!({"image/jpeg": {}}),
-        Content::Playlist => json!({"application/vnd.apple.mpegurl": {}}),
-        Content::Video => json!({"video/mp4": {}}),
+        Content::File(kind) => json!({kind: {}}),
+        Content::Sdp => json!({"application/sdp": {}}),
+        Content::Nothing => Value::Null,
     };
-    let mut success = json!({"description": "What was asked for.", "content": content});
+    let mut success = json!({"description": "What was asked for."});
+    if !content.is_null() {
+        success["content"] = content;
+    }
     if let Content::Jpeg = route.answer {
         let header = |what: &str| json!({"description": what, "schema": text()});
         success["headers"] = json!({
@@ -81,19 +89,61 @@ fn operation(route: &Route) -> Value {
             "X-Age-Ms": header("Time since the frame was captured, milliseconds."),
         });
     }
-    let mut responses = Map::from_iter([("200".to_owned(), success)]);
-    for status in [405, 422].iter().chain(route.failures) {
+    if let Content::Sdp = route.answer {
+        let header = |what: &str| json!({"description": what, "schema": text()});
+        success["headers"] = json!({
+            "Location": header("The viewer's session: DELETE ends it."),
+            "X-Media-Origin": header("Media time of RTP time 0, ticks of 90 kHz."),
+        });
+    }
+    let statuses: &[u16] = match route.payload {
+        Payload::None if route.verb == Verb::Get => &[405, 422],
+        _ => &[403, 405, 415, 422],
+    };
+    let mut responses = Map::from_iter([(route.status.to_string(), success)]);
+    if let Content::File(kind) = route.answer {
+        let part = json!({"description": "The range that was asked for.", "content": {kind: {}}});
+        responses.insert("206".to_owned(), part);
+    }
+    for status in statuses.iter().chain(route.failures) {
         let description = match status {
+            400 => "The request contradicts what there is.",
+            403 => "A page of another origin sent it.",
             404 => "There is no such thing.",
-            405 => "Only GET and HEAD are allowed.",
-            422 => "A query parameter is wrong or unknown; details name each.",
+            405 => "The path has other methods; Allow names them.",
+            406 => "The stream can't be shown in a browser; the message says what to configure.",
+            409 => "The thing is not in a state for that.",
+            410 => "The file is gone.",
+            415 => "The body is of another media type.",
+            416 => "The range lies outside of the file.",
+            422 => "A parameter or a key of the body is wrong or unknown; details name each.",
             _ => "Something behind this interface does not work now.",
         };
         let content = json!({"application/json": {"schema": reference("Error")}});
         let response = json!({"description": description, "content": content});
         responses.insert(status.to_string(), response);
     }
-    json!({"summary": route.summary, "parameters": parameters, "responses": responses})
+    let mut told =
+        json!({"summary": route.summary, "parameters": parameters, "responses": responses});
+    if let Some(body) = request_body(route) {
+        told["requestBody"] = body;
+    }
+    told
+}
+
+fn request_body(route: &Route) -> Option<Value> {
+    let json_body = |name: &str, required: bool| {
+        let schema = reference(name);
+        let example = example(&schema, &schemas());
+        let content = json!({"application/json": {"schema": schema, "example": example}});
+        Some(json!({"required": required, "content": content}))
+    };
+    match route.payload {
+        Payload::None => None,
+        Payload::Json(name) => json_body(name, true),
+        Payload::JsonOptional(name) => json_body(name, false),
+        Payload::Sdp => Some(json!({"required": true, "content": {"application/sdp": {}}})),
+    }
 }
 
 /// The example of a schema, put together from those of its leaves.
@@ -138,13 +188,21 @@ mod tests {
     fn every_example_fits_its_schema() {
         let document: Value = serde_json::from_str(&document_text()).unwrap();
         let schemas = &document["components"]["schemas"];
-        for (path, operation) in document["paths"].as_object().unwrap() {
-            let content = &operation["get"]["responses"]["200"]["content"]["application/json"];
-            if content["example"].is_null() {
-                continue;
+        let mut checked = 0;
+        for (path, verbs) in document["paths"].as_object().unwrap() {
+            for operation in verbs.as_object().unwrap().values() {
+                let answers = operation["responses"].as_object().unwrap().values();
+                for told in answers.chain([&operation["requestBody"]]) {
+                    let content = &told["content"]["application/json"];
+                    if content["example"].is_null() {
+                        continue;
+                    }
+                    let schema = crate::http::schemas::inlined(&content["schema"], schemas);
+                    assert_eq!(problems(&schema, &content["example"], path), []);
+                    checked += 1;
+                }
             }
-            let schema = crate::http::schemas::inlined(&content["schema"], schemas);
-            assert_eq!(problems(&schema, &content["example"], path), []);
         }
+        assert!(checked > 20, "{checked}");
     }
 }

@@ -11,6 +11,7 @@ pub fn page(_: &Services, request: &Request) -> Result<Answer, Failure> {
                   img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; \
                   form-action 'none'; frame-ancestors 'none'";
     Ok(Answer {
+        status: 200,
         content_type: "text/html; charset=utf-8",
         headers: vec![("content-security-policy", policy.into())],
         body: Body::Static(include_bytes!("page.html")),

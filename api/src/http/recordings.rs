@@ -118,7 +118,8 @@ pub fn playlist(services: &Services, request: &Request) -> Result<Answer, Failur
         Failure::not_found(format!("{why}; {path} lists the days there are"))
     })?;
     let body = Body::Owned(text.into_bytes());
-    Ok(Answer { content_type: "application/vnd.apple.mpegurl", headers: vec![], body })
+    let content_type = "application/vnd.apple.mpegurl";
+    Ok(Answer { status: 200, content_type, headers: vec![], body })
 }
 
 /// GET /api/v1/recordings/devices/{id}/{segment}
@@ -149,7 +150,7 @@ pub fn segment(services: &Services, request: &Request) -> Result<Answer, Failure
     let settled = part != Part::Whole || settled(services, &camera, name).map_err(unreadable)?;
     let cache = if settled { "private, max-age=31536000, immutable" } else { "no-store" };
     let headers = vec![("cache-control", cache.to_owned())];
-    Ok(Answer { content_type: "video/mp4", headers, body: Body::Owned(bytes) })
+    Ok(Answer { status: 200, content_type: "video/mp4", headers, body: Body::Owned(bytes) })
 }
 
 /// Whether a segment grows no more: another one follows it, or it is long ago.

@@ -6,6 +6,11 @@
 use base::{MemberError, Stages};
 use serde_json::{Map, Value, json};
 
+mod cameras;
+mod media;
+
+pub use cameras::stream_name;
+
 /// A JSON Schema.
 pub type Schema = Value;
 
@@ -46,7 +51,6 @@ pub fn integer_between(least: u64, most: u64) -> Schema {
 }
 
 /// Replaces references by what they refer to.
-#[cfg(test)]
 pub fn inlined(schema: &Schema, schemas: &Schema) -> Schema {
     match schema {
         Value::Object(rules) => match rules.get("$ref").and_then(Value::as_str) {
@@ -109,13 +113,26 @@ fn object_with(properties: &[(&str, Schema)], optional: &[(&str, Schema)]) -> Sc
     })
 }
 
+/// A text of so many characters.
+fn text_between(least: u64, most: u64, example: &str) -> Schema {
+    json!({"type": "string", "minLength": least, "maxLength": most, "examples": [example]})
+}
+
+/// An object of a request: every key may be left out but those of `required`.
+fn request(required: &[&str], properties: &[(&str, Schema)]) -> Schema {
+    let all: Map<String, Value> =
+        properties.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+    json!({
+        "type": "object", "properties": all, "required": required, "additionalProperties": false,
+    })
+}
+
 /// Every named schema.
 pub fn schemas() -> Schema {
     let named = [
         ("Error", error()),
         ("Health", health()),
         ("HealthDetailed", health_detailed()),
-        ("Device", device()),
         ("Model", model()),
         ("ModelList", object(&[("models", list(reference("Model"))), ("total", count(1))])),
         ("Assignment", assignment()),
@@ -130,7 +147,8 @@ pub fn schemas() -> Schema {
         ("Status", status()),
         ("ObservabilityHealth", observability_health()),
     ];
-    named.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()
+    let all = named.into_iter().chain(cameras::named()).chain(media::named());
+    all.map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 fn page_of(key: &str, name: &str, more: &[(&str, Schema)]) -> Schema {
@@ -177,6 +195,7 @@ fn health_detailed() -> Schema {
             object(&[
                 ("store", object(&check())),
                 ("scheduler", object(&check())),
+                ("ingest", object(&check())),
                 ("desired_state", object(&desired)),
             ]),
         ),
@@ -186,45 +205,6 @@ fn health_detailed() -> Schema {
 
 const DECODE: [&str; 3] = ["full", "keyframes", "off"];
 const ABSENT: &str = "no_ring";
-
-fn device() -> Schema {
-    let stream = object(&[
-        ("name", one_of(&["main", "sub"])),
-        ("url", word("rtsp://10.0.0.9:554/stream1")),
-        ("transport", word("tcp")),
-        ("roles", list(one_of(&["detect", "live", "record"]))),
-    ]);
-    object(&[
-        ("id", id()),
-        ("name", word("Front door")),
-        ("description", or_null(text())),
-        ("rtsp_url", or_null(word("rtsp://10.0.0.9:554/stream1"))),
-        ("streams", list(stream)),
-        ("is_active", flag()),
-        ("location", or_null(word("Gate"))),
-        (
-            "streaming",
-            object(&[
-                ("active", flag()),
-                ("room_id", or_null(text())),
-                ("started_at", or_null(time())),
-            ]),
-        ),
-        (
-            "export",
-            object(&[
-                ("decode", one_of(&DECODE)),
-                ("reason", or_null(text())),
-                ("absent", or_null(word(ABSENT))),
-                ("fps", or_null(number(25.0))),
-                ("newest_frame_id", or_null(big("1200"))),
-            ]),
-        ),
-        ("source", one_of(&["config", "api"])),
-        ("created_at", time()),
-        ("updated_at", or_null(time())),
-    ])
-}
 
 const RUNNER_STATES: [&str; 6] = ["ready", "profiling", "late", "demoted", "hung", "gone"];
 
@@ -423,6 +403,13 @@ fn status() -> Schema {
         ("enabled", flag()),
         ("decode", one_of(&DECODE)),
         ("decode_reason", or_null(text())),
+        ("stream_state", one_of(&cameras::STATES)),
+        ("stream_reason", or_null(text())),
+        ("live", flag()),
+        ("record", flag()),
+        ("recording", json!({"type": "boolean", "examples": [false]})),
+        ("recording_reason", or_null(text())),
+        ("viewers", count(0)),
         ("state", one_of(&["frames", "no_frames", "unknown"])),
         ("absent", or_null(word(ABSENT))),
         ("fps", or_null(number(25.0))),

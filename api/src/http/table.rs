@@ -1,26 +1,88 @@
 //! Every route: path, handler, and what its documentation says.
 
 use super::message::{Answer, Failure, Request};
+use super::payload::Payload;
 use super::schemas::{self, Schema};
-use super::{
-    assignments, devices, events, health, models, observability, openapi, page, recordings,
-};
+use super::{assignments, devices, events, health, models, observability, openapi, page};
 use crate::services::Services;
 
-/// One route. All are GET, and so HEAD.
+mod cameras;
+mod media;
+mod recordings;
+
+/// One route.
 pub struct Route {
+    /// Method.
+    pub verb: Verb,
+    /// Status of an answer that is not an error, which files may make 206.
+    pub status: u16,
+    /// What the body of the request holds.
+    pub payload: Payload,
     /// Path, placeholders as `{name}`.
     pub path: &'static str,
     /// One line.
     pub summary: &'static str,
     /// Query parameters; any other is refused.
     pub query: &'static [Parameter],
-    /// What 200 brings.
+    /// What such an answer brings.
     pub answer: Content,
-    /// Statuses besides 200, 405 and 422.
+    /// Statuses besides `status`, 405 and 422.
     pub failures: &'static [u16],
     /// The handler.
     pub handler: fn(&Services, &Request) -> Result<Answer, Failure>,
+}
+
+/// Methods that routes have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Also answers HEAD.
+    Get,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// DELETE.
+    Delete,
+}
+
+impl Verb {
+    /// As OpenAPI writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::Post => "post",
+            Verb::Put => "put",
+            Verb::Delete => "delete",
+        }
+    }
+}
+
+/// What routes share that say nothing else.
+pub const GET: Route = Route {
+    verb: Verb::Get,
+    status: 200,
+    payload: Payload::None,
+    path: "",
+    summary: "",
+    query: &[],
+    answer: Content::Nothing,
+    failures: &[],
+    handler: nowhere,
+};
+/// As [`GET`].
+pub const POST: Route = Route { verb: Verb::Post, ..GET };
+/// As [`GET`].
+pub const PUT: Route = Route { verb: Verb::Put, ..GET };
+/// As [`GET`], answered with 204.
+pub const DELETE: Route = Route { verb: Verb::Delete, status: 204, ..GET };
+
+fn nowhere(_: &Services, _: &Request) -> Result<Answer, Failure> {
+    Err(Failure::new(501, "this route has no handler"))
+}
+
+/// Every route there is.
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(cameras::ROUTES).chain(media::ROUTES).chain(recordings::ROUTES)
 }
 
 /// One query parameter, never required.
@@ -45,12 +107,14 @@ pub enum Content {
     Document,
     /// A page.
     Html,
-    /// A picture.
+    /// A frame of a camera, JPEG, with headers that name it.
     Jpeg,
-    /// An HLS playlist.
-    Playlist,
-    /// Fragmented MP4.
-    Video,
+    /// A file of this media type; ranges are honoured.
+    File(&'static str),
+    /// The answer to an SDP offer.
+    Sdp,
+    /// Nothing.
+    Nothing,
 }
 
 const CAMERA: Parameter = Parameter {
@@ -120,20 +184,7 @@ const CURSOR: Parameter = Parameter {
     example: "a019c13b81c007b00800000019e370001",
 };
 
-const WINDOW_START: Parameter = Parameter {
-    name: "start",
-    description: "Where the window begins. ISO 8601; without an offset it is UTC.",
-    schema: schemas::time,
-    example: "2026-01-31T12:00:00.250Z",
-};
-const WINDOW_END: Parameter = Parameter {
-    name: "end",
-    description: "Where the window ends, exclusive; now unless given. ISO 8601.",
-    schema: schemas::time,
-    example: "2026-01-31T12:05:00Z",
-};
-
-/// Every route.
+/// Routes that only read what serve knows.
 pub static ROUTES: &[Route] = &[
     Route {
         path: "/",
@@ -142,6 +193,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Html,
         failures: &[],
         handler: page::page,
+        ..GET
     },
     Route {
         path: "/health",
@@ -150,6 +202,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("Health"),
         failures: &[],
         handler: health::simple,
+        ..GET
     },
     Route {
         path: "/health/detailed",
@@ -158,6 +211,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("HealthDetailed"),
         failures: &[],
         handler: health::detailed,
+        ..GET
     },
     Route {
         path: "/openapi.json",
@@ -166,30 +220,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Document,
         failures: &[],
         handler: openapi::document,
-    },
-    Route {
-        path: "/api/v1/devices",
-        summary: "Cameras, by id. Addresses are shown without credentials.",
-        query: &[
-            Parameter {
-                name: "skip",
-                description: "Entries to leave out first.",
-                schema: || schemas::integer_between(0, u64::from(u32::MAX)),
-                example: "0",
-            },
-            LIMIT,
-        ],
-        answer: Content::JsonList("Device"),
-        failures: &[503],
-        handler: devices::list,
-    },
-    Route {
-        path: "/api/v1/devices/{id}",
-        summary: "One camera.",
-        query: &[],
-        answer: Content::Json("Device"),
-        failures: &[404, 503],
-        handler: devices::one,
+        ..GET
     },
     Route {
         path: "/api/v1/devices/{id}/frame.jpg",
@@ -203,6 +234,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Jpeg,
         failures: &[404, 503],
         handler: devices::frame,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-models",
@@ -211,6 +243,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("ModelList"),
         failures: &[503],
         handler: models::list,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-models/{model_id}",
@@ -219,6 +252,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("Model"),
         failures: &[404, 503],
         handler: models::one,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-model-assignments",
@@ -227,6 +261,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("AssignmentList"),
         failures: &[503],
         handler: assignments::list,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-model-assignments/{id}",
@@ -235,6 +270,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("Assignment"),
         failures: &[404, 503],
         handler: assignments::one,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-events",
@@ -243,6 +279,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("EventList"),
         failures: &[503],
         handler: events::list,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-events/{id}",
@@ -251,6 +288,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("Event"),
         failures: &[404, 503],
         handler: events::one,
+        ..GET
     },
     Route {
         path: "/api/v1/ai-events/cameras/{camera_id}/events",
@@ -259,61 +297,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("EventList"),
         failures: &[404, 503],
         handler: events::of_camera,
-    },
-    Route {
-        path: "/api/v1/recordings/devices/{id}/dates",
-        summary: "Days (UTC) with recordings of a camera, the newest first.",
-        query: &[],
-        answer: Content::Json("RecordingDates"),
-        failures: &[404, 503],
-        handler: recordings::dates,
-    },
-    Route {
-        path: "/api/v1/recordings/devices/{id}/playlist",
-        summary: "HLS playlist: of a day or part of it, of any window up to 24 hours, or, without \
-            either, of the last ten minutes up to what is being recorded.",
-        query: &[
-            Parameter {
-                name: "date",
-                description: "A day (UTC), YYYYMMDD.",
-                schema: schemas::text,
-                example: "20260131",
-            },
-            Parameter {
-                name: "start_time",
-                description: "With date: not before, HH:MM:SS.",
-                schema: schemas::text,
-                example: "12:00:00",
-            },
-            Parameter {
-                name: "end_time",
-                description: "With date: not after, HH:MM:SS.",
-                schema: schemas::text,
-                example: "12:05:00",
-            },
-            WINDOW_START,
-            WINDOW_END,
-        ],
-        answer: Content::Playlist,
-        failures: &[404, 503],
-        handler: recordings::playlist,
-    },
-    Route {
-        path: "/api/v1/recordings/devices/{id}/timeline",
-        summary: "When a camera was recorded and when not, up to 31 days; the last 24 hours \
-            unless given.",
-        query: &[WINDOW_START, WINDOW_END],
-        answer: Content::Json("RecordingTimeline"),
-        failures: &[404, 503],
-        handler: recordings::timeline,
-    },
-    Route {
-        path: "/api/v1/recordings/devices/{id}/{segment}",
-        summary: "A segment, or the part of one that a playlist names. Never changes.",
-        query: &[],
-        answer: Content::Video,
-        failures: &[404, 503],
-        handler: recordings::segment,
+        ..GET
     },
     Route {
         path: "/ai/observability/health",
@@ -322,6 +306,7 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("ObservabilityHealth"),
         failures: &[],
         handler: observability::health,
+        ..GET
     },
     Route {
         path: "/ai/observability/status",
@@ -330,5 +315,6 @@ pub static ROUTES: &[Route] = &[
         answer: Content::Json("Status"),
         failures: &[],
         handler: observability::status,
+        ..GET
     },
 ];

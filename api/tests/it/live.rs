@@ -220,7 +220,7 @@ fn devices_show_no_credentials_anywhere() {
         assert!(!text.contains("s3cret") && !text.contains("admin"), "{target}: {text}");
     }
     let front = get_json(&server, "/api/v1/devices/front");
-    assert_eq!(front["rtsp_url"], "rtsp://10.0.0.9/1?pwd=hidden");
+    assert_eq!(front["rtsp_url"], "rtsp://***@10.0.0.9/1?pwd=***");
     assert_eq!((&front["name"], &front["is_active"]), (&json!("Front door"), &json!(true)));
     let all = get_json(&server, "/api/v1/devices");
     let ids: Vec<&Value> = all.as_array().unwrap().iter().map(|d| &d["id"]).collect();

@@ -52,6 +52,8 @@ impl Node {
             export_enabled: true,
             store_empty: false,
             retention: Duration::from_secs(30 * 86_400),
+            recordings: home.path().join("recordings"),
+            media_command: vec!["/bin/false".into()],
             version: "0.0.0-test",
         };
         Node { home, options }

@@ -2,14 +2,14 @@
 
 use super::{FileReport, Finding, Opened, guard, open_verified};
 use crate::control::row::{Row, json_from_bytes};
-use crate::control::{Assignment, Device, Model};
+use crate::control::{Assignment, Bookmark, Device, Model, OfCamera, Snapshot};
 use crate::database::check_format;
 use crate::error::{Fault, StoreError};
 use crate::record::RecordError;
 use crate::tables::make_control;
 use crate::tables::{ASSIGNMENTS, CONTROL_FORMAT, DAMAGED_ROWS, DEVICES, LABELS, MODELS, PAIRS};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub(super) fn check(path: &Path) -> Result<FileReport, StoreError> {
@@ -87,6 +87,8 @@ fn check_tables(write: &WriteTransaction, report: &mut FileReport) -> Result<(),
     check_rows::<Device>(write, DEVICES, report, &mut bad)?;
     check_rows::<Model>(write, MODELS, report, &mut bad)?;
     let assignments = check_rows::<Assignment>(write, ASSIGNMENTS, report, &mut bad)?;
+    let snapshots = check_rows::<Snapshot>(write, Snapshot::ROWS, report, &mut bad)?;
+    let bookmarks = check_rows::<Bookmark>(write, Bookmark::ROWS, report, &mut bad)?;
     check_labels(write, report, &mut bad)?;
     if bad.newer > 0 {
         report.findings.push(Finding::Newer { records: bad.newer });
@@ -100,7 +102,9 @@ fn check_tables(write: &WriteTransaction, report: &mut FileReport) -> Result<(),
         let records = bad.rows.len() as u64;
         report.findings.push(Finding::Damaged { records, first: bad.first });
     }
-    check_pairs(write, &assignments, report)
+    check_pairs(write, &assignments, report)?;
+    check_index(write, &snapshots, "snapshots_by_camera", report)?;
+    check_index(write, &bookmarks, "bookmarks_by_camera", report)
 }
 
 fn check_rows<T: Row>(
@@ -186,5 +190,35 @@ fn check_pairs(
         pairs.insert((camera.as_str(), model.as_str()), id.as_str())?;
     }
     report.findings.push(Finding::Index { table: "pairs", missing, surplus });
+    Ok(())
+}
+
+fn check_index<T: OfCamera>(
+    write: &WriteTransaction,
+    rows: &[T],
+    table: &'static str,
+    report: &mut FileReport,
+) -> Result<(), Fault> {
+    let key = |row: &T| (row.camera().to_string(), row.key().to_owned());
+    let expected: BTreeSet<(String, String)> = rows.iter().map(key).collect();
+    let mut index = write.open_table(T::INDEX)?;
+    let mut found = BTreeSet::new();
+    for entry in index.iter()? {
+        let (key, _) = entry?;
+        let (camera, id) = key.value();
+        found.insert((camera.to_owned(), id.to_owned()));
+    }
+    let missing = expected.difference(&found).count() as u64;
+    let surplus = found.difference(&expected).count() as u64;
+    if missing + surplus == 0 {
+        return Ok(());
+    }
+    for (camera, id) in found.difference(&expected) {
+        index.remove((camera.as_str(), id.as_str()))?;
+    }
+    for (camera, id) in expected.difference(&found) {
+        index.insert((camera.as_str(), id.as_str()), ())?;
+    }
+    report.findings.push(Finding::Index { table, missing, surplus });
     Ok(())
 }

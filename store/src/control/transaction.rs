@@ -14,14 +14,14 @@ const META_REVISION: &str = "revision";
 
 /// A view of the registry at one moment.
 pub struct ControlRead<'t> {
-    read: &'t ReadTransaction,
-    path: &'t Path,
+    pub(super) read: &'t ReadTransaction,
+    pub(super) path: &'t Path,
 }
 
 /// A transaction that may change the registry. What it writes it reads back at once; others see it
 /// when it is committed.
 pub struct ControlWrite<'t> {
-    write: &'t WriteTransaction,
+    pub(super) write: &'t WriteTransaction,
     path: &'t Path,
     now: UtcNanos,
     changed: bool,
@@ -39,7 +39,7 @@ impl<'t> ControlRead<'t> {
         ControlRead { read, path }
     }
 
-    fn told<T>(&self, result: Result<T, Fault>) -> Result<T, StoreError> {
+    pub(super) fn told<T>(&self, result: Result<T, Fault>) -> Result<T, StoreError> {
         result.map_err(|fault| told(self.path, "reading the registry", fault))
     }
 
@@ -141,7 +141,7 @@ impl<'t> ControlWrite<'t> {
         self.failed
     }
 
-    fn told<T>(&mut self, result: Result<T, Fault>) -> Result<T, StoreError> {
+    pub(super) fn told<T>(&mut self, result: Result<T, Fault>) -> Result<T, StoreError> {
         result.map_err(|fault| {
             self.failed |= matches!(fault, Fault::Redb(_));
             told(self.path, "writing the registry", fault)
@@ -154,7 +154,7 @@ impl<'t> ControlWrite<'t> {
         self.told(rows)
     }
 
-    fn row<T: Row>(&mut self, table: Rows, key: &str) -> Result<Option<T>, StoreError> {
+    pub(super) fn row<T: Row>(&mut self, table: Rows, key: &str) -> Result<Option<T>, StoreError> {
         let row = || row(&self.write.open_table(table)?, key, self.path);
         let row = row();
         self.told(row)
@@ -162,7 +162,7 @@ impl<'t> ControlWrite<'t> {
 
     /// Stores a row under its key. Times are the store's: `created_at` of an existing row stays,
     /// `updated_at` moves when anything changed.
-    fn put<T: Row>(&mut self, table: Rows, mut row: T) -> Result<T, StoreError> {
+    pub(super) fn put<T: Row>(&mut self, table: Rows, mut row: T) -> Result<T, StoreError> {
         match self.row::<T>(table, row.key())? {
             Some(old) => {
                 row.set_times(old.created_at(), old.updated_at());
@@ -184,7 +184,7 @@ impl<'t> ControlWrite<'t> {
         Ok(row)
     }
 
-    fn remove(&mut self, table: Rows, key: &str) -> Result<bool, StoreError> {
+    pub(super) fn remove(&mut self, table: Rows, key: &str) -> Result<bool, StoreError> {
         let remove = || -> Result<bool, Fault> {
             let mut table = self.write.open_table(table)?;
             Ok(table.remove(key)?.is_some())
@@ -400,7 +400,11 @@ fn told(path: &Path, action: &'static str, fault: Fault) -> StoreError {
     }
 }
 
-fn unreadable(path: &Path, what: String, source: crate::record::RecordError) -> StoreError {
+pub(super) fn unreadable(
+    path: &Path,
+    what: String,
+    source: crate::record::RecordError,
+) -> StoreError {
     StoreError::Record { path: path.to_owned(), what, source }
 }
 
@@ -418,7 +422,7 @@ fn rows<T: Row>(
     Ok(rows)
 }
 
-fn row<T: Row>(
+pub(super) fn row<T: Row>(
     table: &impl ReadableTable<&'static str, &'static [u8]>,
     key: &str,
     path: &Path,

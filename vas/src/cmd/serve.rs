@@ -18,12 +18,15 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Why it did not start, or ended.
 pub fn run(config: &Config) -> Outcome {
     let stop = signals::stop()?;
-    api::serve(options(config), stop)?;
+    api::serve(options(config)?, stop)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(config: &Config) -> api::Options {
-    api::Options {
+fn options(config: &Config) -> std::io::Result<api::Options> {
+    let vas = std::env::current_exe()?;
+    // A job ends with the serve that asked for it.
+    let under = std::process::id().to_string();
+    Ok(api::Options {
         directories: config.directories.clone(),
         bind: config.bind,
         models: folders(config).map(model).collect(),
@@ -32,8 +35,10 @@ fn options(config: &Config) -> api::Options {
         export_enabled: config.frame_export,
         store_empty: config.store_empty,
         retention: DAY * u32::try_from(config.retention_days).unwrap_or(u32::MAX),
+        recordings: config.directories.recordings(),
+        media_command: vec![vas.into(), "--under".into(), under.into(), "media".into()],
         version: env!("CARGO_PKG_VERSION"),
-    }
+    })
 }
 
 /// Every model folder once, however many devices it runs on.

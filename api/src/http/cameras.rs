@@ -1,0 +1,376 @@
+//! Cameras change: made, altered, deleted, tried, switched on and off. Every change is stored and in
+//! the desired state before it is answered.
+
+use super::devices::{device, shown_now, streaming};
+use super::message::{Answer, Detail, Failure, Request};
+use super::query::Query;
+use crate::camera_streams::{ROLES, named, streams};
+use crate::camera_url::{self, without_credentials};
+use crate::services::Services;
+use base::CameraId;
+use ipc::ingest_message::{Request as Ask, StreamState};
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+use store::control::{Device, Source, Stream};
+
+/// How long start and stop wait for ingest to follow (chosen: a camera in the same network answers in
+/// a fraction of it).
+const FOLLOW: Duration = Duration::from_secs(3);
+/// Between two looks at ingest while waiting.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// POST /api/v1/devices
+pub fn create(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let id: CameraId = uuid_id()?;
+    let mut new = Device::new(id, Source::Api);
+    // Spec V1: a camera is added first and started then.
+    new.enabled = false;
+    let keys = keys(request);
+    alter(&mut new, &keys)?;
+    if new.streams.is_empty() {
+        return Err(Failure::wrong("rtsp_url", "", "is required and missing"));
+    }
+    let row = services.change(|write| {
+        refuse_taken(&new, &write.devices()?)?;
+        Ok::<Device, Failure>(write.put_device(new)?)
+    })?;
+    let location = format!("/api/v1/devices/{}", row.id);
+    let mut answer = Answer::json_with(201, &shown_now(&row, services));
+    answer.headers.push(("location", location));
+    Ok(answer)
+}
+
+/// PUT /api/v1/devices/{id}
+pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let id = device(services, request.captured(0))?.id;
+    let keys = keys(request);
+    let row = services.change(|write| {
+        // Read again: it may have changed meanwhile.
+        let mut row = write.device(&id)?.ok_or_else(|| missing(&id))?;
+        if row.gone {
+            return Err(gone(&id));
+        }
+        alter(&mut row, &keys)?;
+        refuse_taken(&row, &write.devices()?)?;
+        Ok(write.put_device(row)?)
+    })?;
+    Ok(Answer::json(&shown_now(&row, services)))
+}
+
+/// DELETE /api/v1/devices/{id}
+pub fn delete(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let id = device(services, request.captured(0))?.id;
+    services.change(|write| {
+        let row = write.device(&id)?.ok_or_else(|| missing(&id))?;
+        if row.enabled && !row.gone {
+            return Err(Failure::new(
+                400,
+                format!("camera `{id}` is active; stop it first with POST /api/v1/devices/{id}/stop-stream"),
+            ));
+        }
+        if row.source == Source::Config && !row.gone {
+            return Err(Failure::new(
+                409,
+                format!(
+                    "camera `{id}` comes from the configuration file and would return at the next start; \
+                     remove its [[camera]] there and restart serve"
+                ),
+            ));
+        }
+        write.delete_device(&id)?;
+        Ok(())
+    })?;
+    Ok(Answer::nothing())
+}
+
+/// POST /api/v1/devices/validate
+pub fn validate(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let id: CameraId = uuid_id()?;
+    let mut tried = Device::new(id, Source::Api);
+    alter(&mut tried, &keys(request))?;
+    let Some(main) = tried.streams.first() else {
+        return Err(Failure::wrong("rtsp_url", "", "is required and missing"));
+    };
+    let (url, transport) = (main.url.clone(), main.transport.clone());
+    let shown = without_credentials(&url);
+    let answer = services.ingest.call(&Ask::Probe { url, transport })?;
+    if answer.status == 503 {
+        return Err(Failure::unavailable(answer.message));
+    }
+    if answer.status != 200 {
+        return Ok(Answer::json(&json!({
+            "valid": false, "rtsp_url": shown, "message": null, "error": answer.message, "stream": null,
+        })));
+    }
+    let stream = answer.streams.first();
+    let size = stream.map(|s| s.size).filter(|size| size.width > 0);
+    let message = match (stream.map(|s| s.codec.as_str()), size) {
+        (Some("h265"), _) => {
+            "the camera answers with H.265: recording and models work, browsers need an H.264 stream".into()
+        }
+        (Some(codec), Some(size)) if !codec.is_empty() => {
+            format!("the camera answers with {codec} {}x{}", size.width, size.height)
+        }
+        _ => "the camera answers".to_owned(),
+    };
+    Ok(Answer::json(&json!({
+        "valid": true,
+        "rtsp_url": shown,
+        "message": message,
+        "error": null,
+        "stream": stream.map(|s| json!({
+            "codec": Some(&s.codec).filter(|codec| !codec.is_empty()),
+            "width": size.map(|size| size.width),
+            "height": size.map(|size| size.height),
+            "fps": Some(s.fps).filter(|fps| *fps > 0.0),
+        })),
+    })))
+}
+
+/// POST /api/v1/devices/{id}/start-stream
+pub fn start(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let (row, was) = switch(services, request, true)?;
+    let deadline = Instant::now() + FOLLOW;
+    let settled = |view: &crate::ingest_link::StreamsView| {
+        view.fault().is_some()
+            || view.of(&row.id).any(|s| {
+                matches!(
+                    s.state,
+                    StreamState::Live | StreamState::AuthFailed | StreamState::BackingOff
+                )
+            })
+    };
+    let mut view = services.ingest.streams_now();
+    // A camera that nobody watches, records or decodes stays stopped: that is told, not waited for.
+    while !settled(&view) && wanted(services, &row) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+        view = services.ingest.streams_now();
+    }
+    let shown = streaming(&row, &view, None);
+    Ok(Answer::json(&json!({
+        "status": "success",
+        "device_id": row.id.as_str(),
+        "stream_id": row.id.as_str(),
+        "room_id": row.id.as_str(),
+        "whep_url": format!("/api/v1/devices/{}/whep", row.id),
+        "stream": {
+            "status": shown["state"],
+            "message": shown["reason"],
+            "started_at": shown["started_at"],
+        },
+        "reconnect": was,
+    })))
+}
+
+/// POST /api/v1/devices/{id}/stop-stream
+pub fn stop(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let (row, was) = switch(services, request, false)?;
+    let deadline = Instant::now() + FOLLOW;
+    let mut view = services.ingest.streams_now();
+    let stopped = |view: &crate::ingest_link::StreamsView| {
+        view.of(&row.id).all(|s| s.state == StreamState::Stopped)
+    };
+    while view.fault().is_none() && !stopped(&view) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+        view = services.ingest.streams_now();
+    }
+    Ok(Answer::json(&json!({
+        "status": "success",
+        "device_id": row.id.as_str(),
+        "stopped": view.fault().is_none() && stopped(&view),
+        "message": view.fault().map(ToString::to_string),
+        "was_active": was,
+    })))
+}
+
+/// Whether anything is to be read from a camera at all.
+fn wanted(services: &Services, row: &Device) -> bool {
+    let published = services.published.get();
+    let decoded = published
+        .1
+        .cameras
+        .iter()
+        .any(|c| c.id == row.id.as_str() && c.decode != ipc::desired::DecodeMode::Off);
+    row.live || row.record || decoded
+}
+
+/// Sets whether a camera should run. Also says whether it was so before.
+fn switch(services: &Services, request: &Request, on: bool) -> Result<(Device, bool), Failure> {
+    let id = device(services, request.captured(0))?.id;
+    services.change(|write| {
+        let mut row = write.device(&id)?.ok_or_else(|| missing(&id))?;
+        if row.gone {
+            return Err(gone(&id));
+        }
+        let was = row.enabled;
+        row.enabled = on;
+        Ok((write.put_device(row)?, was))
+    })
+}
+
+fn uuid_id() -> Result<CameraId, Failure> {
+    let text = store::control::MediaId::random();
+    text.as_str().parse().map_err(|_| Failure::new(500, "a new id can't be made"))
+}
+
+fn missing(id: &CameraId) -> Failure {
+    Failure::not_found(format!("there is no camera `{id}`"))
+}
+
+fn gone(id: &CameraId) -> Failure {
+    Failure::new(
+        409,
+        format!(
+            "camera `{id}` is gone from the configuration file; put its [[camera]] back, or delete it here \
+             and add it by this interface"
+        ),
+    )
+}
+
+fn keys(request: &Request) -> Map<String, Value> {
+    request.body.as_object().cloned().unwrap_or_default()
+}
+
+/// Refuses streams that another camera has: a camera is asked for one session per stream.
+fn refuse_taken(row: &Device, all: &[Device]) -> Result<(), Failure> {
+    for stream in &row.streams {
+        let Some(identity) = camera_url::identity(&stream.url) else { continue };
+        let same = |other: &&Stream| camera_url::identity(&other.url).as_ref() == Some(&identity);
+        if row.streams.iter().filter(same).count() > 1 {
+            let shown = without_credentials(&stream.url);
+            return Err(Failure::wrong("streams", &shown, "is the address of both streams"));
+        }
+        let others = all.iter().filter(|other| other.id != row.id && !other.gone);
+        for other in others {
+            if other.streams.iter().any(|s| same(&s)) {
+                return Err(Failure::new(
+                    400,
+                    format!(
+                        "address {} is already that of camera `{}`; change that one",
+                        without_credentials(&stream.url),
+                        other.id
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text<'k>(keys: &'k Map<String, Value>, name: &str) -> Option<&'k str> {
+    keys.get(name).and_then(Value::as_str)
+}
+
+/// Sets what the keys name; the schema has been checked.
+fn alter(row: &mut Device, keys: &Map<String, Value>) -> Result<(), Failure> {
+    if let Some(name) = text(keys, "name") {
+        row.name = name.to_owned();
+    }
+    let optional = |field: &mut Option<String>, name: &str| {
+        if let Some(value) = keys.get(name) {
+            *field = value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        }
+    };
+    optional(&mut row.description, "description");
+    optional(&mut row.location, "location");
+    let flag = |name: &str| keys.get(name).and_then(Value::as_bool);
+    for (field, name) in [
+        (&mut row.record, "record"),
+        (&mut row.live, "live"),
+        (&mut row.export, "export"),
+        (&mut row.enabled, "enabled"),
+    ] {
+        *field = flag(name).unwrap_or(*field);
+    }
+    if let Some(active) = flag("is_active") {
+        if flag("enabled").is_some_and(|enabled| enabled != active) {
+            let message = "contradicts enabled, which means the same; leave one of them out";
+            return Err(Failure::wrong("is_active", &active.to_string(), message));
+        }
+        row.enabled = active;
+    }
+    row.streams = new_streams(row, keys)?;
+    let mut details = Vec::new();
+    for (at, stream) in row.streams.iter().enumerate() {
+        if let Err(message) = camera_url::check(&stream.url) {
+            let field = match (keys.contains_key("streams"), at) {
+                (true, _) => format!("streams[{at}].url"),
+                (false, 0) => "rtsp_url".to_owned(),
+                (false, _) => "sub_url".to_owned(),
+            };
+            details.push(Detail::new(&field, &without_credentials(&stream.url), message));
+        }
+    }
+    if details.is_empty() { Ok(()) } else { Err(Failure::invalid(details)) }
+}
+
+fn new_streams(row: &Device, keys: &Map<String, Value>) -> Result<Vec<Stream>, Failure> {
+    let stored = || row.streams.iter().map(|stream| stream.url.as_str());
+    let full = |url: &str| camera_url::with_stored(url, stored());
+    let short = ["rtsp_url", "sub_url", "transport"];
+    if let Some(given) = keys.get("streams").and_then(Value::as_array) {
+        if let Some(name) = short.iter().find(|name| keys.contains_key(**name)) {
+            return Err(Failure::wrong(
+                name,
+                "",
+                "is not allowed beside streams, which says it too",
+            ));
+        }
+        return listed(given, full);
+    }
+    if !short.iter().any(|name| keys.contains_key(*name)) {
+        return Ok(row.streams.clone());
+    }
+    let (main, sub) = (row.streams.first(), row.streams.get(1));
+    let main_url = text(keys, "rtsp_url").map(full).or_else(|| main.map(|s| s.url.clone()));
+    let sub_url = match keys.get("sub_url") {
+        Some(value) => value.as_str().map(full),
+        None => sub.map(|s| s.url.clone()),
+    };
+    let Some(main_url) = main_url else { return Ok(vec![]) };
+    let before = row.streams.iter().map(|s| s.transport.as_str()).find(|t| !t.is_empty());
+    let transport = text(keys, "transport").or(before);
+    let mut made = streams(&main_url, sub_url.as_deref(), transport, None);
+    if made.len() == row.streams.len() {
+        // Another address for the same purpose.
+        for (new, old) in made.iter_mut().zip(&row.streams) {
+            new.roles.clone_from(&old.roles);
+        }
+    }
+    Ok(made)
+}
+
+fn listed(given: &[Value], full: impl Fn(&str) -> String) -> Result<Vec<Stream>, Failure> {
+    let of = |at: usize, key: &str| given.get(at).and_then(|s| s[key].as_str());
+    for (at, name) in ["main", "sub"].into_iter().enumerate().take(given.len()) {
+        let found = of(at, "name").unwrap_or("");
+        if found != name {
+            let message =
+                format!("must be {name}: the main stream comes first, the sub stream second");
+            return Err(Failure::wrong(&format!("streams[{at}].name"), found, message));
+        }
+    }
+    let roles_of = |at: usize| -> Option<Vec<String>> {
+        let roles = given.get(at)?["roles"].as_array()?;
+        Some(roles.iter().filter_map(|role| role.as_str().map(str::to_owned)).collect())
+    };
+    let (main_url, sub_url) = (of(0, "url").unwrap_or(""), of(1, "url"));
+    let sub_roles = roles_of(1).or_else(|| {
+        // What the main stream leaves.
+        let main = roles_of(0)?;
+        let left = ROLES.iter().filter(|role| !main.iter().any(|m| m == *role));
+        Some(left.map(|role| (*role).to_owned()).collect())
+    });
+    let defaults = streams(main_url, sub_url, None, sub_roles.as_deref());
+    let made = defaults.into_iter().enumerate().map(|(at, stream)| {
+        let roles = roles_of(at).unwrap_or(stream.roles);
+        named(&stream.name, &full(&stream.url), of(at, "transport"), roles)
+    });
+    Ok(made.collect())
+}

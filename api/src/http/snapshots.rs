@@ -1,0 +1,180 @@
+//! Snapshots: pictures taken on request, kept until somebody deletes them.
+
+use super::devices::device;
+use super::message::{Answer, Failure, MediaFile, Request};
+use super::query::Query;
+use super::streams::refused;
+use crate::media::MediaError;
+use crate::media::files::Kind;
+use crate::media::job::JobError;
+use crate::moment;
+use crate::services::Services;
+use crate::stills::StillError;
+use base::CameraId;
+use ipc::desired::DecodeMode;
+use ipc::ingest_message::Request as Ask;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use store::control::{MediaId, Moment, Snapshot};
+
+/// A frame of the ring is what the camera shows when it is not older (chosen: the ring of a camera
+/// with one frame a second still counts).
+const FRESH: Duration = Duration::from_millis(1500);
+
+/// POST /api/v1/snapshots/devices/{id}/capture/live
+pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let camera = device(services, request.captured(0))?.id;
+    let published = services.published.get();
+    let decoded = |c: &&ipc::desired::DesiredCamera| c.id == camera.as_str();
+    let planned = published.1.cameras.iter().find(decoded);
+    if planned.is_some_and(|c| c.decode == DecodeMode::Full) {
+        match services.stills.newest(camera.clone(), Some(FRESH)) {
+            Ok(still) => {
+                let kept = services.media.keep_still(&camera, &still).map_err(failure)?;
+                return taken(services, &kept);
+            }
+            // Ingest may have a picture all the same.
+            Err(StillError::Absent { .. } | StillError::TooOld { .. }) => {}
+            Err(error) => tracing::warn!("{error}; asking ingest for a picture"),
+        }
+    }
+    let stream = String::new();
+    let answer = services.ingest.call(&Ask::Pictures { camera: camera.clone(), stream })?;
+    if !(200..300).contains(&answer.status) {
+        return Err(refused(&answer));
+    }
+    if answer.pictures.is_empty() {
+        return Err(Failure::not_found(format!(
+            "camera `{camera}` has shown no picture yet; see GET /api/v1/devices/{camera}/status"
+        )));
+    }
+    let kept = services.media.keep_newest(&camera, &answer.codec, &answer.pictures);
+    taken(services, &kept.map_err(failure)?)
+}
+
+/// POST /api/v1/snapshots/devices/{id}/capture/historical
+pub fn capture_historical(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let camera = device(services, request.captured(0))?.id;
+    let at = time(request, "timestamp")?
+        .ok_or_else(|| Failure::wrong("timestamp", "", "is required and missing"))?;
+    let kept = services.media.keep_at(&camera, at).map_err(failure)?;
+    taken(services, &kept)
+}
+
+/// A time of the body.
+pub fn time(request: &Request, key: &str) -> Result<Option<base::UtcNanos>, Failure> {
+    let Some(text) = request.body[key].as_str() else { return Ok(None) };
+    let wrong = || Failure::wrong(key, text, "is not a time such as 2026-01-31T12:00:00.5Z");
+    Ok(Some(moment::parse(text).ok_or_else(wrong)?))
+}
+
+/// GET /api/v1/snapshots
+pub fn list(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    let mut query = Query::of(request);
+    let camera: Option<CameraId> = query.parse("device_id");
+    let skip = query.number("skip", 0..=u64::from(u32::MAX)).unwrap_or(0) as usize;
+    let limit = query.number("limit", 1..=1000).unwrap_or(100) as usize;
+    query.finish()?;
+    let page = services.control.read(|read| read.snapshots(camera.as_ref(), skip, limit))?;
+    let names = names(services)?;
+    let rows: Vec<Value> = page.rows.iter().map(|row| shown(row, &names)).collect();
+    Ok(Answer::json(&json!({
+        "status": "success", "count": rows.len(), "total": page.total, "snapshots": rows,
+    })))
+}
+
+/// GET /api/v1/snapshots/{id}
+pub fn one(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let row = snapshot(services, request)?;
+    Ok(Answer::json(&shown(&row, &names(services)?)))
+}
+
+/// GET /api/v1/snapshots/{id}/image
+pub fn image(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let row = snapshot(services, request)?;
+    file("image/jpeg", &services.media.files.path(Kind::Snapshots, &row.camera, &row.id, "jpg"))
+}
+
+/// DELETE /api/v1/snapshots/{id}
+pub fn delete(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let row = snapshot(services, request)?;
+    let delete = || services.control.write(|write| write.delete_snapshot(&row.id));
+    services.media.files.delete(Kind::Snapshots, &row.camera, &row.id, delete)?;
+    Ok(Answer::nothing())
+}
+
+/// A file of the media folder.
+pub fn file(content_type: &'static str, path: &Path) -> Result<Answer, Failure> {
+    match MediaFile::open(path) {
+        Ok(file) => Ok(Answer::file(content_type, file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Failure::new(410, format!("{} is not there any more", path.display())))
+        }
+        Err(error) => Err(Failure::unavailable(format!("can't read {}: {error}", path.display()))),
+    }
+}
+
+/// Names of the cameras that exist.
+pub fn names(services: &Services) -> Result<BTreeMap<CameraId, String>, Failure> {
+    let rows = services.control.devices()?;
+    Ok(rows.into_iter().map(|row| (row.id, row.name)).collect())
+}
+
+/// The word for what a picture or clip was taken from.
+pub fn source(moment: Moment) -> &'static str {
+    match moment {
+        Moment::Live => "live",
+        Moment::Historical => "historical",
+    }
+}
+
+/// What to answer when there is no picture or clip.
+pub fn failure(error: MediaError) -> Failure {
+    let text = error.to_string();
+    match error {
+        MediaError::Store(error) => error.into(),
+        MediaError::Job(JobError::Refused { code, .. }) => Failure::new(code, text),
+        MediaError::Job(JobError::Stopping) | MediaError::Busy | MediaError::Full => {
+            Failure::unavailable(text)
+        }
+        MediaError::Job(_) | MediaError::File { .. } => {
+            tracing::error!("{text}");
+            Failure::new(500, text)
+        }
+    }
+}
+
+fn taken(services: &Services, row: &Snapshot) -> Result<Answer, Failure> {
+    let shown = shown(row, &names(services)?);
+    Ok(Answer::json(&json!({"status": "success", "snapshot": shown})))
+}
+
+fn snapshot(services: &Services, request: &Request) -> Result<Snapshot, Failure> {
+    let text = request.captured(0);
+    let missing = || Failure::not_found(format!("there is no snapshot `{text}`"));
+    let id: MediaId = text.parse().map_err(|_| missing())?;
+    services.control.snapshot(&id)?.ok_or_else(missing)
+}
+
+fn shown(row: &Snapshot, names: &BTreeMap<CameraId, String>) -> Value {
+    json!({
+        "id": row.id.as_str(),
+        "device_id": row.camera.as_str(),
+        "device_name": names.get(&row.camera),
+        "timestamp": moment::text(row.timestamp),
+        "source": source(row.source),
+        "format": "jpg",
+        "width": row.width,
+        "height": row.height,
+        "file_size": row.file_size,
+        "url": format!("/api/v1/snapshots/{}/image", row.id),
+        "created_at": moment::text(row.created_at),
+    })
+}

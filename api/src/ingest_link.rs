@@ -1,0 +1,166 @@
+//! The way to ingest: one request on one connection over `ingest.sock`, and the state of the streams,
+//! asked for at most once a second whoever wants to know.
+//!
+//! Calls wait; each kind that waits long has a bound on how many wait at once, so that a camera or an
+//! ingest that does not answer can't take all handlers.
+
+use base::CameraId;
+use ipc::ingest_message::{self, Answer, Request, StreamStatus};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How old the shown state may be.
+const STATUS_AGE: Duration = Duration::from_secs(1);
+/// How long ingest may take to say what its streams do: it only reads counters.
+const STATUS_WAIT: Duration = Duration::from_millis(800);
+/// How long a probe may take: spec V1 gives the camera 10 s, and ingest has to tell.
+const PROBE_WAIT: Duration = Duration::from_secs(12);
+/// How long anything else may take.
+const CALL_WAIT: Duration = Duration::from_secs(4);
+/// Probes at once (chosen: a quarter of the handlers).
+const PROBES_MAX: usize = 4;
+/// Other calls at once (chosen: half of the handlers).
+const CALLS_MAX: usize = 8;
+
+/// Why ingest did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// Nobody listens.
+    #[error("ingest does not run; start `vas ingest` or `vas up`")]
+    NotRunning,
+    /// It is there and says nothing, or nonsense.
+    #[error("ingest does not answer: {0}")]
+    NoAnswer(String),
+    /// Too many ask.
+    #[error("too many requests wait for cameras; try again later")]
+    Busy,
+}
+
+/// What ingest last said of its streams.
+#[derive(Debug, Clone)]
+pub struct StreamsView {
+    /// Every configured stream, or why nothing is known.
+    pub streams: Result<Vec<StreamStatus>, IngestError>,
+}
+
+impl StreamsView {
+    /// One stream of a camera.
+    pub fn stream(&self, camera: &CameraId, name: &str) -> Option<&StreamStatus> {
+        let known = self.streams.iter().flatten();
+        let mut of_camera = known.filter(|status| status.camera == *camera);
+        of_camera.find(|status| status.stream == name)
+    }
+
+    /// The streams of a camera.
+    pub fn of<'s>(&'s self, camera: &'s CameraId) -> impl Iterator<Item = &'s StreamStatus> {
+        self.streams.iter().flatten().filter(move |status| status.camera == *camera)
+    }
+
+    /// Why nothing is known.
+    pub fn fault(&self) -> Option<&IngestError> {
+        self.streams.as_ref().err()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    view: Option<(Instant, Arc<StreamsView>)>,
+    asking: bool,
+}
+
+/// The client's end.
+#[derive(Debug)]
+pub struct IngestLink {
+    socket: PathBuf,
+    cached: Mutex<Cached>,
+    probes: AtomicUsize,
+    calls: AtomicUsize,
+}
+
+impl IngestLink {
+    /// To the ingest that listens on `socket`.
+    pub fn new(socket: PathBuf) -> IngestLink {
+        IngestLink {
+            socket,
+            cached: Mutex::default(),
+            probes: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+        }
+    }
+
+    /// What the streams do, at most a second old; older while another asks.
+    pub fn streams(&self) -> Arc<StreamsView> {
+        {
+            let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((at, view)) = &cached.view
+                && (cached.asking || at.elapsed() < STATUS_AGE)
+            {
+                return Arc::clone(view);
+            }
+            cached.asking = true;
+        }
+        self.ask()
+    }
+
+    /// What the streams do now.
+    pub fn streams_now(&self) -> Arc<StreamsView> {
+        self.ask()
+    }
+
+    fn ask(&self) -> Arc<StreamsView> {
+        let answer = self.exchange(&Request::Status, STATUS_WAIT);
+        let streams = answer.and_then(|answer| match answer.status {
+            200 => Ok(answer.streams),
+            _ => Err(IngestError::NoAnswer(answer.message)),
+        });
+        let view = Arc::new(StreamsView { streams });
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.view = Some((Instant::now(), Arc::clone(&view)));
+        cached.asking = false;
+        view
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// [`IngestError`]; an answer that says no is not one.
+    pub fn call(&self, request: &Request) -> Result<Answer, IngestError> {
+        let (slots, most, wait) = match request {
+            Request::Probe { .. } => (&self.probes, PROBES_MAX, PROBE_WAIT),
+            _ => (&self.calls, CALLS_MAX, CALL_WAIT),
+        };
+        let _slot = Slot::take(slots, most).ok_or(IngestError::Busy)?;
+        self.exchange(request, wait)
+    }
+
+    fn exchange(&self, request: &Request, wait: Duration) -> Result<Answer, IngestError> {
+        ingest_message::call(&self.socket, request, wait).map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => IngestError::NotRunning,
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                IngestError::NoAnswer(format!("not within {} s", wait.as_secs_f64()))
+            }
+            _ => IngestError::NoAnswer(error.to_string()),
+        })
+    }
+}
+
+/// One of so many places, given back when dropped.
+#[derive(Debug)]
+pub struct Slot<'s>(&'s AtomicUsize);
+
+impl<'s> Slot<'s> {
+    /// Takes a place when fewer than `most` are taken.
+    pub fn take(slots: &'s AtomicUsize, most: usize) -> Option<Slot<'s>> {
+        let more = |taken| (taken < most).then_some(taken + 1);
+        slots.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Slot(slots))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

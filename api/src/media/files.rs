@@ -1,0 +1,299 @@
+//! Where pictures and clips lie, and in which order files and rows come and go.
+//!
+//! ```text
+//! <state>/media/snapshots/<camera>/<id>.jpg
+//! <state>/media/bookmarks/<camera>/<id>.mp4, <id>.jpg
+//! ```
+//!
+//! A file is made as `new-<id>...`, then its row is written, then it takes its name. To delete it, it
+//! is named `deleted-<id>...`, its row is deleted, then the file. After a crash the row decides:
+//! [`Files::mend`] gives such a file its name when there is a row, and removes it when there is none.
+//! Files with other names are never touched, so a lost registry loses no media.
+
+use base::CameraId;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use store::control::{JobState, MediaId};
+use store::{Control, StoreError};
+use tracing::warn;
+
+const NEW: &str = "new-";
+const DELETED: &str = "deleted-";
+
+/// Pictures or clips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Pictures.
+    Snapshots,
+    /// Clips and their thumbnails.
+    Bookmarks,
+}
+
+impl Kind {
+    const fn folder(self) -> &'static str {
+        match self {
+            Kind::Snapshots => "snapshots",
+            Kind::Bookmarks => "bookmarks",
+        }
+    }
+
+    const fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Kind::Snapshots => &["jpg"],
+            Kind::Bookmarks => &["mp4", "jpg"],
+        }
+    }
+}
+
+/// The files of snapshots and bookmarks.
+#[derive(Debug, Clone)]
+pub struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    /// Beneath `root`, which need not exist.
+    pub fn new(root: PathBuf) -> Files {
+        Files { root }
+    }
+
+    fn folder(&self, kind: Kind, camera: &CameraId) -> PathBuf {
+        self.root.join(kind.folder()).join(camera.as_str())
+    }
+
+    /// The file of a row.
+    pub fn path(&self, kind: Kind, camera: &CameraId, id: &MediaId, extension: &str) -> PathBuf {
+        self.folder(kind, camera).join(format!("{id}.{extension}"))
+    }
+
+    /// The same while there is no row.
+    pub fn new_path(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        id: &MediaId,
+        extension: &str,
+    ) -> PathBuf {
+        self.folder(kind, camera).join(format!("{NEW}{id}.{extension}"))
+    }
+
+    fn deleted_path(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        id: &MediaId,
+        extension: &str,
+    ) -> PathBuf {
+        self.folder(kind, camera).join(format!("{DELETED}{id}.{extension}"))
+    }
+
+    /// Makes the folder of a camera, mode 0700: what cameras see is nobody else's affair.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn make_folder(&self, kind: Kind, camera: &CameraId) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(self.folder(kind, camera))
+    }
+
+    /// Brings a new file to the disk and gives its size.
+    ///
+    /// # Errors
+    /// Those of the file system; an empty file is one.
+    pub fn sync_new(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        id: &MediaId,
+        extension: &str,
+    ) -> io::Result<u64> {
+        let file = File::open(self.new_path(kind, camera, id, extension))?;
+        file.sync_all()?;
+        match file.metadata()?.len() {
+            0 => Err(io::Error::other("the file is empty")),
+            bytes => Ok(bytes),
+        }
+    }
+
+    /// Gives a new file its name.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn settle(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        id: &MediaId,
+        extension: &str,
+    ) -> io::Result<()> {
+        let new = self.new_path(kind, camera, id, extension);
+        fs::rename(new, self.path(kind, camera, id, extension))?;
+        File::open(self.folder(kind, camera))?.sync_all()
+    }
+
+    /// Removes what was made and is not wanted.
+    pub fn forget(&self, kind: Kind, camera: &CameraId, id: &MediaId) {
+        for extension in kind.extensions() {
+            remove(&self.new_path(kind, camera, id, extension));
+        }
+    }
+
+    /// Deletes the files of a row around `delete_row`.
+    ///
+    /// # Errors
+    /// Those of `delete_row`; the files are there then.
+    pub fn delete<T, E>(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        id: &MediaId,
+        delete_row: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let each = |work: &dyn Fn(PathBuf, PathBuf)| {
+            for extension in kind.extensions() {
+                let path = self.path(kind, camera, id, extension);
+                work(path, self.deleted_path(kind, camera, id, extension));
+            }
+        };
+        // A file that is not there needs no other name.
+        each(&|path, deleted| drop(fs::rename(path, deleted)));
+        let result = delete_row();
+        if result.is_ok() {
+            each(&|_, deleted| remove(&deleted));
+        } else {
+            each(&|path, deleted| drop(fs::rename(deleted, path)));
+        }
+        result
+    }
+
+    /// Ends what a crash interrupted.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub fn mend(&self, control: &Control) -> Result<(), StoreError> {
+        for kind in [Kind::Snapshots, Kind::Bookmarks] {
+            let cameras = fs::read_dir(self.root.join(kind.folder()));
+            let folders = cameras.into_iter().flatten().flatten().map(|entry| entry.path());
+            let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+            for path in files.map(|entry| entry.path()) {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+                let rest = name.strip_prefix(NEW).or_else(|| name.strip_prefix(DELETED));
+                let Some((id, _)) = rest.and_then(|rest| rest.split_once('.')) else { continue };
+                let Ok(id) = id.parse::<MediaId>() else { continue };
+                let wanted = match kind {
+                    Kind::Snapshots => control.snapshot(&id)?.is_some(),
+                    Kind::Bookmarks => {
+                        control.bookmark(&id)?.is_some_and(|row| row.state == JobState::Done)
+                    }
+                };
+                if !wanted {
+                    remove(&path);
+                } else if let Some(rest) = rest
+                    && let Err(error) = fs::rename(&path, path.with_file_name(rest))
+                {
+                    warn!("can't rename {}: {error}", path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!("can't remove {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::UtcNanos;
+    use store::control::{Bookmark, Moment, Snapshot};
+
+    fn snapshot(id: &MediaId) -> Snapshot {
+        Snapshot {
+            id: id.clone(),
+            camera: "front".parse().unwrap(),
+            timestamp: UtcNanos(1),
+            source: Moment::Live,
+            width: 1,
+            height: 1,
+            file_size: 1,
+            created_at: UtcNanos(0),
+            updated_at: None,
+        }
+    }
+
+    fn bookmark(id: &MediaId, state: JobState) -> Bookmark {
+        Bookmark {
+            id: id.clone(),
+            camera: "front".parse().unwrap(),
+            center: UtcNanos(2),
+            start: UtcNanos(1),
+            end: UtcNanos(3),
+            label: None,
+            source: Moment::Historical,
+            state,
+            file_size: 1,
+            gaps_ms: 0,
+            thumbnail: true,
+            created_at: UtcNanos(0),
+            updated_at: None,
+        }
+    }
+
+    #[test]
+    fn after_a_crash_at_any_point_the_row_decides() {
+        let directory = tempfile::tempdir().unwrap();
+        let control = Control::open(directory.path()).unwrap();
+        let files = Files::new(directory.path().join("media"));
+        let camera: CameraId = "front".parse().unwrap();
+        for kind in [Kind::Snapshots, Kind::Bookmarks] {
+            files.make_folder(kind, &camera).unwrap();
+        }
+        let ids: Vec<MediaId> = (0..6).map(|_| MediaId::random()).collect();
+        control
+            .write(|write| {
+                write.put_snapshot(snapshot(&ids[0]))?;
+                write.put_snapshot(snapshot(&ids[1]))?;
+                write.put_bookmark(bookmark(&ids[3], JobState::Done))?;
+                write.put_bookmark(bookmark(&ids[4], JobState::Failed("x".into())))?;
+                Ok::<(), StoreError>(())
+            })
+            .unwrap();
+        let (s, b) = (Kind::Snapshots, Kind::Bookmarks);
+        let made = [
+            (files.new_path(s, &camera, &ids[0], "jpg"), files.path(s, &camera, &ids[0], "jpg")),
+            (
+                files.deleted_path(s, &camera, &ids[1], "jpg"),
+                files.path(s, &camera, &ids[1], "jpg"),
+            ),
+            (files.new_path(b, &camera, &ids[3], "mp4"), files.path(b, &camera, &ids[3], "mp4")),
+        ];
+        let unwanted = [
+            files.new_path(s, &camera, &ids[2], "jpg"),
+            files.deleted_path(s, &camera, &ids[5], "jpg"),
+            files.new_path(b, &camera, &ids[4], "mp4"),
+            files.new_path(b, &camera, &ids[5], "mp4"),
+        ];
+        // Without a row and with names of their own: people's files, or a lost registry.
+        let others = [
+            files.path(s, &camera, &ids[5], "jpg"),
+            files.folder(s, &camera).join("new-holiday.jpg"),
+        ];
+        let (all, _): (Vec<_>, Vec<_>) = made.iter().cloned().unzip();
+        for path in all.iter().chain(&unwanted).chain(&others) {
+            fs::write(path, "x").unwrap();
+        }
+        for _ in 0..2 {
+            files.mend(&control).unwrap();
+            assert!(made.iter().all(|(from, to)| !from.exists() && to.exists()));
+            assert!(unwanted.iter().all(|path| !path.exists()));
+            assert!(others.iter().all(|path| path.exists()));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! One `vas media`: a process that decodes or cuts, does one thing and ends.
+//!
+//! It gets one line of JSON and perhaps bytes, answers one line of JSON, and is killed when it takes
+//! longer than [`LIMIT`]. It reads its job only after its limits are set. What it decodes came from a
+//! camera: that is why it is a process.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a job may take (spec V10).
+pub const LIMIT: Duration = Duration::from_secs(20);
+/// How often a waiting job looks whether serve stops.
+const LOOK: Duration = Duration::from_millis(100);
+/// Longest answer; it is one line.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Address space of a job (chosen: decoding 4K takes a tenth; FFmpeg's threads reserve the rest).
+const ADDRESS_SPACE: u64 = 4 << 30;
+/// Below live work of the node.
+const NICE: i32 = 10;
+
+/// Why a job brought nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// It said why.
+    #[error("{message}")]
+    Refused {
+        /// As in HTTP.
+        code: u16,
+        /// The reason and the remedy.
+        message: String,
+    },
+    /// It could not be started.
+    #[error("the media process can't be started: {0}")]
+    Start(String),
+    /// It ended without an answer.
+    #[error("the media process ended without an answer: {0}; the log of serve has more")]
+    Crashed(String),
+    /// It was killed.
+    #[error("the media process took longer than {} s and was ended", LIMIT.as_secs())]
+    TooSlow,
+    /// Serve stops.
+    #[error("serve stops; ask again when it is back")]
+    Stopping,
+}
+
+/// Starts jobs.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    command: Vec<OsString>,
+    limit: Duration,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Jobs {
+    /// Jobs of this program and arguments; running ones end when `stopping` is set.
+    pub fn new(command: Vec<OsString>, stopping: Arc<AtomicBool>) -> Jobs {
+        Jobs { command, limit: LIMIT, stopping }
+    }
+
+    /// Runs a job and waits for what it made: its answer when the status is `done`.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn run(&self, job: &Value, bytes: Vec<u8>) -> Result<Value, JobError> {
+        let Some((program, arguments)) = self.command.split_first() else {
+            return Err(JobError::Start("no program is configured".into()));
+        };
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| JobError::Start(format!("{}: {error}", program.display())))?;
+        let answer = self.converse(&mut child, job, bytes);
+        if answer.is_err() {
+            // It may have ended by itself.
+            let _ = child.kill();
+        }
+        let ended = child.wait();
+        let line = match answer {
+            Ok(line) => line,
+            Err(error) => return Err(error),
+        };
+        let told: Value = match serde_json::from_slice(&line) {
+            Ok(told) => told,
+            Err(_) => {
+                let how = ended.map_or_else(|e| e.to_string(), |status| status.to_string());
+                return Err(JobError::Crashed(how));
+            }
+        };
+        if told["status"] == "done" {
+            return Ok(told);
+        }
+        let code = told["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+        let code = code.filter(|code| (400..600).contains(code)).unwrap_or(500);
+        let message = told["message"].as_str().unwrap_or("the media process gave no reason");
+        Err(JobError::Refused { code, message: message.to_owned() })
+    }
+
+    fn converse(
+        &self,
+        child: &mut Child,
+        job: &Value,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, JobError> {
+        let deadline = Instant::now() + self.limit;
+        restrain(child);
+        let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(JobError::Start("it has no pipes".into()));
+        };
+        let line = format!("{job}\n");
+        // By a thread of its own: a job that answers before it has read everything would wait for
+        // its reader, and this one for its writer. It ends when the job does.
+        let writer = std::thread::Builder::new().name("media-job".into()).spawn(move || {
+            // What it does not want to read it need not have.
+            let _ = input.write_all(line.as_bytes()).and_then(|()| input.write_all(&bytes));
+        });
+        writer.map_err(|error| JobError::Start(error.to_string()))?;
+        self.read(output, deadline)
+    }
+
+    fn read(&self, mut output: ChildStdout, deadline: Instant) -> Result<Vec<u8>, JobError> {
+        let mut line = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            if self.stopping.load(Ordering::Acquire) {
+                return Err(JobError::Stopping);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(JobError::TooSlow);
+            }
+            let wait = left.min(LOOK);
+            let wait =
+                Timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
+            let ready = poll(&mut [PollFd::new(&output, PollFlags::IN)], Some(&wait));
+            if !matches!(ready, Ok(n) if n > 0) {
+                continue;
+            }
+            match output.read(&mut buffer) {
+                Ok(0) => return Ok(line),
+                Ok(got) => line.extend_from_slice(&buffer[..got]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(JobError::Crashed(error.to_string())),
+            }
+            if line.ends_with(b"\n") {
+                return Ok(line);
+            }
+            if line.len() > ANSWER_BYTES_MAX {
+                return Err(JobError::Crashed("its answer does not end".into()));
+            }
+        }
+    }
+}
+
+/// Bounds what a job can take of the machine, before it gets its job.
+fn restrain(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    let limited = prlimit(pid, Resource::As, limit(ADDRESS_SPACE))
+        .and_then(|_| prlimit(pid, Resource::Core, limit(0)))
+        .and_then(|_| setpriority_process(pid, NICE));
+    if let Err(error) = limited {
+        tracing::warn!("can't limit a media process: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn jobs(script: &str) -> Jobs {
+        let command = ["/bin/sh", "-c", script].map(OsString::from).to_vec();
+        Jobs::new(command, Arc::default())
+    }
+
+    #[test]
+    fn a_job_gets_its_line_and_its_bytes_and_its_answer_comes_back() {
+        let script = r#"read -r job; rest=$(wc -c); echo "{\"status\":\"done\",\"job\":$job,\"rest\":$rest}""#;
+        let done = jobs(script).run(&json!({"job": "x"}), vec![7; 300_000]).unwrap();
+        assert_eq!((&done["job"]["job"], &done["rest"]), (&json!("x"), &json!(300_000)));
+        let limits =
+            r#"read -r job; echo "{\"status\":\"done\",\"as\":$(ulimit -v),\"nice\":$(nice)}""#;
+        let done = jobs(limits).run(&json!({}), vec![]).unwrap();
+        assert_eq!((&done["as"], &done["nice"]), (&json!(ADDRESS_SPACE >> 10), &json!(NICE)));
+        // One that wants no bytes is not waited for.
+        let early = r#"read -r job; echo '{"status":"done"}'; exec 0<&-; exit 0"#;
+        jobs(early).run(&json!({}), vec![7; 3_000_000]).unwrap();
+    }
+
+    #[test]
+    fn whatever_a_job_does_there_is_one_reason() {
+        let job = json!({"job": "x"});
+        let run = |script: &str| jobs(script).run(&job, vec![]).unwrap_err();
+        let refused = |code, message: &str| JobError::Refused { code, message: message.into() };
+        assert_eq!(
+            run(r#"echo '{"status":"failed","code":404,"message":"nothing recorded"}'"#),
+            refused(404, "nothing recorded")
+        );
+        assert_eq!(
+            run(r#"echo '{"status":"failed","code":7}'"#),
+            refused(500, "the media process gave no reason")
+        );
+        assert!(matches!(run("exit 3"), JobError::Crashed(how) if how.contains('3')));
+        assert!(matches!(run("kill -9 $$"), JobError::Crashed(how) if how.contains('9')));
+        assert!(matches!(run("echo nonsense"), JobError::Crashed(_)));
+        assert!(matches!(run("while :; do printf xxxxxxxx; done"), JobError::Crashed(_)));
+        let missing = Jobs::new(vec!["/nosuch/program".into()], Arc::default());
+        assert!(matches!(missing.run(&job, vec![]), Err(JobError::Start(_))));
+        let none = Jobs::new(vec![], Arc::default());
+        assert!(matches!(none.run(&job, vec![]), Err(JobError::Start(_))));
+        let mut slow = jobs("read -r job; read -r never; cat");
+        slow.limit = Duration::from_millis(300);
+        // Its standard input ends, so it has to be kept busy otherwise.
+        slow.command = ["/bin/sleep", "600"].map(OsString::from).to_vec();
+        assert_eq!(slow.run(&job, vec![]), Err(JobError::TooSlow));
+        let stopping = Jobs::new(slow.command.clone(), Arc::new(AtomicBool::new(true)));
+        assert_eq!(stopping.run(&job, vec![]), Err(JobError::Stopping));
+    }
+}
