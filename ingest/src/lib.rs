@@ -17,6 +17,7 @@ mod counters;
 mod decode;
 mod decoder;
 mod link;
+pub mod media;
 mod mp4;
 mod nv12;
 mod outlets;
@@ -32,5 +33,6 @@ mod watchdog;
 mod worker_message;
 
 pub use decode::decode_main;
+pub use media::media_main;
 pub use recorder::{Disk, RecordingOptions, Retention};
 pub use run::{IngestError, Options, run};

@@ -14,7 +14,7 @@ mod retention;
 mod state;
 mod storage;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod writer;
 
 pub use disk::Disk;
