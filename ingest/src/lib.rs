@@ -34,5 +34,5 @@ mod worker_message;
 
 pub use decode::decode_main;
 pub use media::media_main;
-pub use recorder::{Disk, RecordingOptions, Retention};
+pub use recorder::{Disk, LimitedDisk, RecordingOptions, Retention};
 pub use run::{IngestError, Options, run};

@@ -17,7 +17,7 @@ mod storage;
 pub mod tests;
 mod writer;
 
-pub use disk::Disk;
+pub use disk::{Disk, Limited as LimitedDisk};
 pub use retention::Retention;
 pub use state::RecordingState;
 pub use storage::{RecordingOptions, Storage};
