@@ -7,15 +7,11 @@
 //! `EXT-X-PROGRAM-DATE-TIME` of every entry.
 
 use crate::moment;
-use base::time::NANOS_PER_SEC;
 use base::{CameraId, MediaTime, UtcNanos};
-use ipc::recording::{Day, Gap, Range, Recordings, Row, RowFlags, SegmentName, connected, ranges};
+use ipc::recording::{Day, Gap, Range, Recordings, Row, RowFlags, SegmentName, ranges};
 use std::fmt::Write;
 use std::io;
 
-/// How far back a picture is looked for that decoding can begin with (chosen: longer than any group
-/// of pictures that a camera can be set to).
-const KEY_BEFORE: u64 = 120 * NANOS_PER_SEC;
 /// The shortest that a live playlist calls its longest entry; it must not grow while it is played.
 const LIVE_TARGET_SECONDS: u64 = 2;
 
@@ -27,30 +23,6 @@ struct Entry {
     end: u32,
     /// 90 kHz.
     duration: u64,
-}
-
-/// The rows that a player needs to show `[start, end)`: from the key picture at or before `start`.
-///
-/// # Errors
-/// Those of the file system.
-pub fn playable(
-    recordings: &Recordings,
-    camera: &CameraId,
-    start: UtcNanos,
-    end: UtcNanos,
-) -> io::Result<Vec<Row>> {
-    let before = UtcNanos(start.0.saturating_sub(KEY_BEFORE));
-    let mut rows = recordings.window(camera, before, end)?;
-    let Some(mut first) = rows.iter().position(|row| row.end_utc() > start) else {
-        return Ok(vec![]);
-    };
-    while first > 0
-        && !rows[first].flags.has(RowFlags::KEY)
-        && connected(&rows[first - 1], &rows[first])
-    {
-        first -= 1;
-    }
-    Ok(rows.split_off(first))
 }
 
 /// A finished playlist: an entry per segment, of what is in the window. `None` without rows.
@@ -217,6 +189,8 @@ pub fn timeline(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use base::time::NANOS_PER_SEC;
 
     const NOON: u64 = 1_769_860_800 * NANOS_PER_SEC;
 

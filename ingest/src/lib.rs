@@ -20,6 +20,7 @@ mod decoder;
 mod health;
 mod link;
 pub mod live;
+pub mod media;
 mod mp4;
 mod nv12;
 mod outlets;
@@ -37,5 +38,6 @@ mod watchdog;
 mod worker_message;
 
 pub use decode::decode_main;
-pub use recorder::{Disk, RecordingOptions, Retention};
+pub use media::media_main;
+pub use recorder::{Disk, LimitedDisk, RecordingOptions, Retention};
 pub use run::{IngestError, Options, run};

@@ -14,10 +14,10 @@ mod retention;
 mod state;
 mod storage;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod writer;
 
-pub use disk::Disk;
+pub use disk::{Disk, Limited as LimitedDisk};
 pub use retention::Retention;
 pub use state::RecordingState;
 pub use storage::{RecordingOptions, Storage};

@@ -29,6 +29,10 @@ use std::path::{Path, PathBuf};
 /// The index of a day, in its directory.
 pub const INDEX_NAME: &str = "index";
 
+/// How far back a picture is looked for that decoding can begin with (chosen: longer than any group
+/// of pictures that a camera can be set to).
+const KEY_BEFORE: u64 = 120 * base::time::NANOS_PER_SEC;
+
 /// The recordings of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recordings {
@@ -144,6 +148,33 @@ impl Recordings {
             );
         }
         Ok(rows)
+    }
+}
+
+impl Recordings {
+    /// The rows that a player needs to show `[start, end)`: those of the window, and before them
+    /// those from the key picture on that they lean on.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn playable(
+        &self,
+        camera: &CameraId,
+        start: UtcNanos,
+        end: UtcNanos,
+    ) -> io::Result<Vec<Row>> {
+        let before = UtcNanos(start.0.saturating_sub(KEY_BEFORE));
+        let mut rows = self.window(camera, before, end)?;
+        let Some(mut first) = rows.iter().position(|row| row.end_utc() > start) else {
+            return Ok(vec![]);
+        };
+        while first > 0
+            && !rows[first].flags.has(RowFlags::KEY)
+            && connected(&rows[first - 1], &rows[first])
+        {
+            first -= 1;
+        }
+        Ok(rows.split_off(first))
     }
 }
 

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod decode;
 mod ingest;
+mod media;
 mod model;
 mod plan;
 mod replay;
@@ -50,6 +51,9 @@ pub enum Command {
     /// Decode one camera into its ring (started by ingest)
     #[command(hide = true)]
     Decode,
+    /// Make a still or a clip (started by serve)
+    #[command(hide = true)]
+    Media,
     /// Choose frames, build batches, hand them to the runners (one per node)
     Scheduler(scheduler::Args),
     /// Run one model on one device
@@ -79,6 +83,7 @@ impl Command {
             Command::Up(_) => "up",
             Command::Ingest => "ingest",
             Command::Decode => "decode",
+            Command::Media => "media",
             Command::Scheduler(_) => "scheduler",
             Command::Runner(_) => "runner",
             Command::Serve => "serve",
@@ -105,6 +110,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Up(args) => up::run(&args, required()?),
         Command::Ingest => ingest::run(&required()?),
         Command::Decode => Ok(decode::run()),
+        Command::Media => Ok(media::run()),
         Command::Scheduler(args) => scheduler::run(args, required()?),
         Command::Runner(args) => runner::run(args, optional()?),
         Command::Serve => serve::run(&required()?),

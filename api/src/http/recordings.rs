@@ -94,7 +94,7 @@ pub fn playlist(services: &Services, request: &Request) -> Result<Answer, Failur
     let store = &services.recordings;
     let text = match window {
         Some((start, end)) => {
-            let rows = recordings::playable(store, &camera, start, end).map_err(unreadable)?;
+            let rows = store.playable(&camera, start, end).map_err(unreadable)?;
             recordings::on_demand(&rows, start).ok_or_else(|| {
                 format!(
                     "nothing of camera {camera} was recorded from {} to {}",

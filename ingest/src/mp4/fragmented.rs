@@ -48,7 +48,7 @@ pub fn initialisation(entry: &SampleEntry) -> Vec<u8> {
     out.boxed(b"moov", |b| {
         movie_header(b, 0);
         b.boxed(b"trak", |b| {
-            track_header(b, 0, entry);
+            track_header(b, 0, (entry.width, entry.height));
             b.boxed(b"mdia", |b| {
                 media_header(b, 0);
                 b.boxed(b"minf", |b| {
@@ -93,7 +93,7 @@ pub fn movie_header(b: &mut Boxes, duration: u64) {
 }
 
 /// `tkhd`.
-pub fn track_header(b: &mut Boxes, duration: u64, entry: &SampleEntry) {
+pub fn track_header(b: &mut Boxes, duration: u64, (width, height): (u16, u16)) {
     b.full(b"tkhd", 1, 3, |b| {
         b.zeros(16);
         b.u32(1);
@@ -101,8 +101,8 @@ pub fn track_header(b: &mut Boxes, duration: u64, entry: &SampleEntry) {
         b.u64(duration);
         b.zeros(16);
         b.matrix();
-        b.u32(u32::from(entry.width) << 16);
-        b.u32(u32::from(entry.height) << 16);
+        b.u32(u32::from(width) << 16);
+        b.u32(u32::from(height) << 16);
     });
 }
 

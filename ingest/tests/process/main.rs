@@ -6,6 +6,7 @@
 
 mod gstreamer;
 mod node;
+mod recording;
 mod rtsp;
 mod watch;
 mod worker;

@@ -153,6 +153,10 @@ impl Node {
         Running::new(Options { decode_command, export_enabled: false, ..self.options() })
     }
 
+    pub fn start_recording(&self, recording: ingest::RecordingOptions) -> Running {
+        Running::new(Options { recording, ..self.options() })
+    }
+
     /// Ingest as a process of its own.
     pub fn start_process(&self) -> Child {
         let command = again("ingest");
