@@ -245,7 +245,7 @@ fn many_viewers_share_the_port() {
     let other = Camera::start(&hub, "other", group_of_5s(), 50, 0);
     let hub = &hub;
     let watch = |n: usize| {
-        let mut peer = Peer::watch(hub, if n % 2 == 0 { "cam" } else { "other" });
+        let mut peer = Peer::watch(hub, if n < 12 { "cam" } else { "other" });
         peer.run("50 pictures", |peer| peer.frames.len() >= 50);
         peer
     };

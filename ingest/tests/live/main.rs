@@ -1,5 +1,7 @@
 //! Live view from outside: access units into a hub, WebRTC peers and a browser behind it.
 
+#![allow(clippy::unwrap_used)]
+
 mod browser;
 mod camera;
 mod chromium;
