@@ -87,9 +87,25 @@ pub(crate) struct Model {
     pub wanted: crate::planning::Wanted,
     /// Its part of the timetable, while it is steered.
     pub cohorts: Option<Cohorts>,
+    /// The last ones that ended: memory for the next.
+    pub ended: Option<Cohorts>,
     pub trial: Trial,
     /// When it is planned next.
     pub plan_at: Instant,
+}
+
+impl Model {
+    /// Entries of `awaited` beyond which those that no longer count are dropped.
+    pub fn awaited_max(&self) -> usize {
+        64 + 4 * self.subscriptions.len()
+    }
+
+    /// Adds a subscription, and room for what is kept of it.
+    pub fn add(&mut self, key: SubscriptionKey) {
+        self.subscriptions.push(key);
+        self.ready.reserve(self.subscriptions.len().saturating_sub(self.ready.len()));
+        self.awaited.reserve((self.awaited_max() + 1).saturating_sub(self.awaited.len()));
+    }
 }
 
 /// Fractional part of `n` times the golden ratio: any number of consecutive values lies nearly

@@ -211,7 +211,7 @@ impl Scheduler {
             device.next_at = device.next_at.min(at);
         }
         // Entries that no longer count are dropped before they pile up.
-        if model.awaited.len() > 64 + 4 * model.subscriptions.len() {
+        if model.awaited.len() > model.awaited_max() {
             let subscriptions = &self.subscriptions;
             model.awaited.retain(|Reverse((at, key))| {
                 subscriptions.get(*key).is_some_and(|s| s.awaits == *at && !s.ready)

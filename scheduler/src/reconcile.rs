@@ -72,7 +72,7 @@ impl Scheduler {
         let now = self.now;
         let key = self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
         self.cameras[camera.0 as usize].subscriptions.push(key);
-        self.models[model.0].subscriptions.push(key);
+        self.models[model.0].add(key);
         self.subscription_keys.insert(name, key);
         self.schedule(key);
         key
@@ -196,6 +196,7 @@ impl Scheduler {
             virtual_now: 0,
             wanted: Wanted::default(),
             cohorts: None,
+            ended: None,
             trial: Trial::new(self.now),
             plan_at: Instant::FAR,
         });
