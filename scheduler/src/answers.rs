@@ -24,8 +24,8 @@ fn end_members(
 ) {
     for binding in members {
         if let Some(s) = subscriptions.get_mut(binding.subscription) {
-            s.in_flight -= 1;
-            count(&mut s.ledger);
+            s.counts.in_flight -= 1;
+            count(&mut s.details.ledger);
         }
     }
 }
@@ -349,10 +349,8 @@ impl Scheduler {
             let waited = base::time::nanos(now - binding.stamp.published);
             self.models[model.0].trial.count(now, waited);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
-            s.in_flight -= 1;
-            s.ledger.answer(outcomes[i].as_ref().err().copied());
-            let children = !s.children.is_empty();
-            if let (true, Ok(found)) = (children, &outcomes[i]) {
+            s.answer(outcomes[i].as_ref().err().copied());
+            if let (true, Ok(found)) = (s.parent, &outcomes[i]) {
                 let at = sequence + kept as u64;
                 self.offer_crops(binding.subscription, &binding.stamp, at, found);
             }

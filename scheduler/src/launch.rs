@@ -105,7 +105,7 @@ impl Scheduler {
         let needed = runner.watch.least(size);
         let in_time = batch.members.iter().any(|m| {
             let s = self.subscriptions.get(m.subscription);
-            let deadline = s.and_then(|s| s.spec.deadline).unwrap_or(runner.info.deadline);
+            let deadline = s.and_then(|s| s.deadline).unwrap_or(runner.info.deadline);
             s.is_some() && m.stamp.info.capture + deadline >= now + needed
         });
         let lease = runner.lease(size);
@@ -426,9 +426,9 @@ impl Scheduler {
             }
             self.models[model.0].ready.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
-            let limit = s.spec.deadline.unwrap_or(deadline);
+            let limit = s.deadline.unwrap_or(deadline);
             let step = s.step();
-            if s.spec.parent.is_some() {
+            if s.child {
                 let room = (limit, needed, virtual_now, size);
                 if let Some(start) = self.bind_crops(key, room, &mut members, index) {
                     if smallest == u64::MAX {
@@ -482,7 +482,7 @@ impl Scheduler {
                 furthest = start.saturating_add(step);
             }
             smallest = smallest.min(start);
-            let parameters = s.spec.parameters;
+            let parameters = s.parameters;
             members.push(Binding {
                 subscription: key,
                 camera,
@@ -567,7 +567,7 @@ impl Scheduler {
                     stamp: crop.stamp,
                     region: crop.region,
                     parent: crop.parent,
-                    parameters: s.spec.parameters,
+                    parameters: s.parameters,
                 });
             }
         }

@@ -84,7 +84,7 @@ impl Scheduler {
             let subscription = self.cameras[key.0 as usize].subscriptions[i];
             let camera = &self.cameras[key.0 as usize];
             let Some(s) = self.subscriptions.get_mut(subscription) else { continue };
-            if s.spec.parent.is_some() {
+            if s.child {
                 continue; // Its frames are those of its parent.
             }
             if let Some(stamp) = camera.newest.filter(|_| camera.absent.is_none()) {
@@ -100,7 +100,7 @@ impl Scheduler {
     /// Brings a subscription in line with what is known of its camera: ready, or awaiting.
     pub(crate) fn examine(&mut self, key: SubscriptionKey) {
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.spec.parent.is_some() {
+        if s.child {
             return self.examine_child(key);
         }
         let camera = &self.cameras[s.camera.0 as usize];
@@ -173,7 +173,7 @@ impl Scheduler {
     pub(crate) fn schedule(&mut self, key: SubscriptionKey) {
         let commit = self.next_commit(key);
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.spec.parent.is_some() {
+        if s.child {
             s.awaits = Instant::FAR;
             return;
         }

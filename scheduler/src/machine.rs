@@ -112,7 +112,7 @@ impl Scheduler {
 
     /// The assignment id behind a key; `None` once the subscription is gone.
     pub fn subscription_id(&self, key: SubscriptionKey) -> Option<&str> {
-        self.subscriptions.get(key).map(|s| s.spec.id.as_str())
+        self.subscriptions.get(key).map(|s| s.details.spec.id.as_str())
     }
 
     /// Cameras with subscriptions.

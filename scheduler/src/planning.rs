@@ -280,7 +280,7 @@ impl Scheduler {
             wanted.rate += rate;
             wanted.freedom += rate * rate / fps;
             wanted.delay += rate * camera.delay().as_secs_f64();
-            let limit = s.spec.deadline.unwrap_or(deadline).as_secs_f64();
+            let limit = s.deadline.unwrap_or(deadline).as_secs_f64();
             wanted.deadline = wanted.deadline.min(limit);
             let Some((interval, frames)) = class_of(s.interval(), fps) else { continue };
             match classes.iter_mut().find(|(i, f, _)| (*i, *f) == (interval, frames)) {
@@ -595,10 +595,11 @@ impl Scheduler {
         let mut late = best > s.gate + slack;
         if best > s.gate + half / 2 {
             // Time is given up, often a frame: seldom enough to stay near the ceiling.
-            late = self.now >= s.shift_at;
+            late = self.now >= s.details.shift_at;
             if late {
                 let rest = Duration::from_nanos(cohorts.course.period) * SHIFT_EVERY;
-                s.shift_at = s.shift_at.max(self.now.back(rest * SHIFTS_SAVED)) + rest;
+                let shift_at = &mut s.details.shift_at;
+                *shift_at = (*shift_at).max(self.now.back(rest * SHIFTS_SAVED)) + rest;
             }
         }
         if late {

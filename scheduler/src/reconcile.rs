@@ -82,19 +82,19 @@ impl Scheduler {
     fn update_subscription(&mut self, key: SubscriptionKey, spec: SubscriptionSpec) -> bool {
         let now = self.now;
         let Some(s) = self.subscriptions.get_mut(key) else { return false };
-        if *s.spec == spec {
+        if s.details.spec == spec {
             return false;
         }
         // A gate far ahead belongs to the old, lower ceiling.
-        let other_rate = s.spec.max_fps != spec.max_fps;
+        let other_rate = s.details.spec.max_fps != spec.max_fps;
         if other_rate {
             let interval =
                 spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
             s.gate = s.gate.min(now + interval);
             s.cohort = None;
         }
-        let fairness = other_rate || s.spec.weight != spec.weight;
-        *s.spec = spec;
+        let fairness = other_rate || s.details.spec.weight != spec.weight;
+        s.details.spec = spec;
         s.respec();
         let model = s.model;
         if fairness {
@@ -115,7 +115,8 @@ impl Scheduler {
         self.unready(key);
         let Some(s) = self.subscriptions.remove(key) else { return };
         self.models[s.model.0].subscriptions.retain(|k| *k != key);
-        let name = (s.spec.camera, s.spec.model, s.spec.parent);
+        let spec = s.details.spec;
+        let name = (spec.camera, spec.model, spec.parent);
         self.subscription_keys.remove(&name);
         let camera = &mut self.cameras[s.camera.0 as usize];
         camera.subscriptions.retain(|k| *k != key);
@@ -143,17 +144,19 @@ impl Scheduler {
         }
         for key in self.subscription_keys.values() {
             if let Some(s) = self.subscriptions.get_mut(*key) {
-                s.children.clear();
+                s.details.children.clear();
+                s.parent = false;
             }
         }
         for (child, parent) in parents {
             let model = self.subscriptions[child].model;
             self.models[model.0].crops = true;
             if let Some(parent) = parent.and_then(|p| self.subscriptions.get_mut(p)) {
-                parent.children.push(child);
+                parent.details.children.push(child);
+                parent.parent = true;
             }
             if let Some(s) = self.subscriptions.get_mut(child) {
-                s.orphan = parent.is_none();
+                s.details.orphan = parent.is_none();
             }
             self.refresh_states(model);
         }
@@ -238,7 +241,7 @@ impl Scheduler {
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
-            let state = if !s.spec.enabled || s.orphan {
+            let state = if !s.details.spec.enabled || s.details.orphan {
                 SubscriptionState::Paused
             } else if serving {
                 SubscriptionState::Active
