@@ -9,7 +9,6 @@ use crate::runner::{Batch, Bound, Phase, Runner, RunnerIx, RunnerState};
 use crate::slab::Subscriptions;
 use crate::{BatchId, RunnerKey};
 use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages};
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// Leases of a late execution that count as its length (chosen: a runner that became twelve times
@@ -87,7 +86,7 @@ impl Scheduler {
             if s.tag > furthest {
                 s.tag = furthest;
                 if s.ready {
-                    self.models[model.0].ready.push(Reverse((furthest, key)));
+                    self.models[model.0].ready.push(furthest, key);
                 }
             }
         }

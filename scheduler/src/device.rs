@@ -2,10 +2,9 @@
 
 use crate::SubscriptionKey;
 use crate::planning::{Cohorts, Trial};
+use crate::queue::Queue;
 use crate::runner::RunnerIx;
 use base::{DeviceId, Instant, ModelId};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
 /// Index into the core's models.
@@ -67,7 +66,7 @@ pub(crate) struct Model {
     pub subscriptions: Vec<SubscriptionKey>,
     /// Subscriptions with a frame to bind, by tag. An entry counts while its subscription is ready
     /// with this tag.
-    pub ready: BinaryHeap<Reverse<(u64, SubscriptionKey)>>,
+    pub ready: Queue,
     /// How many are ready.
     pub ready_count: u32,
     /// When the first of the ready ones was due; [`Instant::FAR`] when none is ready.
@@ -76,7 +75,7 @@ pub(crate) struct Model {
     pub on_time: bool,
     /// When subscriptions may have a frame to bind. An entry counts while its subscription awaits
     /// that instant.
-    pub awaited: BinaryHeap<Reverse<(Instant, SubscriptionKey)>>,
+    pub awaited: Queue,
     /// Whether some of its subscriptions look at another model's detections.
     pub crops: bool,
     /// How many groups of subscriptions began so far: places the next one between the others.
@@ -103,8 +102,8 @@ impl Model {
     /// Adds a subscription, and room for what is kept of it.
     pub fn add(&mut self, key: SubscriptionKey) {
         self.subscriptions.push(key);
-        self.ready.reserve(self.subscriptions.len().saturating_sub(self.ready.len()));
-        self.awaited.reserve((self.awaited_max() + 1).saturating_sub(self.awaited.len()));
+        self.ready.reserve(self.subscriptions.len());
+        self.awaited.reserve(self.awaited_max() + 1);
     }
 }
 

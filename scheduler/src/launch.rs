@@ -11,7 +11,6 @@ use crate::output::{Binding, Output, WaitReason};
 use crate::runner::{Batch, Bound, Phase, RunnerIx, RunnerState};
 use crate::{BatchId, FrameIndex, RunnerKey, SubscriptionKey};
 use base::{Instant, Rect};
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// A launch may take this many times the planned batch: what a delayed launch has gathered
@@ -411,8 +410,8 @@ impl Scheduler {
                 // Nobody is fresh enough for this size: a smaller batch is answered sooner.
                 size = size.div_ceil(2);
                 needed = answer(self, size);
-                for entry in aside.drain(..) {
-                    self.models[model.0].ready.push(Reverse(entry));
+                for (tag, key) in aside.drain(..) {
+                    self.models[model.0].ready.push(tag, key);
                 }
                 continue;
             };
@@ -494,8 +493,8 @@ impl Scheduler {
             self.unready(key);
             self.schedule(key);
         }
-        for entry in aside.drain(..) {
-            self.models[model.0].ready.push(Reverse(entry));
+        for (tag, key) in aside.drain(..) {
+            self.models[model.0].ready.push(tag, key);
         }
         self.aside = aside;
         if members.is_empty() {
@@ -576,7 +575,7 @@ impl Scheduler {
         if left == 0 {
             self.unready(key);
         } else {
-            self.models[model.0].ready.push(Reverse((tag, key)));
+            self.models[model.0].ready.push(tag, key);
         }
         first
     }
@@ -625,10 +624,10 @@ impl Scheduler {
                 }
             }
         }
-        if let Some(Reverse((at, _))) = self.unserved.peek()
-            && *at < until.0
+        if let Some((at, _)) = self.unserved.peek()
+            && at < until.0.0
         {
-            until = (*at, WaitReason::Unserved);
+            until = (Instant(at), WaitReason::Unserved);
         }
         self.wake_at = until.0;
         Output::Wait { until: until.0, reason: until.1 }

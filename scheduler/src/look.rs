@@ -10,7 +10,6 @@ use crate::machine::Scheduler;
 use crate::subscription::SubscriptionState;
 use crate::{AgentState, CameraKey, FrameIndex, SubscriptionKey};
 use base::Instant;
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// How often a subscription that nobody serves looks at its camera, only to count.
@@ -19,13 +18,13 @@ const UNSERVED_LOOK: Duration = Duration::from_secs(1);
 impl Scheduler {
     /// Examines the subscriptions of a model whose next frame may be there.
     pub(crate) fn collect(&mut self, model: ModelIx, index: &mut dyn FrameIndex) {
-        while let Some(&Reverse((at, key))) = self.models[model.0].awaited.peek() {
-            if at > self.now {
+        while let Some((at, key)) = self.models[model.0].awaited.peek() {
+            if at > self.now.0 {
                 return;
             }
             self.models[model.0].awaited.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
-            if s.awaits == at && !s.ready && s.model == model {
+            if s.awaits.0 == at && !s.ready && s.model == model {
                 self.look(s.camera, index);
                 self.examine(key);
             }
@@ -34,10 +33,10 @@ impl Scheduler {
 
     /// When the model's next subscription is to be examined.
     pub(crate) fn awaited(&mut self, model: ModelIx) -> Instant {
-        while let Some(&Reverse((at, key))) = self.models[model.0].awaited.peek() {
-            let valid = |s: &crate::subscription::Subscription| s.awaits == at && !s.ready;
+        while let Some((at, key)) = self.models[model.0].awaited.peek() {
+            let valid = |s: &crate::subscription::Subscription| s.awaits.0 == at && !s.ready;
             if self.subscriptions.get(key).is_some_and(valid) {
-                return at;
+                return Instant(at);
             }
             self.models[model.0].awaited.pop();
         }
@@ -46,13 +45,13 @@ impl Scheduler {
 
     /// Counts the frames of subscriptions that nobody serves.
     pub(crate) fn look_unserved(&mut self, index: &mut dyn FrameIndex) {
-        while let Some(&Reverse((at, key))) = self.unserved.peek() {
-            if at > self.now {
+        while let Some((at, key)) = self.unserved.peek() {
+            if at > self.now.0 {
                 return;
             }
             self.unserved.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
-            if s.awaits == at && s.state != SubscriptionState::Active {
+            if s.awaits.0 == at && s.state != SubscriptionState::Active {
                 self.look(s.camera, index);
                 self.examine(key);
             }
@@ -132,7 +131,7 @@ impl Scheduler {
         let on_time = std::mem::take(&mut s.on_time);
         s.awaits = Instant::FAR;
         let model = &mut self.models[s.model.0];
-        model.ready.push(Reverse((s.tag, key)));
+        model.ready.push(s.tag, key);
         model.ready_count += 1;
         model.due = model.due.min(due);
         model.on_time |= on_time;
@@ -159,7 +158,7 @@ impl Scheduler {
     /// The foremost ready subscription of a model.
     pub(crate) fn foremost(&mut self, model: ModelIx) -> Option<(u64, SubscriptionKey)> {
         let m = &mut self.models[model.0];
-        while let Some(&Reverse((tag, key))) = m.ready.peek() {
+        while let Some((tag, key)) = m.ready.peek() {
             let valid = |s: &crate::subscription::Subscription| s.ready && s.tag == tag;
             if self.subscriptions.get(key).is_some_and(valid) {
                 return Some((tag, key));
@@ -186,7 +185,7 @@ impl Scheduler {
             let at = next_multiple(self.now, UNSERVED_LOOK);
             if s.awaits != at {
                 s.awaits = at;
-                self.unserved.push(Reverse((at, key)));
+                self.unserved.push(at.0, key);
             }
             return;
         }
@@ -205,7 +204,7 @@ impl Scheduler {
         }
         s.awaits = at;
         let model = &mut self.models[s.model.0];
-        model.awaited.push(Reverse((at, key)));
+        model.awaited.push(at.0, key);
         for device in &model.devices {
             let device = &mut self.devices[device.0];
             device.next_at = device.next_at.min(at);
@@ -213,8 +212,8 @@ impl Scheduler {
         // Entries that no longer count are dropped before they pile up.
         if model.awaited.len() > model.awaited_max() {
             let subscriptions = &self.subscriptions;
-            model.awaited.retain(|Reverse((at, key))| {
-                subscriptions.get(*key).is_some_and(|s| s.awaits == *at && !s.ready)
+            model.awaited.retain(|at, key| {
+                subscriptions.get(key).is_some_and(|s| s.awaits.0 == at && !s.ready)
             });
         }
     }

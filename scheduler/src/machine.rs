@@ -9,12 +9,12 @@ use crate::device::{Device, Model};
 use crate::input::{Input, Outcome};
 use crate::output::{Binding, Output};
 use crate::planning::Scratch;
+use crate::queue::Queue;
 use crate::runner::{Runner, RunnerIx};
 use crate::slab::Subscriptions;
 use crate::{AgentState, BatchId, CameraKey, FrameIndex, RunnerKey, SubscriptionKey};
 use base::{CameraId, InstanceId, Instant, ModelId, StageTimes};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// The core may be polled this late; beyond it the process itself stood still (stopped, swapped,
@@ -57,7 +57,7 @@ pub struct Scheduler {
     pub(crate) next_batch: u64,
     pub(crate) next_sequence: u64,
     /// Subscriptions that nobody serves, by when their frames are counted next.
-    pub(crate) unserved: BinaryHeap<Reverse<(Instant, SubscriptionKey)>>,
+    pub(crate) unserved: Queue,
     /// When a model is planned next.
     pub(crate) plan_at: Instant,
     /// Outputs that were decided while an input was handled.
@@ -92,7 +92,7 @@ impl Scheduler {
             refused: BTreeSet::new(),
             next_batch: 1,
             next_sequence: 1,
-            unserved: BinaryHeap::new(),
+            unserved: Queue::default(),
             plan_at: Instant::FAR,
             queue: VecDeque::new(),
             replied: VecDeque::new(),

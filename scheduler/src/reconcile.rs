@@ -5,11 +5,12 @@ use crate::device::{Device, DeviceIx, Model, ModelIx, golden_share};
 use crate::input::{Desired, SubscriptionSpec};
 use crate::machine::{Name, Scheduler};
 use crate::planning::{Trial, Wanted};
+use crate::queue::Queue;
 use crate::runner::RunnerState;
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::{AgentState, CameraKey, SubscriptionKey};
 use base::{CameraId, DeviceId, Instant, ModelId};
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Scheduler {
@@ -189,11 +190,11 @@ impl Scheduler {
             runners: Vec::new(),
             devices: Vec::new(),
             subscriptions: Vec::new(),
-            ready: BinaryHeap::new(),
+            ready: Queue::default(),
             ready_count: 0,
             due: Instant::FAR,
             on_time: false,
-            awaited: BinaryHeap::new(),
+            awaited: Queue::default(),
             crops: false,
             begun: 0,
             virtual_now: 0,
