@@ -137,7 +137,7 @@ impl Scheduler {
         let (camera, stamp) = (s.camera, crops.stamp);
         self.look(camera, index);
         let agent = &self.cameras[camera.0 as usize];
-        let here = agent.absent.is_none() && agent.newest.is_some_and(|n| alive(&stamp, &n));
+        let here = agent.current().is_some_and(|newest| alive(&stamp, newest));
         let in_time = stamp.info.capture + limit >= self.now + needed;
         if here && in_time {
             return true;

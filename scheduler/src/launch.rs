@@ -107,7 +107,6 @@ impl Scheduler {
             let deadline = s.and_then(|s| s.deadline).unwrap_or(runner.info.deadline);
             s.is_some() && m.stamp.info.capture + deadline >= now + needed
         });
-        let lease = runner.lease(size);
         if !in_time {
             self.take_back(ix, id);
             return Some(Action::Revoke(key, id));
@@ -117,6 +116,7 @@ impl Scheduler {
         {
             return None;
         }
+        let lease = runner.lease(size);
         self.devices[device.0].lent += 1;
         let runner = self.runners[ix.0].as_mut()?;
         let batch = runner.batches.iter_mut().find(|b| b.id == id)?;
@@ -309,7 +309,7 @@ impl Scheduler {
             if let Some(cohorts) = &self.models[model.0].cohorts {
                 next = next.min(cohorts.next_commit(self.now));
             } else if candidate.demoted && ix != candidate.ix {
-                next = next.min(self.awaited(model));
+                next = self.awaited_before(model, next);
             }
         }
         if self.now + length > next { next.min(latest) } else { self.now }
@@ -441,10 +441,10 @@ impl Scheduler {
             self.look(camera, index);
             let agent = &self.cameras[camera.0 as usize];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
-            let Some(stamp) = agent.newest.filter(|n| {
-                s.ready && agent.absent.is_none() && {
-                    s.observe(n.frame_id.0);
-                    s.eligible(n)
+            let Some(stamp) = agent.current().copied().filter(|newest| {
+                s.ready && {
+                    s.observe(newest.frame_id.0);
+                    s.eligible(newest)
                 }
             }) else {
                 // The look has shown that there is nothing to bind any more.
@@ -601,7 +601,7 @@ impl Scheduler {
                 continue;
             }
             let model = r.model;
-            at = at.min(self.awaited(model));
+            at = self.awaited_before(model, at);
         }
         // Ready and yet not launched: held. Whatever else stands in its way ends with an input.
         at.min(self.devices[device.0].held_until)

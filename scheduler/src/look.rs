@@ -8,7 +8,7 @@ use crate::camera::{Seen, next_multiple};
 use crate::device::ModelIx;
 use crate::machine::Scheduler;
 use crate::subscription::SubscriptionState;
-use crate::{AgentState, CameraKey, FrameIndex, SubscriptionKey};
+use crate::{CameraKey, FrameIndex, SubscriptionKey};
 use base::Instant;
 use std::time::Duration;
 
@@ -31,16 +31,19 @@ impl Scheduler {
         }
     }
 
-    /// When the model's next subscription is to be examined.
-    pub(crate) fn awaited(&mut self, model: ModelIx) -> Instant {
+    /// When the model's next subscription is to be examined, at most `before`.
+    pub(crate) fn awaited_before(&mut self, model: ModelIx, before: Instant) -> Instant {
         while let Some((at, key)) = self.models[model.0].awaited.peek() {
+            if at >= before.0 {
+                break;
+            }
             let valid = |s: &crate::subscription::Subscription| s.awaits.0 == at && !s.ready;
             if self.subscriptions.get(key).is_some_and(valid) {
                 return Instant(at);
             }
             self.models[model.0].awaited.pop();
         }
-        Instant::FAR
+        before
     }
 
     /// Counts the frames of subscriptions that nobody serves.
@@ -79,14 +82,14 @@ impl Scheduler {
 
     /// A camera went, came back or began anew: every subscription of it is concerned.
     fn tell_all(&mut self, key: CameraKey, first: bool, returned: bool) {
-        for i in 0..self.cameras[key.0 as usize].subscriptions.len() {
-            let subscription = self.cameras[key.0 as usize].subscriptions[i];
+        for i in 0..self.agents[key.0 as usize].subscriptions.len() {
+            let subscription = self.agents[key.0 as usize].subscriptions[i];
             let camera = &self.cameras[key.0 as usize];
             let Some(s) = self.subscriptions.get_mut(subscription) else { continue };
             if s.child {
                 continue; // Its frames are those of its parent.
             }
-            if let Some(stamp) = camera.newest.filter(|_| camera.absent.is_none()) {
+            if let Some(stamp) = camera.current() {
                 s.observe_return(stamp.frame_id.0, first);
                 if returned {
                     s.reopen(self.now);
@@ -103,13 +106,12 @@ impl Scheduler {
             return self.examine_child(key);
         }
         let camera = &self.cameras[s.camera.0 as usize];
-        let newest = camera.newest.filter(|_| camera.absent.is_none());
         let mut ready = false;
-        if let Some(stamp) = newest {
+        if let Some(stamp) = camera.current() {
             s.observe(stamp.frame_id.0);
-            ready = s.eligible(&stamp);
+            ready = s.eligible(stamp);
             if !ready {
-                s.settle(&stamp);
+                s.settle(stamp);
             }
         }
         if ready {
@@ -158,6 +160,9 @@ impl Scheduler {
     /// The foremost ready subscription of a model.
     pub(crate) fn foremost(&mut self, model: ModelIx) -> Option<(u64, SubscriptionKey)> {
         let m = &mut self.models[model.0];
+        if m.ready_count == 0 {
+            return None;
+        }
         while let Some((tag, key)) = m.ready.peek() {
             let valid = |s: &crate::subscription::Subscription| s.ready && s.tag == tag;
             if self.subscriptions.get(key).is_some_and(valid) {
@@ -177,10 +182,6 @@ impl Scheduler {
             return;
         }
         let camera = &self.cameras[s.camera.0 as usize];
-        if camera.state != AgentState::Running {
-            s.awaits = Instant::FAR;
-            return;
-        }
         if s.state != SubscriptionState::Active {
             let at = next_multiple(self.now, UNSERVED_LOOK);
             if s.awaits != at {

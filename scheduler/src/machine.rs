@@ -3,7 +3,7 @@
 //! `reconcile` takes desired state, `answers` what runners say, `look` what cameras show; `launch`
 //! decides what is launched when, `planning` how often and for whom.
 
-use crate::camera::Camera;
+use crate::camera::{Agent, Camera};
 use crate::config::Config;
 use crate::device::{Device, Model};
 use crate::input::{Input, Outcome};
@@ -13,7 +13,7 @@ use crate::queue::Queue;
 use crate::runner::{Runner, RunnerIx};
 use crate::slab::Subscriptions;
 use crate::{AgentState, BatchId, CameraKey, FrameIndex, RunnerKey, SubscriptionKey};
-use base::{CameraId, InstanceId, Instant, ModelId, StageTimes};
+use base::{CameraId, InstanceId, Instant, ModelId, StageTimes, Stages};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub(crate) struct Replied {
     pub batch: BatchId,
     pub received: Instant,
     pub times: StageTimes,
+    /// What came after the runner had received the batch is the same for all members.
+    pub since_received: Stages,
+    pub since_received_ns: [u64; 9],
     /// Sequence of the first result.
     pub sequence: u64,
     pub members: Vec<Binding>,
@@ -46,6 +49,8 @@ pub struct Scheduler {
     pub(crate) config: Config,
     pub(crate) revision: u64,
     pub(crate) cameras: Vec<Camera>,
+    /// Beside `cameras`.
+    pub(crate) agents: Vec<Agent>,
     pub(crate) camera_keys: BTreeMap<CameraId, CameraKey>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) subscription_keys: BTreeMap<Name, SubscriptionKey>,
@@ -82,6 +87,7 @@ impl Scheduler {
             config,
             revision: 0,
             cameras: Vec::new(),
+            agents: Vec::new(),
             camera_keys: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             subscription_keys: BTreeMap::new(),
@@ -107,7 +113,7 @@ impl Scheduler {
 
     /// The camera behind a key of this scheduler.
     pub fn camera_id(&self, key: CameraKey) -> &CameraId {
-        &self.cameras[key.0 as usize].id
+        &self.agents[key.0 as usize].id
     }
 
     /// The assignment id behind a key; `None` once the subscription is gone.
@@ -117,10 +123,10 @@ impl Scheduler {
 
     /// Cameras with subscriptions.
     pub fn cameras(&self) -> impl Iterator<Item = (CameraKey, &CameraId)> {
-        let keyed = self.cameras.iter().enumerate();
+        let keyed = self.agents.iter().enumerate();
         keyed
-            .filter(|(_, c)| c.state != AgentState::Stopped)
-            .map(|(i, c)| (CameraKey(i as u32), &c.id))
+            .filter(|(_, a)| a.state != AgentState::Stopped)
+            .map(|(i, a)| (CameraKey(i as u32), &a.id))
     }
 
     /// Takes in what happened. Poll afterwards. `now` never goes back.
@@ -164,10 +170,8 @@ impl Scheduler {
     /// What to do next. Call until it answers [`Output::Wait`].
     pub fn poll(&mut self, now: Instant, index: &mut dyn FrameIndex) -> Output<'_> {
         self.advance(now);
-        if !self.replied.is_empty()
-            && let Some(result) = self.next_result()
-        {
-            return result;
+        if !self.replied.is_empty() {
+            return self.next_result();
         }
         self.pass_bounds();
         if let Some(queued) = self.queue.pop_front() {

@@ -509,11 +509,11 @@ impl Scheduler {
                 s.cohort = None;
                 continue;
             }
-            let expected = camera.arrival_from(self.now) + camera.guard();
+            let expected = camera.arrival_from(self.now).0.saturating_add(camera.guard_ns());
             steered.push(Steered {
-                arrival: expected.0 % period,
+                arrival: expected % period,
                 frame_period: camera.period_ns() as u64,
-                doubt: base::time::nanos(camera.guard()),
+                doubt: camera.guard_ns(),
                 launch: s.cohort.filter(|c| *c < launches),
             });
             keys.push(key);
@@ -581,11 +581,11 @@ impl Scheduler {
             s.cohort = Some(launch);
             return;
         }
-        let guard = camera.guard();
+        let guard = Duration::from_nanos(camera.guard_ns());
         let moved = s.cohort != Some(launch);
         // Who stays may await a frame right now; who moves begins with the next frame.
         let from = if moved { s.gate.max(self.now) } else { s.gate };
-        let first = camera.arrival_from(from + guard);
+        let first = camera.arrival_past(from);
         let commit = cohorts.commit_from(launch, first + guard);
         let arrival = camera.arrival_until(commit.back(guard));
         let half = Duration::from_nanos(camera.period_ns() as u64 / 2);
@@ -620,10 +620,9 @@ impl Scheduler {
         if !camera.predictable() || launch as usize >= cohorts.commits.len() {
             return None;
         }
-        let guard = camera.guard();
-        let arrival = camera.arrival_from(s.gate + guard);
+        let arrival = camera.arrival_past(s.gate);
         let commit = cohorts.commit_from(launch, arrival);
-        let wait = base::time::nanos(commit - arrival) as f64;
+        let wait = commit.0.saturating_sub(arrival.0) as f64;
         (commit > self.now && wait <= camera.period_ns()).then_some(commit)
     }
 

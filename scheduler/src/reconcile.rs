@@ -1,6 +1,6 @@
 //! Desired state: what should run, brought in line with what runs.
 
-use crate::camera::Camera;
+use crate::camera::{Agent, Camera};
 use crate::device::{Device, DeviceIx, Model, ModelIx, golden_share};
 use crate::input::{Desired, SubscriptionSpec};
 use crate::machine::{Name, Scheduler};
@@ -72,7 +72,7 @@ impl Scheduler {
         let model = self.model_ix(&spec.model);
         let now = self.now;
         let key = self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
-        self.cameras[camera.0 as usize].subscriptions.push(key);
+        self.agents[camera.0 as usize].subscriptions.push(key);
         self.models[model.0].add(key);
         self.subscription_keys.insert(name, key);
         self.schedule(key);
@@ -119,10 +119,10 @@ impl Scheduler {
         let spec = s.details.spec;
         let name = (spec.camera, spec.model, spec.parent);
         self.subscription_keys.remove(&name);
-        let camera = &mut self.cameras[s.camera.0 as usize];
-        camera.subscriptions.retain(|k| *k != key);
-        if camera.subscriptions.is_empty() {
-            camera.stop();
+        let agent = &mut self.agents[s.camera.0 as usize];
+        agent.subscriptions.retain(|k| *k != key);
+        if agent.subscriptions.is_empty() {
+            agent.stop();
         }
     }
 
@@ -165,18 +165,20 @@ impl Scheduler {
 
     fn camera_key(&mut self, id: &CameraId) -> CameraKey {
         if let Some(key) = self.camera_keys.get(id) {
-            let camera = &mut self.cameras[key.0 as usize];
-            if camera.state == AgentState::Stopped {
+            let agent = &mut self.agents[key.0 as usize];
+            if agent.state == AgentState::Stopped {
                 // Wanted again: a new agent in the old one's place.
-                *camera = Camera::new(id.clone());
-                camera.start();
+                *agent = Agent::new(id.clone());
+                agent.start();
+                self.cameras[key.0 as usize] = Camera::new();
             }
             return *key;
         }
         let key = CameraKey(self.cameras.len() as u32);
-        let mut camera = Camera::new(id.clone());
-        camera.start();
-        self.cameras.push(camera);
+        let mut agent = Agent::new(id.clone());
+        agent.start();
+        self.agents.push(agent);
+        self.cameras.push(Camera::new());
         self.camera_keys.insert(id.clone(), key);
         key
     }

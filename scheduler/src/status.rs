@@ -151,14 +151,15 @@ impl Scheduler {
                 pending: s.pending(),
             });
         }
-        let cameras = self.cameras.iter().filter(|c| c.state != AgentState::Stopped);
+        let cameras = self.agents.iter().zip(&self.cameras);
         let cameras = cameras
-            .map(|c| CameraReport {
-                id: c.id.clone(),
-                state: c.state,
+            .filter(|(agent, _)| agent.state != AgentState::Stopped)
+            .map(|(agent, c)| CameraReport {
+                id: agent.id.clone(),
+                state: agent.state,
                 absent: c.absent,
-                generation: c.newest.map_or_else(Generation::default, |n| n.generation),
-                newest: c.newest.map_or_else(FrameId::default, |n| n.frame_id),
+                generation: c.newest().map_or_else(Generation::default, |n| n.generation),
+                newest: c.newest().map_or_else(FrameId::default, |n| n.frame_id),
                 fps: c.fps(),
             })
             .collect();
