@@ -72,7 +72,11 @@ impl Scheduler {
             }
             self.runners[other.0] = None;
             self.runner_keys.remove(&other_key);
-            self.devices[device.0].runners.retain(|ix| *ix != other);
+            let d = &mut self.devices[device.0];
+            if let Some(at) = d.runners.iter().position(|ix| *ix == other) {
+                d.runners.remove(at);
+                d.models.remove(at);
+            }
             self.models[model.0].runners.retain(|ix| *ix != other);
         }
         let ix = match self.runners.iter().position(Option::is_none) {
@@ -84,6 +88,7 @@ impl Scheduler {
         };
         self.rebase_tags(model, device);
         self.devices[device.0].runners.push(ix);
+        self.devices[device.0].models.push(model);
         self.models[model.0].runners.push(ix);
         if !self.models[model.0].devices.contains(&device) {
             self.models[model.0].devices.push(device);

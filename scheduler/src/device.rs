@@ -25,6 +25,8 @@ pub(crate) struct Device {
     /// Virtual time of the fair order; stalls under overload.
     pub virtual_now: u64,
     pub runners: Vec<RunnerIx>,
+    /// The model of each of them.
+    pub models: Vec<ModelIx>,
     /// A runner hung on it.
     pub suspect: bool,
     pub busy: Duration,

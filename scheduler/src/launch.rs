@@ -39,6 +39,35 @@ enum Action {
     Profile(RunnerKey, u32, Duration),
 }
 
+/// What the runners of a device hold.
+#[derive(Debug, Clone, Copy)]
+struct Outlook {
+    /// Who holds a prepared batch.
+    prepared: Option<RunnerIx>,
+    /// When the first token should come back; [`Instant::FAR`] = none is lent to a batch.
+    executing_until: Instant,
+    /// Whether all runners execute on a GPU.
+    gpu: bool,
+    /// The longest way of a Prepare.
+    lead: Duration,
+    /// The runner that wants to measure a size and is first to do so.
+    measures_next: Option<RunnerIx>,
+}
+
+impl Outlook {
+    /// When the first token of a GPU should come back. `None` for a CPU, where preparing ahead
+    /// would take the very cores that execute, and while a batch is prepared already.
+    fn free_at(&self) -> Option<Instant> {
+        let waits = self.gpu && self.prepared.is_none() && self.executing_until != Instant::FAR;
+        waits.then_some(self.executing_until)
+    }
+
+    /// When the next batch of a GPU is prepared: as late as its preparation allows.
+    fn ahead_at(&self) -> Option<Instant> {
+        Some(self.free_at()?.back(self.lead))
+    }
+}
+
 /// A runner that could be launched on.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -59,10 +88,11 @@ impl Scheduler {
                 continue;
             }
             self.devices[device.0].held_until = Instant::FAR;
+            let outlook = self.outlook(device);
             let action = self
-                .step_prepared(device)
-                .or_else(|| self.step_token(device, index))
-                .or_else(|| self.step_ahead(device, index));
+                .step_prepared(device, &outlook)
+                .or_else(|| self.step_token(device, &outlook, index))
+                .or_else(|| self.step_ahead(device, &outlook, index));
             match action {
                 Some(Action::Prepare(runner)) => return self.launched(runner),
                 Some(Action::Grant(runner, batch, lease)) => {
@@ -73,7 +103,7 @@ impl Scheduler {
                     return Output::ProfileGrant { runner, batch_size, lease };
                 }
                 None => {
-                    self.devices[device.0].next_at = self.next_step(device);
+                    self.devices[device.0].next_at = self.next_step(device, &outlook);
                     self.devices[device.0].dirty = false;
                 }
             }
@@ -90,14 +120,11 @@ impl Scheduler {
 
     /// A prepared batch gets the free token, or is taken back when none of its frames can be
     /// answered in time any more.
-    fn step_prepared(&mut self, device: DeviceIx) -> Option<Action> {
-        let prepared = self.devices[device.0].runners.iter().find_map(|ix| {
-            let r = self.runner(*ix)?;
-            let batch = r.batches.iter().find(|b| b.phase == Phase::Prepared)?;
-            Some((*ix, r, batch))
-        });
+    fn step_prepared(&mut self, device: DeviceIx, outlook: &Outlook) -> Option<Action> {
+        let ix = outlook.prepared?;
+        let runner = self.runner(ix)?;
+        let batch = runner.batches.iter().find(|b| b.phase == Phase::Prepared)?;
         let now = self.now;
-        let (ix, runner, batch) = prepared?;
         let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
         // It is prepared: only what has no hope at all is taken back.
@@ -128,24 +155,30 @@ impl Scheduler {
     }
 
     /// The free token of a device: a batch or one size to measure, in turn.
-    fn step_token(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
+    fn step_token(
+        &mut self,
+        device: DeviceIx,
+        outlook: &Outlook,
+        index: &mut dyn FrameIndex,
+    ) -> Option<Action> {
         if !self.devices[device.0].free() {
             return None;
         }
         if self.devices[device.0].profiled_last {
-            let action = self.launch(device, index, true).or_else(|| self.profile(device));
+            let action =
+                self.launch(device, outlook, index, true).or_else(|| self.profile(device, outlook));
             self.devices[device.0].profiled_last = matches!(action, Some(Action::Profile(..)))
                 || (action.is_none() && self.devices[device.0].profiled_last);
             return action;
         }
-        let action = self.profile(device);
+        let action = self.profile(device, outlook);
         self.devices[device.0].profiled_last = action.is_some();
-        action.or_else(|| self.launch(device, index, true))
+        action.or_else(|| self.launch(device, outlook, index, true))
     }
 
     /// The next size that a runner of this device wants to measure.
-    fn profile(&mut self, device: DeviceIx) -> Option<Action> {
-        let ix = self.measures_next(device)?;
+    fn profile(&mut self, device: DeviceIx, outlook: &Outlook) -> Option<Action> {
+        let ix = outlook.measures_next?;
         let now = self.now;
         let runner = self.runners[ix.0].as_mut().filter(|r| r.batches.is_empty())?;
         let size = runner.profile_queue.pop_front()?;
@@ -158,71 +191,66 @@ impl Scheduler {
         Some(Action::Profile(key, size, lease))
     }
 
-    /// The runner that wants to measure a size and is first to do so.
-    fn measures_next(&self, device: DeviceIx) -> Option<RunnerIx> {
-        let wants = |ix: &&RunnerIx| {
-            self.runner(**ix).is_some_and(|r| {
-                !r.profile_queue.is_empty()
-                    && r.profiling.is_none()
-                    && matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
-            })
-        };
-        self.devices[device.0].runners.iter().find(wants).copied()
-    }
-
     /// On a GPU whose token is about to be free, the next batch is copied in the meantime.
-    fn step_ahead(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
-        if self.devices[device.0].free() || self.ahead_at(device)? > self.now {
+    fn step_ahead(
+        &mut self,
+        device: DeviceIx,
+        outlook: &Outlook,
+        index: &mut dyn FrameIndex,
+    ) -> Option<Action> {
+        if self.devices[device.0].free() || outlook.ahead_at()? > self.now {
             return None;
         }
         // The next turn is a measurement's: what is prepared ahead would take it.
-        if !self.devices[device.0].profiled_last && self.measures_next(device).is_some() {
+        if !self.devices[device.0].profiled_last && outlook.measures_next.is_some() {
             return None;
         }
-        self.launch(device, index, false)
+        self.launch(device, outlook, index, false)
     }
 
-    /// When the first token of a GPU should come back. `None` for a CPU, where preparing ahead
-    /// would take the very cores that execute, and while a batch is prepared already.
-    fn free_at(&self, device: DeviceIx) -> Option<Instant> {
-        let mut free: Option<Instant> = None;
+    /// What the runners of a device hold. It stands until something is done.
+    fn outlook(&self, device: DeviceIx) -> Outlook {
+        let mut outlook = Outlook {
+            prepared: None,
+            executing_until: Instant::FAR,
+            gpu: true,
+            lead: Duration::ZERO,
+            measures_next: None,
+        };
         for ix in &self.devices[device.0].runners {
             let Some(r) = self.runner(*ix) else { continue };
-            if !r.info.gpu {
-                return None;
-            }
+            outlook.gpu &= r.info.gpu;
+            outlook.lead = outlook.lead.max(r.lead(self.config.prepare_ahead));
             for b in &r.batches {
                 match b.phase {
-                    Phase::Prepared => return None,
+                    Phase::Prepared => outlook.prepared = outlook.prepared.or(Some(*ix)),
                     Phase::Executing => {
-                        let at = b.since + b.length;
-                        free = Some(free.map_or(at, |f| f.min(at)));
+                        outlook.executing_until = outlook.executing_until.min(b.since + b.length);
                     }
                     Phase::Executed | Phase::Late => {}
                 }
             }
+            let measures = !r.profile_queue.is_empty()
+                && r.profiling.is_none()
+                && matches!(r.state, RunnerState::Ready | RunnerState::Demoted);
+            if measures && outlook.measures_next.is_none() {
+                outlook.measures_next = Some(*ix);
+            }
         }
-        free
-    }
-
-    /// When the next batch of a GPU is prepared: as late as its preparation allows.
-    fn ahead_at(&self, device: DeviceIx) -> Option<Instant> {
-        let free = self.free_at(device)?;
-        let lead = |ix: &RunnerIx| self.runner(*ix).map(|r| r.lead(self.config.prepare_ahead));
-        let lead = self.devices[device.0].runners.iter().filter_map(lead).max();
-        Some(free.back(lead.unwrap_or_default()))
+        outlook
     }
 
     /// Launches the batch that comes first. Runners that overran come after all others.
     fn launch(
         &mut self,
         device: DeviceIx,
+        outlook: &Outlook,
         index: &mut dyn FrameIndex,
         with_token: bool,
     ) -> Option<Action> {
         loop {
             let candidate = self.first_candidate(device, index, with_token)?;
-            if self.launch_on(&candidate, index, with_token) {
+            if self.launch_on(&candidate, outlook, index, with_token) {
                 return Some(Action::Prepare(candidate.ix));
             }
             // The foremost subscription turned out to have nothing to bind. It left the ready set, so
@@ -243,9 +271,14 @@ impl Scheduler {
         let steered = !overloaded && self.steers(device);
         let mut first: Option<Candidate> = None;
         for i in 0..self.devices[device.0].runners.len() {
+            let model = self.devices[device.0].models[i];
+            let m = &self.models[model.0];
+            if m.ready_count == 0 && m.awaited.first() > self.now.0 {
+                continue;
+            }
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
-            let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
+            let demoted = r.state == RunnerState::Demoted;
             // A slow runner is not prepared ahead: who becomes ready meanwhile goes before it.
             if !r.accepts(with_token, measure_next) || (demoted && !with_token) {
                 continue;
@@ -279,9 +312,7 @@ impl Scheduler {
 
     /// Whether a timetable is kept on a device.
     fn steers(&self, device: DeviceIx) -> bool {
-        let of = |ix: &RunnerIx| self.runner(*ix).map(|r| r.model);
-        let mut models = self.devices[device.0].runners.iter().filter_map(of);
-        models.any(|m| self.models[m.0].cohorts.is_some())
+        self.devices[device.0].models.iter().any(|m| self.models[m.0].cohorts.is_some())
     }
 
     /// Until when a launch of frames that missed their own launch waits for the timetable: it must
@@ -363,6 +394,7 @@ impl Scheduler {
     fn launch_on(
         &mut self,
         candidate: &Candidate,
+        outlook: &Outlook,
         index: &mut dyn FrameIndex,
         with_token: bool,
     ) -> bool {
@@ -373,7 +405,7 @@ impl Scheduler {
         let wait = if with_token {
             Duration::ZERO
         } else {
-            self.free_at(device).map_or(Duration::ZERO, |at| at - now)
+            outlook.free_at().map_or(Duration::ZERO, |at| at - now)
         };
         let copy = with_token && gpu;
         let virtual_now = self.virtual_now(ix);
@@ -581,26 +613,28 @@ impl Scheduler {
     }
 
     /// When a device may have something to do by itself.
-    fn next_step(&mut self, device: DeviceIx) -> Instant {
+    fn next_step(&mut self, device: DeviceIx, outlook: &Outlook) -> Instant {
         let free = self.devices[device.0].free();
         let mut at = Instant::FAR;
         if !free {
-            let Some(ahead) = self.ahead_at(device) else { return Instant::FAR };
+            let Some(ahead) = outlook.ahead_at() else { return Instant::FAR };
             if ahead > self.now {
                 return ahead;
             }
-            if !self.devices[device.0].profiled_last && self.measures_next(device).is_some() {
+            if !self.devices[device.0].profiled_last && outlook.measures_next.is_some() {
                 return Instant::FAR;
             }
         }
         let measure_next = !self.devices[device.0].profiled_last;
         for i in 0..self.devices[device.0].runners.len() {
-            let ix = self.devices[device.0].runners[i];
-            let Some(r) = self.runner(ix) else { continue };
+            let model = self.devices[device.0].models[i];
+            if self.models[model.0].awaited.first() >= at.0 {
+                continue;
+            }
+            let Some(r) = self.runner(self.devices[device.0].runners[i]) else { continue };
             if !r.accepts(free, measure_next) || (!free && r.state == RunnerState::Demoted) {
                 continue;
             }
-            let model = r.model;
             at = self.awaited_before(model, at);
         }
         // Ready and yet not launched: held. Whatever else stands in its way ends with an input.

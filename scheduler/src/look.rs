@@ -33,10 +33,8 @@ impl Scheduler {
 
     /// When the model's next subscription is to be examined, at most `before`.
     pub(crate) fn awaited_before(&mut self, model: ModelIx, before: Instant) -> Instant {
-        while let Some((at, key)) = self.models[model.0].awaited.peek() {
-            if at >= before.0 {
-                break;
-            }
+        while self.models[model.0].awaited.first() < before.0 {
+            let Some((at, key)) = self.models[model.0].awaited.peek() else { break };
             let valid = |s: &crate::subscription::Subscription| s.awaits.0 == at && !s.ready;
             if self.subscriptions.get(key).is_some_and(valid) {
                 return Instant(at);

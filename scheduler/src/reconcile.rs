@@ -219,6 +219,7 @@ impl Scheduler {
             lent: 0,
             virtual_now: 0,
             runners: Vec::new(),
+            models: Vec::new(),
             suspect: false,
             busy: Duration::ZERO,
             profiled_last: false,
