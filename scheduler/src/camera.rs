@@ -117,6 +117,13 @@ const NO_FRAME: Stamp = Stamp {
     },
 };
 
+/// The next whole number, for what is not negative: without instructions that not every processor
+/// has, `f64::ceil` is a call.
+fn whole_up(x: f64) -> f64 {
+    let whole = x as u64 as f64;
+    if whole < x { whole + 1.0 } else { whole }
+}
+
 /// `at`, so many nanoseconds later.
 fn later(at: Instant, ns: u64) -> Instant {
     Instant(at.0.saturating_add(ns))
@@ -235,7 +242,7 @@ impl Camera {
     pub fn arrival_from(&self, at: Instant) -> Instant {
         let period = self.period_ns.max(1.0);
         let wanted = at.0.saturating_sub(self.phase.0) as f64 / period;
-        later(self.phase, (wanted.ceil() * period) as u64)
+        later(self.phase, (whole_up(wanted) * period) as u64)
     }
 
     /// The last predicted publication at or before `at`; it may be that of a frame long ago.
@@ -245,7 +252,7 @@ impl Camera {
             let wanted = ((at.0 - self.phase.0) as f64 / period).floor();
             later(self.phase, (wanted * period) as u64)
         } else {
-            let before = ((self.phase.0 - at.0) as f64 / period).ceil();
+            let before = whole_up((self.phase.0 - at.0) as f64 / period);
             Instant(self.phase.0.saturating_sub((before * period) as u64))
         }
     }

@@ -58,6 +58,8 @@ pub struct Scheduler {
     pub(crate) devices: Vec<Device>,
     pub(crate) runners: Vec<Option<Runner>>,
     pub(crate) runner_keys: BTreeMap<RunnerKey, RunnerIx>,
+    /// Whose message is being handled.
+    pub(crate) sender: RunnerIx,
     pub(crate) refused: BTreeSet<InstanceId>,
     pub(crate) next_batch: u64,
     pub(crate) next_sequence: u64,
@@ -95,6 +97,7 @@ impl Scheduler {
             devices: Vec::new(),
             runners: Vec::new(),
             runner_keys: BTreeMap::new(),
+            sender: RunnerIx(0),
             refused: BTreeSet::new(),
             next_batch: 1,
             next_sequence: 1,
@@ -138,11 +141,16 @@ impl Scheduler {
             Input::RunnerUp { runner, info } => self.runner_up(runner, info),
             Input::RunnerDown { runner } => self.runner_down(runner),
             Input::RunnerGone { instance } => self.runner_gone(instance),
-            Input::Prepared { runner, batch } => self.prepared(runner, batch),
+            Input::Prepared { runner, batch } => {
+                self.hear(runner);
+                self.prepared(runner, batch);
+            }
             Input::Executed { runner, batch, granted, executed } => {
+                self.hear(runner);
                 self.executed(runner, batch, granted, executed);
             }
             Input::Reply { runner, batch, times, outcomes } => {
+                self.hear(runner);
                 self.reply(runner, batch, &times, outcomes);
             }
             Input::ProfileRequest { runner, sizes } => {
@@ -201,11 +209,21 @@ impl Scheduler {
         self.wake_at = self.wake_at.max(now);
     }
 
+    /// Looks a sender up once: handling its message asks for it again and again.
+    fn hear(&mut self, key: RunnerKey) {
+        if let Some(ix) = self.runner_ix(key) {
+            self.sender = ix;
+        }
+    }
+
     pub(crate) fn runner(&self, ix: RunnerIx) -> Option<&Runner> {
         self.runners.get(ix.0)?.as_ref()
     }
 
     pub(crate) fn runner_ix(&self, key: RunnerKey) -> Option<RunnerIx> {
+        if self.runner(self.sender).is_some_and(|r| r.key == key) {
+            return Some(self.sender);
+        }
         self.runner_keys.get(&key).copied()
     }
 
