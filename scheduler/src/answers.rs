@@ -370,8 +370,8 @@ impl Scheduler {
         let (model, sequence) = (runner.model, self.next_sequence);
         let mut kept = 0;
         for i in 0..b.members.len() {
-            let binding = b.members[i];
-            let waited = base::time::nanos(now - binding.stamp.published);
+            let binding = &b.members[i];
+            let waited = now.0.saturating_sub(binding.stamp.published.0);
             self.models[model.0].trial.count(now, waited);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
             s.answer(outcomes[i].as_ref().err().copied());
@@ -379,8 +379,10 @@ impl Scheduler {
                 let at = sequence + kept as u64;
                 self.offer_crops(binding.subscription, &binding.stamp, at, found);
             }
-            b.members.swap(kept, i);
-            outcomes.swap(kept, i);
+            if kept < i {
+                b.members.swap(kept, i);
+                outcomes.swap(kept, i);
+            }
             kept += 1;
         }
         // A member whose subscription went meanwhile has nobody to be told.

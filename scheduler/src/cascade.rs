@@ -8,7 +8,7 @@
 use crate::machine::Scheduler;
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::{FrameIndex, SubscriptionKey};
-use base::{FrameDetections, Rect, Stamp};
+use base::{FrameDetections, Instant, Rect, Stamp};
 use std::time::Duration;
 
 /// Crops taken of one frame, best score first (chosen: a batch of 16 cameras fills 256).
@@ -129,7 +129,7 @@ impl Scheduler {
         &mut self,
         key: SubscriptionKey,
         limit: Duration,
-        needed: Duration,
+        answered_at: Instant,
         index: &mut dyn FrameIndex,
     ) -> bool {
         let Some(s) = self.subscriptions.get(key) else { return false };
@@ -138,7 +138,7 @@ impl Scheduler {
         self.look(camera, index);
         let agent = &self.cameras[camera.0 as usize];
         let here = agent.current().is_some_and(|newest| alive(&stamp, newest));
-        let in_time = stamp.info.capture + limit >= self.now + needed;
+        let in_time = stamp.info.capture + limit >= answered_at;
         if here && in_time {
             return true;
         }

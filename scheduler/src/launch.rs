@@ -420,8 +420,9 @@ impl Scheduler {
         // Members of one batch in the fair order lie within a step of the first.
         let mut furthest = u64::MAX;
         let promised = candidate.tag.max(virtual_now);
-        let answer = |core: &Scheduler, size: u32| {
-            core.runner(ix).map_or(Duration::ZERO, |r| {
+        // When a batch of this size is answered.
+        let answered = |core: &Scheduler, size: u32| {
+            now + core.runner(ix).map_or(Duration::ZERO, |r| {
                 let time = if size > 1 {
                     r.answer_time(size, copy)
                 } else {
@@ -430,7 +431,7 @@ impl Scheduler {
                 wait + time
             })
         };
-        let (mut needed, alone) = (answer(self, size), answer(self, 1));
+        let (mut answered_at, alone_at) = (answered(self, size), answered(self, 1));
         loop {
             if members.len() as u32 >= size {
                 break;
@@ -441,7 +442,7 @@ impl Scheduler {
                 }
                 // Nobody is fresh enough for this size: a smaller batch is answered sooner.
                 size = size.div_ceil(2);
-                needed = answer(self, size);
+                answered_at = answered(self, size);
                 for (tag, key) in aside.drain(..) {
                     self.models[model.0].ready.push(tag, key);
                 }
@@ -460,7 +461,7 @@ impl Scheduler {
             let limit = s.deadline.unwrap_or(deadline);
             let step = s.step();
             if s.child {
-                let room = (limit, needed, virtual_now, size);
+                let room = (limit, answered_at, virtual_now, size);
                 if let Some(start) = self.bind_crops(key, room, &mut members, index) {
                     if smallest == u64::MAX {
                         furthest = start.saturating_add(step);
@@ -487,8 +488,8 @@ impl Scheduler {
                 continue;
             };
             let latest = stamp.info.capture + limit;
-            if latest < now + needed {
-                if latest < now + alone {
+            if latest < answered_at {
+                if latest < alone_at {
                     s.expire(&stamp, agent.period_ns());
                     self.unready(key);
                     self.schedule(key);
@@ -497,9 +498,9 @@ impl Scheduler {
                 // Whoever was passed over long enough has the size made to its frame.
                 let behind = virtual_now.saturating_sub(tag) > PASSED_OVER * step;
                 if members.is_empty() && behind {
-                    while size > 1 && latest < now + needed {
+                    while size > 1 && latest < answered_at {
                         size -= 1;
-                        needed = answer(self, size);
+                        answered_at = answered(self, size);
                     }
                 } else {
                     aside.push((tag, key));
@@ -581,12 +582,12 @@ impl Scheduler {
     fn bind_crops(
         &mut self,
         key: SubscriptionKey,
-        (limit, needed, virtual_now, size): (Duration, Duration, u64, u32),
+        (limit, answered_at, virtual_now, size): (Duration, Instant, u64, u32),
         members: &mut Vec<Binding>,
         index: &mut dyn FrameIndex,
     ) -> Option<u64> {
         let mut first = None;
-        if self.crops_in_time(key, limit, needed, index) {
+        if self.crops_in_time(key, limit, answered_at, index) {
             while (members.len() as u32) < size {
                 let now = self.now;
                 let Some(s) = self.subscriptions.get_mut(key) else { break };

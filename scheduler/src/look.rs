@@ -5,9 +5,9 @@
 //! when a device asks what it could launch.
 
 use crate::camera::{Seen, next_multiple};
-use crate::device::ModelIx;
+use crate::device::{Device, Model, ModelIx};
 use crate::machine::Scheduler;
-use crate::subscription::SubscriptionState;
+use crate::subscription::{Subscription, SubscriptionState};
 use crate::{CameraKey, FrameIndex, SubscriptionKey};
 use base::Instant;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Scheduler {
     pub(crate) fn awaited_before(&mut self, model: ModelIx, before: Instant) -> Instant {
         while self.models[model.0].awaited.first() < before.0 {
             let Some((at, key)) = self.models[model.0].awaited.peek() else { break };
-            let valid = |s: &crate::subscription::Subscription| s.awaits.0 == at && !s.ready;
+            let valid = |s: &Subscription| s.awaits.0 == at && !s.ready;
             if self.subscriptions.get(key).is_some_and(valid) {
                 return Instant(at);
             }
@@ -113,7 +113,9 @@ impl Scheduler {
             }
         }
         if ready {
-            self.make_ready(key);
+            if !s.ready {
+                enter(s, &mut self.models[s.model.0], &mut self.devices, self.now);
+            }
         } else {
             self.unready(key);
             self.schedule(key);
@@ -123,20 +125,8 @@ impl Scheduler {
     /// Puts a subscription into its model's ready set.
     pub(crate) fn make_ready(&mut self, key: SubscriptionKey) {
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.ready {
-            return;
-        }
-        s.ready = true;
-        let due = if s.on_time { s.awaits } else { self.now };
-        let on_time = std::mem::take(&mut s.on_time);
-        s.awaits = Instant::FAR;
-        let model = &mut self.models[s.model.0];
-        model.ready.push(s.tag, key);
-        model.ready_count += 1;
-        model.due = model.due.min(due);
-        model.on_time |= on_time;
-        for device in &model.devices {
-            self.devices[device.0].dirty = true;
+        if !s.ready {
+            enter(s, &mut self.models[s.model.0], &mut self.devices, self.now);
         }
     }
 
@@ -162,7 +152,7 @@ impl Scheduler {
             return None;
         }
         while let Some((tag, key)) = m.ready.peek() {
-            let valid = |s: &crate::subscription::Subscription| s.ready && s.tag == tag;
+            let valid = |s: &Subscription| s.ready && s.tag == tag;
             if self.subscriptions.get(key).is_some_and(valid) {
                 return Some((tag, key));
             }
@@ -173,7 +163,8 @@ impl Scheduler {
 
     /// Says when a subscription that is not ready is examined next.
     pub(crate) fn schedule(&mut self, key: SubscriptionKey) {
-        let commit = self.next_commit(key);
+        let Some(s) = self.subscriptions.get(key) else { return };
+        let commit = self.next_commit(s);
         let Some(s) = self.subscriptions.get_mut(key) else { return };
         if s.child {
             s.awaits = Instant::FAR;
@@ -215,5 +206,20 @@ impl Scheduler {
                 subscriptions.get(key).is_some_and(|s| s.awaits.0 == at && !s.ready)
             });
         }
+    }
+}
+
+/// Puts a subscription that is not ready into its model's ready set.
+fn enter(s: &mut Subscription, model: &mut Model, devices: &mut [Device], now: Instant) {
+    s.ready = true;
+    let due = if s.on_time { s.awaits } else { now };
+    let on_time = std::mem::take(&mut s.on_time);
+    s.awaits = Instant::FAR;
+    model.ready.push(s.tag, s.key);
+    model.ready_count += 1;
+    model.due = model.due.min(due);
+    model.on_time |= on_time;
+    for device in &model.devices {
+        devices[device.0].dirty = true;
     }
 }

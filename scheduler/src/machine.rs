@@ -196,6 +196,9 @@ impl Scheduler {
             self.now = now;
             self.epoch += 1;
         }
+        if now <= self.wake_at {
+            return;
+        }
         let overslept = now - self.wake_at;
         if overslept > OVERSLEPT {
             // Answers that came meanwhile are not handled yet: nobody may be judged by this clock.
@@ -206,7 +209,7 @@ impl Scheduler {
                 device.bound_at = Instant::ZERO;
             }
         }
-        self.wake_at = self.wake_at.max(now);
+        self.wake_at = now;
     }
 
     /// Looks a sender up once: handling its message asks for it again and again.

@@ -8,7 +8,7 @@ use crate::device::{DeviceIx, ModelIx};
 use crate::machine::Scheduler;
 use crate::plan::{Cyclic, Demand, Division, Launches};
 use crate::runner::{RunnerIx, RunnerState};
-use crate::subscription::SubscriptionState;
+use crate::subscription::{Subscription, SubscriptionState};
 use crate::timetable::{Course, Timetable};
 use crate::{Steering, SubscriptionKey};
 use base::Instant;
@@ -612,8 +612,7 @@ impl Scheduler {
 
     /// When a steered subscription's next frame is taken: the commit of its launch right after
     /// the first predicted frame that passes its gate. `None` = that frame misses the launch.
-    pub(crate) fn next_commit(&self, key: SubscriptionKey) -> Option<Instant> {
-        let s = self.subscriptions.get(key)?;
+    pub(crate) fn next_commit(&self, s: &Subscription) -> Option<Instant> {
         let launch = s.cohort?;
         let cohorts = self.models[s.model.0].cohorts.as_ref()?;
         let camera = &self.cameras[s.camera.0 as usize];
