@@ -15,6 +15,8 @@ const MEDIAN_MIN: usize = 5;
 const LARGEST_OF: usize = 128;
 /// Corrections smaller than this are noise and change nothing.
 const HYSTERESIS: f64 = 0.05;
+/// Sizes beyond are reckoned when they are asked for.
+const SIZES_MAX: u32 = 256;
 /// Sizes 1, 2..3, 4..7, ... 256 are watched apart.
 const CLASSES: usize = 9;
 
@@ -31,6 +33,20 @@ pub(crate) struct LatencyWatch {
     recent: Box<[f32; LARGEST_OF]>,
     recorded: usize,
     largest: f32,
+    /// What is known of the sizes from 0 on, made anew when a correction changes: decisions ask far
+    /// more often.
+    sizes: Vec<Latency>,
+}
+
+/// What a batch of one size takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Latency {
+    pub announced_p50: Duration,
+    pub announced_p99: Duration,
+    /// Median now: what planning uses.
+    pub p50: Duration,
+    /// 99th percentile now: what feasibility uses. The announced one until enough was seen.
+    pub p99: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +89,7 @@ impl LatencyWatch {
     pub fn new(announced: LatencyTable) -> LatencyWatch {
         let points = announced.entries().iter();
         let points = points.map(|e| (f64::from(e.batch), e.p50.as_secs_f64()));
-        LatencyWatch {
+        let mut watch = LatencyWatch {
             announced_line: line::through(points),
             announced,
             classes: [Class::NEW; CLASSES],
@@ -81,7 +97,10 @@ impl LatencyWatch {
             recent: Box::new([0.0; LARGEST_OF]),
             recorded: 0,
             largest: 0.0,
-        }
+            sizes: Vec::new(),
+        };
+        watch.refresh();
+        watch
     }
 
     /// The table as the runner announced it.
@@ -96,8 +115,10 @@ impl LatencyWatch {
 
     /// A batch took this long.
     pub fn record(&mut self, batch: u32, took: Duration) {
-        let Some(expected) = self.announced.p50(batch).filter(|e| !e.is_zero()) else { return };
+        let expected = self.at(batch).map(|l| l.announced_p50);
+        let Some(expected) = expected.filter(|e| !e.is_zero()) else { return };
         let ratio = (took.as_secs_f64() / expected.as_secs_f64()) as f32;
+        let before = self.corrections(batch);
         self.classes[class_of(batch)].record(ratio);
         self.all.record(ratio);
         let place = self.recorded % LARGEST_OF;
@@ -109,6 +130,43 @@ impl LatencyWatch {
         } else if replaced >= self.largest {
             self.largest = self.recent.iter().copied().fold(0.0, f32::max);
         }
+        if self.corrections(batch) != before {
+            self.refresh();
+        }
+    }
+
+    /// All that a record of this size may change of [`Latency`].
+    fn corrections(&self, batch: u32) -> (bool, f64, f64, bool, f32) {
+        let class = &self.classes[class_of(batch)];
+        (class.known(), class.factor, self.all.factor, self.enough(), self.largest)
+    }
+
+    fn refresh(&mut self) {
+        let mut sizes = std::mem::take(&mut self.sizes);
+        sizes.clear();
+        let last = self.announced.batch_max().min(SIZES_MAX);
+        sizes.extend((0..=last).map_while(|batch| self.reckon(batch)));
+        self.sizes = sizes;
+    }
+
+    fn reckon(&self, batch: u32) -> Option<Latency> {
+        let announced_p50 = self.announced.p50(batch)?;
+        let announced_p99 = self.announced.p99(batch)?;
+        let factor = self.factor(batch);
+        let p50 = if factor == 1.0 { announced_p50 } else { announced_p50.mul_f64(factor) };
+        let seen = announced_p50.mul_f64(f64::from(self.largest));
+        let p99 = if self.enough() { seen } else { announced_p99.max(seen) };
+        Some(Latency { announced_p50, announced_p99, p50, p99 })
+    }
+
+    /// Whether the largest execution seen stands for the 99th percentile.
+    fn enough(&self) -> bool {
+        self.recorded >= LARGEST_OF / 4
+    }
+
+    /// What a batch of this size takes. `None` = nothing was ever measured.
+    pub fn at(&self, batch: u32) -> Option<Latency> {
+        self.sizes.get(batch as usize).copied().or_else(|| self.reckon(batch))
     }
 
     /// How much longer than announced a batch of this size takes now.
@@ -117,25 +175,19 @@ impl LatencyWatch {
         if class.known() { class.factor } else { self.all.factor }
     }
 
-    /// Median now: what planning uses. `None` = nothing was ever measured.
+    /// Median now. `None` = nothing was ever measured.
     pub fn p50(&self, batch: u32) -> Option<Duration> {
-        let announced = self.announced.p50(batch)?;
-        let factor = self.factor(batch);
-        Some(if factor == 1.0 { announced } else { announced.mul_f64(factor) })
+        self.at(batch).map(|latency| latency.p50)
     }
 
     /// The shortest that a batch may be hoped to take.
     pub fn least(&self, batch: u32) -> Duration {
-        let announced = self.announced.p50(batch).unwrap_or_default();
-        announced.min(self.p50(batch).unwrap_or_default())
+        self.at(batch).map_or(Duration::ZERO, |latency| latency.announced_p50.min(latency.p50))
     }
 
-    /// 99th percentile now: what feasibility uses. The announced one until enough was seen.
+    /// 99th percentile now.
     pub fn p99(&self, batch: u32) -> Option<Duration> {
-        let announced = self.announced.p99(batch)?;
-        let seen = self.announced.p50(batch)?.mul_f64(f64::from(self.largest));
-        let enough = self.recorded >= LARGEST_OF / 4;
-        Some(if enough { seen } else { announced.max(seen) })
+        self.at(batch).map(|latency| latency.p99)
     }
 
     /// `L(b) = alpha + beta b` as it is now, seconds. One factor corrects both figures: sizes apart

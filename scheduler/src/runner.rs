@@ -7,7 +7,7 @@ use crate::latency_watch::LatencyWatch;
 use crate::output::Binding;
 use crate::plan::Share;
 use crate::{BatchId, RunnerKey};
-use base::{Instant, LatencyTable, Stages, limits};
+use base::{Instant, LatencyTable, limits};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -198,10 +198,9 @@ impl Runner {
     pub fn lease(&self, size: u32) -> Duration {
         let floor = if self.info.gpu { limits::LEASE_FLOOR_GPU } else { limits::LEASE_FLOOR_CPU };
         let lease = |p99: Duration| (p99 * limits::LEASE_FACTOR).max(floor);
-        match (self.watch.p99(size), self.watch.announced().p99(size)) {
-            (Some(now), Some(announced)) => lease(now).min(lease(announced) * LEASE_GROWTH),
-            _ => LEASE_UNMEASURED,
-        }
+        self.watch.at(size).map_or(LEASE_UNMEASURED, |latency| {
+            lease(latency.p99).min(lease(latency.announced_p99) * LEASE_GROWTH)
+        })
     }
 
     /// How long the token is lent to measure `size`.
@@ -235,7 +234,7 @@ impl Runner {
 
     /// A batch of this size took this long to execute, as the runner stamped it.
     pub fn executed(&mut self, size: u32, took: Duration) {
-        let announced = self.watch.announced().p99(size);
+        let announced = self.watch.at(size).map(|latency| latency.announced_p99);
         self.watch.record(size, took);
         let Some(announced) = announced else { return };
         if took.as_secs_f64() <= OVERRUN_FACTOR * announced.as_secs_f64() {
@@ -394,9 +393,9 @@ impl Runner {
         self.state = RunnerState::Demoted;
     }
 
-    pub fn count_stages(&mut self, stages: &Stages) {
-        for (sum, stage) in self.stage_sums.iter_mut().zip(stages.as_array()) {
-            *sum += base::time::nanos(stage);
+    pub fn count_stages(&mut self, stages_ns: &[u64; 9]) {
+        for (sum, stage) in self.stage_sums.iter_mut().zip(stages_ns) {
+            *sum += stage;
         }
     }
 }
