@@ -62,7 +62,6 @@ impl Scheduler {
                 RunnerIx(self.runners.len() - 1)
             }
         };
-        self.rebase_tags(model, device);
         self.devices[device.0].runners.push(ix);
         self.models[model.0].runners.push(ix);
         if !self.models[model.0].devices.contains(&device) {
@@ -70,16 +69,19 @@ impl Scheduler {
         }
         self.runner_keys.insert(key, ix);
         self.runners[ix.0] = Some(Runner::new(key, info, model, device));
+        self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.devices[device.0].dirty = true;
         self.plan_soon(model);
     }
 
-    /// Tags that ran ahead on another device are worth nothing on this one: none lies further
-    /// ahead of the device's virtual time than one of its own steps.
-    pub(crate) fn rebase_tags(&mut self, model: ModelIx, device: DeviceIx) {
-        let virtual_now = self.devices[device.0].virtual_now;
+    /// Tags that ran ahead by another clock are worth nothing by this one: none lies further ahead
+    /// of the virtual time that orders its model now than one of its own steps.
+    pub(crate) fn rebase_tags(&mut self, model: ModelIx) {
+        let runners = &self.models[model.0].runners;
+        let clocks = runners.iter().filter(|ix| self.serves(**ix)).map(|ix| self.virtual_now(*ix));
+        let Some(virtual_now) = clocks.min() else { return };
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
@@ -126,6 +128,8 @@ impl Scheduler {
         }
         self.devices[device.0].lent -= tokens;
         self.devices[device.0].dirty = true;
+        // Its model may be ordered by the clock of another device from here on.
+        self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.plan_soon(model);

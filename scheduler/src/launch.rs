@@ -505,14 +505,19 @@ impl Scheduler {
         // What was left behind was in time; it goes on with the next launch, whenever that is.
         let m = &mut self.models[model.0];
         m.on_time &= m.ready_count > 0;
+        let shared = self.shares_token(ix);
         let id = self.next_batch_id();
         let device = &mut self.devices[device.0];
         let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
         if smallest != u64::MAX {
-            device.virtual_now += smallest.saturating_sub(virtual_now);
+            // What a demoted runner is behind is its own affair; it begins where the device is.
+            let from = if shared { device.virtual_now } else { virtual_now };
+            device.virtual_now += smallest.saturating_sub(from);
             let model = &mut self.models[model.0];
-            model.virtual_now = model.virtual_now.max(smallest);
+            let begins = candidate.demoted && !runner.left_behind;
+            model.virtual_now = if begins { smallest } else { model.virtual_now.max(smallest) };
         }
+        runner.left_behind = candidate.demoted;
         device.lent += u32::from(with_token);
         runner.launched_at = now;
         let count = members.len() as u32;
@@ -531,18 +536,31 @@ impl Scheduler {
     }
 
     /// Whether a runner is there.
-    fn serves(&self, ix: RunnerIx) -> bool {
+    pub(crate) fn serves(&self, ix: RunnerIx) -> bool {
         self.runner(ix).is_some_and(|r| r.connected())
     }
 
     /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
-    /// device's; where they do not, each model is a bottleneck of its own.
-    fn virtual_now(&self, ix: RunnerIx) -> u64 {
+    /// device's; where they do not, each model is a bottleneck of its own. So is a demoted runner: the
+    /// device's time leaves it behind, and tags that are all raised to that would know no weights.
+    pub(crate) fn virtual_now(&self, ix: RunnerIx) -> u64 {
         let Some(r) = self.runner(ix) else { return 0 };
         let device = &self.devices[r.device.0];
         let model = &self.models[r.model.0];
-        let alone = model.runners.iter().filter(|ix| self.serves(**ix)).count() < 2;
-        if device.capacity == 1 && alone { device.virtual_now } else { model.virtual_now }
+        if !self.shares_token(ix) {
+            model.virtual_now
+        } else if r.state == RunnerState::Demoted && r.left_behind {
+            device.virtual_now.min(model.virtual_now)
+        } else {
+            device.virtual_now
+        }
+    }
+
+    /// Whether this runner has one token in common with others, and its model no other runner.
+    fn shares_token(&self, ix: RunnerIx) -> bool {
+        let Some(r) = self.runner(ix) else { return false };
+        let served = self.models[r.model.0].runners.iter().filter(|ix| self.serves(**ix)).count();
+        self.devices[r.device.0].capacity == 1 && served < 2
     }
 
     /// Binds as many crops of one frame as there is room for; what does not fit stays ready.

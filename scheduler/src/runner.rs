@@ -105,6 +105,8 @@ pub(crate) struct Runner {
     /// When it was last launched on.
     pub launched_at: Instant,
     pub in_time: u32,
+    /// It was demoted when it was last launched on: the fair order of its model has a time of its own.
+    pub left_behind: bool,
     /// A lease was overrun, or executions were too long, and that was not made up for yet.
     demoted: bool,
     /// Executions in a row that were too long.
@@ -146,6 +148,7 @@ impl Runner {
             share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
             launched_at: Instant::ZERO,
             in_time: 0,
+            left_behind: false,
             demoted: false,
             overruns: 0,
             budget_rate: 0.0,
