@@ -226,6 +226,15 @@ impl Scheduler {
         runner.note_revoked(id);
         self.devices[runner.device.0].dirty = true;
         end_members(&mut self.subscriptions, &batch.members, |l| l.revoked += 1);
+        // It was not served: its turn comes again.
+        let model = runner.model;
+        for m in &batch.members {
+            let Some(s) = self.subscriptions.get_mut(m.subscription) else { continue };
+            s.tag = s.tag.saturating_sub(s.step());
+            if s.ready {
+                self.models[model.0].ready.push(Reverse((s.tag, m.subscription)));
+            }
+        }
         self.give_back_members(batch.members);
     }
 
@@ -347,13 +356,16 @@ impl Scheduler {
         runner.count_in_time();
         runner.note_tail((now - times.executed).min(now - b.since));
         let (model, sequence) = (runner.model, self.next_sequence);
-        let mut kept = 0;
+        let deadline = runner.info.deadline;
+        let (mut kept, mut late) = (0, 0);
         for i in 0..b.members.len() {
             let binding = b.members[i];
             let waited = base::time::nanos(now - binding.stamp.published);
             self.models[model.0].trial.count(now, waited);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
             s.in_flight -= 1;
+            late +=
+                usize::from(now - binding.stamp.info.capture > s.spec.deadline.unwrap_or(deadline));
             s.ledger.answer(outcomes[i].as_ref().err().copied());
             let children = !s.children.is_empty();
             if let (true, Ok(found)) = (children, &outcomes[i]) {
@@ -363,6 +375,9 @@ impl Scheduler {
             b.members.swap(kept, i);
             outcomes.swap(kept, i);
             kept += 1;
+        }
+        if let Some(r) = self.runners[ix.0].as_mut() {
+            r.count_late(kept, late);
         }
         // A member whose subscription went meanwhile has nobody to be told.
         b.members.truncate(kept);

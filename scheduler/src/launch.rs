@@ -101,13 +101,22 @@ impl Scheduler {
         let (ix, runner, batch) = prepared?;
         let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
-        // It is prepared: only what has no hope at all is taken back.
-        let needed = runner.watch.least(size);
-        let in_time = batch.members.iter().any(|m| {
+        // It is prepared: only what has no hope at all is taken back. In overload there are newer
+        // frames for whatever the execution before has made too old.
+        let overloaded = self.overloaded_alone(device);
+        let needed = match runner.watch.p50(size) {
+            Some(p50) if overloaded && size > 1 => p50,
+            _ => runner.watch.least(size),
+        };
+        let timely = |m: &Binding| {
             let s = self.subscriptions.get(m.subscription);
             let deadline = s.and_then(|s| s.spec.deadline).unwrap_or(runner.info.deadline);
             s.is_some() && m.stamp.info.capture + deadline >= now + needed
-        });
+        };
+        let in_time = match overloaded {
+            true if size > 1 => batch.members.iter().all(timely),
+            _ => batch.members.iter().any(timely),
+        };
         let lease = runner.lease(size);
         if !in_time {
             self.take_back(ix, id);
@@ -344,6 +353,9 @@ impl Scheduler {
             // As long as it was planned to occupy the device, no longer.
             return r.modest((r.share.batch.ceil() as u32).clamp(1, largest));
         }
+        if self.overloaded_alone(r.device) {
+            return if r.bold() { largest } else { r.careful_max.clamp(1, largest) };
+        }
         if self.devices[r.device.0].overloaded {
             return largest;
         }
@@ -379,6 +391,7 @@ impl Scheduler {
         let copy = with_token && gpu;
         let virtual_now = self.virtual_now(ix);
         let overloaded = self.devices[device.0].overloaded;
+        let alone_overloaded = self.overloaded_alone(device);
         let m = &self.models[model.0];
         let ready = if m.crops { u32::MAX } else { m.ready_count };
         let mut size = self.most(ix).min(ready).max(1);
@@ -391,7 +404,9 @@ impl Scheduler {
         let promised = candidate.tag.max(virtual_now);
         let answer = |core: &Scheduler, size: u32| {
             core.runner(ix).map_or(Duration::ZERO, |r| {
-                let time = if size > 1 {
+                let time = if size > 1 && alone_overloaded {
+                    r.answer_time_crowded(size, copy)
+                } else if size > 1 {
                     r.answer_time(size, copy)
                 } else {
                     r.answer_time_alone(now, copy)
@@ -533,6 +548,13 @@ impl Scheduler {
         });
         self.rebound(ix);
         true
+    }
+
+    /// Whether one model alone wants more than its device has. Where several share it large batches of
+    /// one are turns of the others, and sizes are bound by more than the deadline.
+    pub(crate) fn overloaded_alone(&self, device: DeviceIx) -> bool {
+        let d = &self.devices[device.0];
+        d.overloaded && d.runners.iter().filter(|ix| self.serves(**ix)).count() == 1
     }
 
     /// Whether a runner is there.
