@@ -86,7 +86,6 @@ impl Scheduler {
                 RunnerIx(self.runners.len() - 1)
             }
         };
-        self.rebase_tags(model, device);
         self.devices[device.0].runners.push(ix);
         self.devices[device.0].models.push(model);
         self.models[model.0].runners.push(ix);
@@ -95,16 +94,19 @@ impl Scheduler {
         }
         self.runner_keys.insert(key, ix);
         self.runners[ix.0] = Some(Runner::new(key, info, model, device));
+        self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.devices[device.0].dirty = true;
         self.plan_soon(model);
     }
 
-    /// Tags that ran ahead on another device are worth nothing on this one: none lies further
-    /// ahead of the device's virtual time than one of its own steps.
-    pub(crate) fn rebase_tags(&mut self, model: ModelIx, device: DeviceIx) {
-        let virtual_now = self.devices[device.0].virtual_now;
+    /// Tags that ran ahead by another clock are worth nothing by this one: none lies further ahead
+    /// of the virtual time that orders its model now than one of its own steps.
+    pub(crate) fn rebase_tags(&mut self, model: ModelIx) {
+        let runners = &self.models[model.0].runners;
+        let clocks = runners.iter().filter(|ix| self.serves(**ix)).map(|ix| self.virtual_now(*ix));
+        let Some(virtual_now) = clocks.min() else { return };
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
@@ -151,6 +153,8 @@ impl Scheduler {
         }
         self.devices[device.0].lent -= tokens;
         self.devices[device.0].dirty = true;
+        // Its model may be ordered by the clock of another device from here on.
+        self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.plan_soon(model);
@@ -247,6 +251,15 @@ impl Scheduler {
         runner.note_revoked(id);
         self.devices[runner.device.0].dirty = true;
         end_members(&mut self.subscriptions, &batch.members, |l| l.revoked += 1);
+        // It was not served: its turn comes again.
+        let model = runner.model;
+        for m in &batch.members {
+            let Some(s) = self.subscriptions.get_mut(m.subscription) else { continue };
+            s.tag = s.tag.saturating_sub(s.step());
+            if s.ready {
+                self.models[model.0].ready.push(s.tag, m.subscription);
+            }
+        }
         self.give_back_members(batch.members);
     }
 
@@ -368,12 +381,14 @@ impl Scheduler {
         runner.count_in_time();
         runner.note_tail((now - times.executed).min(now - b.since));
         let (model, sequence) = (runner.model, self.next_sequence);
-        let mut kept = 0;
+        let deadline = runner.info.deadline;
+        let (mut kept, mut late) = (0, 0);
         for i in 0..b.members.len() {
             let binding = &b.members[i];
             let waited = now.0.saturating_sub(binding.stamp.published.0);
             self.models[model.0].trial.count(now, waited);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
+            late += usize::from(now - binding.stamp.info.capture > s.deadline.unwrap_or(deadline));
             s.answer(outcomes[i].as_ref().err().copied());
             if let (true, Ok(found)) = (s.parent, &outcomes[i]) {
                 let at = sequence + kept as u64;
@@ -384,6 +399,9 @@ impl Scheduler {
                 outcomes.swap(kept, i);
             }
             kept += 1;
+        }
+        if let Some(r) = self.runners[ix.0].as_mut() {
+            r.count_late(kept, late);
         }
         // A member whose subscription went meanwhile has nobody to be told.
         b.members.truncate(kept);

@@ -13,6 +13,11 @@ const MEDIAN_EVERY: u32 = 4;
 const MEDIAN_MIN: usize = 5;
 /// Executions whose largest bounds the next one (Clockwork takes 10; 1 % outliers need 100).
 const LARGEST_OF: usize = 128;
+/// Of those, as many as may be longer than usual (chosen: 4 %; noise of 5 % is 9 % there).
+const UNUSUAL: usize = 5;
+/// Share by which the longest of earlier executions fades per execution (chosen: what happens once
+/// in a hundred loses 1 % between two).
+const RARE_FADE: f32 = 1.0 / 8192.0;
 /// Corrections smaller than this are noise and change nothing.
 const HYSTERESIS: f64 = 0.05;
 /// Sizes beyond are reckoned when they are asked for.
@@ -36,6 +41,10 @@ pub(crate) struct LatencyWatch {
     /// What is known of the sizes from 0 on, made anew when a correction changes: decisions ask far
     /// more often.
     sizes: Vec<Latency>,
+    /// All but few of the recent ones are below.
+    usual: f32,
+    /// The largest ever, fading.
+    rare: f32,
 }
 
 /// What a batch of one size takes.
@@ -98,6 +107,8 @@ impl LatencyWatch {
             recorded: 0,
             largest: 0.0,
             sizes: Vec::new(),
+            usual: 0.0,
+            rare: 0.0,
         };
         watch.refresh();
         watch
@@ -129,6 +140,12 @@ impl LatencyWatch {
             self.largest = ratio;
         } else if replaced >= self.largest {
             self.largest = self.recent.iter().copied().fold(0.0, f32::max);
+        }
+        self.rare = ratio.max(self.rare - self.rare * RARE_FADE);
+        if self.recorded.is_multiple_of(UNUSUAL) {
+            let mut sorted = *self.recent;
+            let at = LARGEST_OF - UNUSUAL;
+            self.usual = *sorted.select_nth_unstable_by(at, f32::total_cmp).1;
         }
         if self.corrections(batch) != before {
             self.refresh();
@@ -190,6 +207,21 @@ impl LatencyWatch {
         self.at(batch).map(|latency| latency.p99)
     }
 
+    /// What nearly all executions stay below. The same as [`LatencyWatch::p99`] until enough was seen.
+    pub fn usual(&self, batch: u32) -> Option<Duration> {
+        let longest = self.p99(batch)?;
+        if self.recorded < LARGEST_OF {
+            return Some(longest);
+        }
+        Some(self.announced.p50(batch)?.mul_f64(f64::from(self.usual)).min(longest))
+    }
+
+    /// What even the rare long ones stayed below that are not among the recent ones.
+    pub fn rare(&self, batch: u32) -> Option<Duration> {
+        let seen = self.announced.p50(batch)?.mul_f64(f64::from(self.rare));
+        Some(seen.max(self.p99(batch)?))
+    }
+
     /// `L(b) = alpha + beta b` as it is now, seconds. One factor corrects both figures: sizes apart
     /// would tilt the line with their noise.
     pub fn line(&self) -> Option<(f64, f64)> {
@@ -243,6 +275,21 @@ mod tests {
         // A size that was never run is as slow as the others.
         assert!((ms(watch.p50(1)) - 8.4).abs() < 0.01);
         assert!(watch.line().unwrap().1 > 2e-3);
+    }
+
+    #[test]
+    fn the_usual_leaves_out_what_the_rare_remembers() {
+        let mut watch = LatencyWatch::new(table());
+        for i in 0..3 * LARGEST_OF {
+            let twice = i % LARGEST_OF == 5;
+            watch.record(8, Duration::from_micros(if twice { 16_800 } else { 8_400 }));
+        }
+        assert!((ms(watch.usual(8)) - 8.4).abs() < 1e-3, "{:?}", watch.usual(8));
+        for _ in 0..LARGEST_OF {
+            watch.record(8, Duration::from_micros(8_400));
+        }
+        assert!((ms(watch.p99(8)) - 8.4).abs() < 1e-3, "{:?}", watch.p99(8));
+        assert!((15.5..16.8).contains(&ms(watch.rare(8))), "{:?}", watch.rare(8));
     }
 
     #[test]

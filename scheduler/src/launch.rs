@@ -127,13 +127,22 @@ impl Scheduler {
         let now = self.now;
         let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
-        // It is prepared: only what has no hope at all is taken back.
-        let needed = runner.watch.least(size);
-        let in_time = batch.members.iter().any(|m| {
+        // It is prepared: only what has no hope at all is taken back. In overload there are newer
+        // frames for whatever the execution before has made too old.
+        let overloaded = self.overloaded_alone(device);
+        let needed = match runner.watch.p50(size) {
+            Some(p50) if overloaded && size > 1 => p50,
+            _ => runner.watch.least(size),
+        };
+        let timely = |m: &Binding| {
             let s = self.subscriptions.get(m.subscription);
             let deadline = s.and_then(|s| s.deadline).unwrap_or(runner.info.deadline);
             s.is_some() && m.stamp.info.capture + deadline >= now + needed
-        });
+        };
+        let in_time = match overloaded {
+            true if size > 1 => batch.members.iter().all(timely),
+            _ => batch.members.iter().any(timely),
+        };
         if !in_time {
             self.take_back(ix, id);
             return Some(Action::Revoke(key, id));
@@ -374,6 +383,9 @@ impl Scheduler {
             // As long as it was planned to occupy the device, no longer.
             return r.modest((r.share.batch.ceil() as u32).clamp(1, largest));
         }
+        if self.overloaded_alone(r.device) {
+            return if r.bold() { largest } else { r.careful_max.clamp(1, largest) };
+        }
         if self.devices[r.device.0].overloaded {
             return largest;
         }
@@ -410,6 +422,7 @@ impl Scheduler {
         let copy = with_token && gpu;
         let virtual_now = self.virtual_now(ix);
         let overloaded = self.devices[device.0].overloaded;
+        let alone_overloaded = self.overloaded_alone(device);
         let m = &self.models[model.0];
         let ready = if m.crops { u32::MAX } else { m.ready_count };
         let mut size = self.most(ix).min(ready).max(1);
@@ -423,7 +436,9 @@ impl Scheduler {
         // When a batch of this size is answered.
         let answered = |core: &Scheduler, size: u32| {
             now + core.runner(ix).map_or(Duration::ZERO, |r| {
-                let time = if size > 1 {
+                let time = if size > 1 && alone_overloaded {
+                    r.answer_time_crowded(size, copy)
+                } else if size > 1 {
                     r.answer_time(size, copy)
                 } else {
                     r.answer_time_alone(now, copy)
@@ -537,14 +552,19 @@ impl Scheduler {
         // What was left behind was in time; it goes on with the next launch, whenever that is.
         let m = &mut self.models[model.0];
         m.on_time &= m.ready_count > 0;
+        let shared = self.shares_token(ix);
         let id = self.next_batch_id();
         let device = &mut self.devices[device.0];
         let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
         if smallest != u64::MAX {
-            device.virtual_now += smallest.saturating_sub(virtual_now);
+            // What a demoted runner is behind is its own affair; it begins where the device is.
+            let from = if shared { device.virtual_now } else { virtual_now };
+            device.virtual_now += smallest.saturating_sub(from);
             let model = &mut self.models[model.0];
-            model.virtual_now = model.virtual_now.max(smallest);
+            let begins = candidate.demoted && !runner.left_behind;
+            model.virtual_now = if begins { smallest } else { model.virtual_now.max(smallest) };
         }
+        runner.left_behind = candidate.demoted;
         device.lent += u32::from(with_token);
         runner.launched_at = now;
         let count = members.len() as u32;
@@ -562,19 +582,39 @@ impl Scheduler {
         true
     }
 
+    /// Whether one model alone wants more than its device has. Where several share it large batches of
+    /// one are turns of the others, and sizes are bound by more than the deadline.
+    pub(crate) fn overloaded_alone(&self, device: DeviceIx) -> bool {
+        let d = &self.devices[device.0];
+        d.overloaded && d.runners.iter().filter(|ix| self.serves(**ix)).count() == 1
+    }
+
     /// Whether a runner is there.
-    fn serves(&self, ix: RunnerIx) -> bool {
+    pub(crate) fn serves(&self, ix: RunnerIx) -> bool {
         self.runner(ix).is_some_and(|r| r.connected())
     }
 
     /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
-    /// device's; where they do not, each model is a bottleneck of its own.
-    fn virtual_now(&self, ix: RunnerIx) -> u64 {
+    /// device's; where they do not, each model is a bottleneck of its own. So is a demoted runner: the
+    /// device's time leaves it behind, and tags that are all raised to that would know no weights.
+    pub(crate) fn virtual_now(&self, ix: RunnerIx) -> u64 {
         let Some(r) = self.runner(ix) else { return 0 };
         let device = &self.devices[r.device.0];
         let model = &self.models[r.model.0];
-        let alone = model.runners.iter().filter(|ix| self.serves(**ix)).count() < 2;
-        if device.capacity == 1 && alone { device.virtual_now } else { model.virtual_now }
+        if !self.shares_token(ix) {
+            model.virtual_now
+        } else if r.state == RunnerState::Demoted && r.left_behind {
+            device.virtual_now.min(model.virtual_now)
+        } else {
+            device.virtual_now
+        }
+    }
+
+    /// Whether this runner has one token in common with others, and its model no other runner.
+    fn shares_token(&self, ix: RunnerIx) -> bool {
+        let Some(r) = self.runner(ix) else { return false };
+        let served = self.models[r.model.0].runners.iter().filter(|ix| self.serves(**ix)).count();
+        self.devices[r.device.0].capacity == 1 && served < 2
     }
 
     /// Binds as many crops of one frame as there is room for; what does not fit stays ready.

@@ -60,7 +60,7 @@ impl Demand {
 
     /// The largest batch that meets the deadline: a frame may have to wait for a launch, by its
     /// freedom, and then executes. Twice the freedom: the fair order must have a choice.
-    fn batch_in_time(&self) -> u32 {
+    pub(crate) fn batch_in_time(&self) -> u32 {
         let wait_per_member = 2.0 * self.freedom.min(1.0) / self.rate.max(1e-9);
         let room = (self.patience - self.alpha) / (self.beta + wait_per_member).max(1e-9);
         (room.max(1.0) as u32).clamp(1, self.batch_max.max(1))

@@ -7,7 +7,7 @@ use crate::cohort::{Assignment, Steered};
 use crate::device::{DeviceIx, ModelIx};
 use crate::machine::Scheduler;
 use crate::plan::{Cyclic, Demand, Division, Launches};
-use crate::runner::{RunnerIx, RunnerState};
+use crate::runner::{Runner, RunnerIx, RunnerState};
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::timetable::{Course, Timetable};
 use crate::{Steering, SubscriptionKey};
@@ -208,6 +208,20 @@ impl Trial {
     }
 }
 
+/// The largest batch that is in time even when it takes as long as rarely one does. Half the choice
+/// of frames that other batches leave to the fair order: what is small costs more.
+fn careful(r: &Runner, demand: Demand) -> u32 {
+    let batch = r.share.batch.max(1.0) as u32;
+    match (r.watch.usual(batch), r.watch.rare(batch)) {
+        (Some(usual), Some(rare)) if !usual.is_zero() => {
+            let longer = (rare.as_secs_f64() / usual.as_secs_f64()).max(1.0);
+            let (patience, freedom) = (demand.patience / longer, demand.freedom / longer / 2.0);
+            Demand { patience, freedom, ..demand }.batch_in_time()
+        }
+        _ => r.share.batch_max,
+    }
+}
+
 impl Scheduler {
     /// Plans the models whose time has come.
     pub(crate) fn plan_due(&mut self) {
@@ -318,9 +332,12 @@ impl Scheduler {
             let (alpha, beta) = line.unwrap_or_default();
             let serving = r.connected() && line.is_some();
             let batch = r.share.batch.max(1.0) as u32;
-            let spread = match (r.watch.p50(batch), r.watch.p99(batch)) {
-                (Some(p50), Some(p99)) if !p50.is_zero() && !demoted => {
-                    (p99.as_secs_f64() / p50.as_secs_f64()).max(1.0)
+            // In overload of one model a few results may be late: the largest batch is one that is usually in time.
+            let overloaded = self.overloaded_alone(device);
+            let longest = if overloaded { r.watch.usual(batch) } else { r.watch.p99(batch) };
+            let spread = match (r.watch.p50(batch), longest) {
+                (Some(p50), Some(longest)) if !p50.is_zero() && !demoted => {
+                    (longest.as_secs_f64() / p50.as_secs_f64()).max(1.0)
                 }
                 _ => 1.0,
             };
@@ -342,6 +359,7 @@ impl Scheduler {
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runners.get_mut(ix.0).and_then(Option::as_mut) else { continue };
             r.share = division.shares[at];
+            r.careful_max = careful(r, demands[at]);
             r.plan_budget(demands[at].load(f64::from(r.share.batch_max)));
             at += 1;
         }

@@ -100,10 +100,7 @@ impl Scheduler {
         let model = s.model;
         if fairness {
             // A tag far ahead belongs to the old, longer step.
-            for i in 0..self.models[model.0].devices.len() {
-                let device = self.models[model.0].devices[i];
-                self.rebase_tags(model, device);
-            }
+            self.rebase_tags(model);
         }
         let Some(s) = self.subscriptions.get_mut(key) else { return false };
         if !s.ready {
