@@ -8,8 +8,7 @@ use crate::output::{Binding, CloseReason, Output};
 use crate::runner::{Batch, Bound, Phase, Runner, RunnerIx, RunnerState};
 use crate::slab::Subscriptions;
 use crate::{BatchId, RunnerKey};
-use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages};
-use std::cmp::Reverse;
+use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages, Stamp};
 use std::time::Duration;
 
 /// Leases of a late execution that count as its length (chosen: a runner that became twelve times
@@ -24,9 +23,30 @@ fn end_members(
 ) {
     for binding in members {
         if let Some(s) = subscriptions.get_mut(binding.subscription) {
-            s.in_flight -= 1;
-            count(&mut s.ledger);
+            s.counts.in_flight -= 1;
+            count(&mut s.details.ledger);
         }
+    }
+}
+
+impl Replied {
+    /// The age of a member, taken apart, and the same in nanoseconds.
+    fn stages(&self, stamp: &Stamp) -> (Stages, [u64; 9]) {
+        let (info, times) = (&stamp.info, &self.times);
+        let instants =
+            [info.capture, info.decode_start, stamp.published, times.received, self.received];
+        if !instants.is_sorted() {
+            // A stamp is wrong: boundary by boundary.
+            let [capture, decode_start, published, ..] = instants;
+            let stages = Stages::new(capture, decode_start, published, times, self.received);
+            return (stages, stages.as_array().map(base::time::nanos));
+        }
+        let mut ns = self.since_received_ns;
+        for (stage, between) in ns.iter_mut().zip(instants.windows(2)).take(3) {
+            *stage = between[1].0 - between[0].0;
+        }
+        let [transport, decode, wait, ..] = ns.map(Duration::from_nanos);
+        (Stages { transport, decode, wait, ..self.since_received }, ns)
     }
 }
 
@@ -52,7 +72,11 @@ impl Scheduler {
             }
             self.runners[other.0] = None;
             self.runner_keys.remove(&other_key);
-            self.devices[device.0].runners.retain(|ix| *ix != other);
+            let d = &mut self.devices[device.0];
+            if let Some(at) = d.runners.iter().position(|ix| *ix == other) {
+                d.runners.remove(at);
+                d.models.remove(at);
+            }
             self.models[model.0].runners.retain(|ix| *ix != other);
         }
         let ix = match self.runners.iter().position(Option::is_none) {
@@ -62,24 +86,27 @@ impl Scheduler {
                 RunnerIx(self.runners.len() - 1)
             }
         };
-        self.rebase_tags(model, device);
         self.devices[device.0].runners.push(ix);
+        self.devices[device.0].models.push(model);
         self.models[model.0].runners.push(ix);
         if !self.models[model.0].devices.contains(&device) {
             self.models[model.0].devices.push(device);
         }
         self.runner_keys.insert(key, ix);
         self.runners[ix.0] = Some(Runner::new(key, info, model, device));
+        self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.devices[device.0].dirty = true;
         self.plan_soon(model);
     }
 
-    /// Tags that ran ahead on another device are worth nothing on this one: none lies further
-    /// ahead of the device's virtual time than one of its own steps.
-    pub(crate) fn rebase_tags(&mut self, model: ModelIx, device: DeviceIx) {
-        let virtual_now = self.devices[device.0].virtual_now;
+    /// Tags that ran ahead by another clock are worth nothing by this one: none lies further ahead
+    /// of the virtual time that orders its model now than one of its own steps.
+    pub(crate) fn rebase_tags(&mut self, model: ModelIx) {
+        let runners = &self.models[model.0].runners;
+        let clocks = runners.iter().filter(|ix| self.serves(**ix)).map(|ix| self.virtual_now(*ix));
+        let Some(virtual_now) = clocks.min() else { return };
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
@@ -87,7 +114,7 @@ impl Scheduler {
             if s.tag > furthest {
                 s.tag = furthest;
                 if s.ready {
-                    self.models[model.0].ready.push(Reverse((furthest, key)));
+                    self.models[model.0].ready.push(furthest, key);
                 }
             }
         }
@@ -126,6 +153,8 @@ impl Scheduler {
         }
         self.devices[device.0].lent -= tokens;
         self.devices[device.0].dirty = true;
+        // Its model may be ordered by the clock of another device from here on.
+        self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.plan_soon(model);
@@ -222,6 +251,15 @@ impl Scheduler {
         runner.note_revoked(id);
         self.devices[runner.device.0].dirty = true;
         end_members(&mut self.subscriptions, &batch.members, |l| l.revoked += 1);
+        // It was not served: its turn comes again.
+        let model = runner.model;
+        for m in &batch.members {
+            let Some(s) = self.subscriptions.get_mut(m.subscription) else { continue };
+            s.tag = s.tag.saturating_sub(s.step());
+            if s.ready {
+                self.models[model.0].ready.push(s.tag, m.subscription);
+            }
+        }
         self.give_back_members(batch.members);
     }
 
@@ -343,22 +381,27 @@ impl Scheduler {
         runner.count_in_time();
         runner.note_tail((now - times.executed).min(now - b.since));
         let (model, sequence) = (runner.model, self.next_sequence);
-        let mut kept = 0;
+        let deadline = runner.info.deadline;
+        let (mut kept, mut late) = (0, 0);
         for i in 0..b.members.len() {
-            let binding = b.members[i];
-            let waited = base::time::nanos(now - binding.stamp.published);
+            let binding = &b.members[i];
+            let waited = now.0.saturating_sub(binding.stamp.published.0);
             self.models[model.0].trial.count(now, waited);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
-            s.in_flight -= 1;
-            s.ledger.answer(outcomes[i].as_ref().err().copied());
-            let children = !s.children.is_empty();
-            if let (true, Ok(found)) = (children, &outcomes[i]) {
+            late += usize::from(now - binding.stamp.info.capture > s.deadline.unwrap_or(deadline));
+            s.answer(outcomes[i].as_ref().err().copied());
+            if let (true, Ok(found)) = (s.parent, &outcomes[i]) {
                 let at = sequence + kept as u64;
                 self.offer_crops(binding.subscription, &binding.stamp, at, found);
             }
-            b.members.swap(kept, i);
-            outcomes.swap(kept, i);
+            if kept < i {
+                b.members.swap(kept, i);
+                outcomes.swap(kept, i);
+            }
             kept += 1;
+        }
+        if let Some(r) = self.runners[ix.0].as_mut() {
+            r.count_late(kept, late);
         }
         // A member whose subscription went meanwhile has nobody to be told.
         b.members.truncate(kept);
@@ -367,7 +410,11 @@ impl Scheduler {
         if kept == 0 {
             return self.give_back_members(b.members);
         }
+        let since_received =
+            Stages::new(times.received, times.received, times.received, times, now);
         self.replied.push_back(Replied {
+            since_received,
+            since_received_ns: since_received.as_array().map(base::time::nanos),
             runner: key,
             ix,
             batch,
@@ -380,37 +427,24 @@ impl Scheduler {
         });
     }
 
-    /// The next result of the oldest reply.
-    pub(crate) fn next_result(&mut self) -> Option<Output<'static>> {
-        let reply = self.replied.front_mut()?;
-        let outcome = reply.outcomes.next()?;
+    /// The next result of the oldest reply. There must be one.
+    pub(crate) fn next_result(&mut self) -> Output<'static> {
+        let reply = self.replied.front_mut().expect("the caller has seen a reply");
+        let outcome = reply.outcomes.next().expect("a reply goes with its last result");
         let binding = reply.members[reply.next];
         let sequence = reply.sequence + reply.next as u64;
         reply.next += 1;
         let last = reply.next == reply.members.len();
-        let (info, received) = (&binding.stamp.info, reply.received);
-        let published = binding.stamp.published;
-        let times = &reply.times;
-        let stages = Stages::new(info.capture, info.decode_start, published, times, received);
-        let of = (reply.runner, reply.ix);
-        let result = Output::Result {
-            runner: reply.runner,
-            batch: reply.batch,
-            binding,
-            sequence,
-            received,
-            stages,
-            outcome,
-            last,
-        };
+        let (stages, stages_ns) = reply.stages(&binding.stamp);
+        let (runner, ix, batch, received) = (reply.runner, reply.ix, reply.batch, reply.received);
+        // Unless another runner has its place by now.
+        if let Some(r) = self.runners[ix.0].as_mut().filter(|r| r.key == runner) {
+            r.count_stages(&stages_ns);
+        }
         if last && let Some(done) = self.replied.pop_front() {
             self.give_back_members(done.members);
         }
-        // Unless another runner has its place by now.
-        if let Some(r) = self.runners[of.1.0].as_mut().filter(|r| r.key == of.0) {
-            r.count_stages(&stages);
-        }
-        Some(result)
+        Output::Result { runner, batch, binding, sequence, received, stages, outcome, last }
     }
 
     pub(crate) fn profile_done(

@@ -1,7 +1,10 @@
 //! A stream agent: one camera as the scheduler sees it, and when its next frame may come.
 
 use crate::SubscriptionKey;
-use base::{Absent, CameraId, Instant, Newest, Stamp};
+use base::{
+    Absent, CameraId, FrameFlags, FrameId, FrameInfo, Generation, Instant, MediaTime, Newest, Size,
+    Stamp, UtcNanos,
+};
 use std::time::Duration;
 
 /// Life of an agent: created with its first subscription, stopped with its last. A logical entity,
@@ -18,7 +21,7 @@ pub enum AgentState {
 
 /// Samples that the filter averages over (chosen: two seconds at 15 looks per second, and a clock
 /// that is 200 ppm off is followed within 2 us).
-const MEMORY: u32 = 32;
+const MEMORY: u8 = 32;
 /// Weight of a new period sample while arrivals are nowhere near their prediction (chosen: settles
 /// in about ten frames).
 const PERIOD_GAIN: f64 = 1.0 / 8.0;
@@ -30,7 +33,7 @@ const PREDICTED_FRAMES_MAX: u64 = 64;
 /// sides, 95 % on the late one).
 const GUARD_DEVIATIONS: f64 = 2.06;
 /// Two stamps further apart say nothing about the period.
-const PERIOD_SPAN_MAX: Duration = Duration::from_secs(60);
+const PERIOD_SPAN_MAX_NS: u64 = 60_000_000_000;
 /// Looks at a camera without frames: as often as a reader tries to open a ring.
 pub(crate) const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
 /// Looks at a camera whose period is not known yet, in the first second after its newest frame.
@@ -44,45 +47,18 @@ pub(crate) fn next_multiple(now: Instant, interval: Duration) -> Instant {
     Instant((now.0 / interval + 1) * interval)
 }
 
+/// Who a camera is, and for whom.
 #[derive(Debug)]
-pub(crate) struct Camera {
+pub(crate) struct Agent {
     pub id: CameraId,
     pub state: AgentState,
     /// In the order in which they were added.
     pub subscriptions: Vec<SubscriptionKey>,
-    pub newest: Option<Stamp>,
-    pub absent: Option<Absent>,
-    /// Estimated frame period in nanoseconds, 0 = unknown.
-    period_ns: f64,
-    /// When the newest frame would have been published without jitter.
-    phase: Instant,
-    /// Samples behind the phase and behind the period, at most [`MEMORY`].
-    samples: u32,
-    period_samples: u32,
-    /// Mean distance of arrivals from their prediction, nanoseconds.
-    deviation_ns: f64,
-    /// Mean time from capture to publication, nanoseconds.
-    delay_ns: f64,
-    /// The poll in which `newest` was read.
-    pub read_in: u64,
 }
 
-impl Camera {
-    pub fn new(id: CameraId) -> Camera {
-        Camera {
-            id,
-            state: AgentState::Created,
-            subscriptions: Vec::new(),
-            newest: None,
-            absent: Some(Absent::NoRing),
-            period_ns: 0.0,
-            phase: Instant::ZERO,
-            samples: 0,
-            period_samples: 0,
-            deviation_ns: 0.0,
-            delay_ns: 0.0,
-            read_in: 0,
-        }
+impl Agent {
+    pub fn new(id: CameraId) -> Agent {
+        Agent { id, state: AgentState::Created, subscriptions: Vec::new() }
     }
 
     /// Created to running. Any other start is a mistake of the caller.
@@ -95,6 +71,88 @@ impl Camera {
     pub fn stop(&mut self) {
         assert_eq!(self.state, AgentState::Running, "an agent stops once, after it was started");
         self.state = AgentState::Stopped;
+    }
+}
+
+/// What was seen of a camera, and what of that can be predicted: all that a look touches, in two
+/// cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Camera {
+    newest: Stamp,
+    /// Whether `newest` is a frame.
+    known: bool,
+    pub absent: Option<Absent>,
+    /// Estimated frame period in nanoseconds, 0 = unknown.
+    period_ns: f64,
+    /// When the newest frame would have been published without jitter.
+    phase: Instant,
+    /// Samples behind the phase and behind the period, at most [`MEMORY`].
+    samples: u8,
+    period_samples: u8,
+    /// Mean distance of arrivals from their prediction, nanoseconds.
+    deviation_ns: f64,
+    /// Mean time from capture to publication, nanoseconds.
+    delay_ns: f64,
+    /// The poll in which `newest` was read.
+    pub read_in: u64,
+}
+
+const _: () = assert!(size_of::<Camera>() == 128);
+
+/// Stands for no frame.
+const NO_FRAME: Stamp = Stamp {
+    generation: Generation(0),
+    frame_id: FrameId(0),
+    slot: 0,
+    slots: 0,
+    size: Size { width: 0, height: 0 },
+    published: Instant::ZERO,
+    info: FrameInfo {
+        media: MediaTime(0),
+        capture: Instant::ZERO,
+        capture_utc: UtcNanos(0),
+        decode_start: Instant::ZERO,
+        flags: FrameFlags(0),
+    },
+};
+
+/// The next whole number, for what is not negative: without instructions that not every processor
+/// has, `f64::ceil` is a call.
+fn whole_up(x: f64) -> f64 {
+    let whole = x as u64 as f64;
+    if whole < x { whole + 1.0 } else { whole }
+}
+
+/// `at`, so many nanoseconds later.
+fn later(at: Instant, ns: u64) -> Instant {
+    Instant(at.0.saturating_add(ns))
+}
+
+impl Camera {
+    pub fn new() -> Camera {
+        Camera {
+            newest: NO_FRAME,
+            known: false,
+            absent: Some(Absent::NoRing),
+            period_ns: 0.0,
+            phase: Instant::ZERO,
+            samples: 0,
+            period_samples: 0,
+            deviation_ns: 0.0,
+            delay_ns: 0.0,
+            read_in: 0,
+        }
+    }
+
+    /// The newest frame, also while the camera is absent.
+    pub fn newest(&self) -> Option<&Stamp> {
+        self.known.then_some(&self.newest)
+    }
+
+    /// The newest frame, unless the camera is absent.
+    pub fn current(&self) -> Option<&Stamp> {
+        (self.known && self.absent.is_none()).then_some(&self.newest)
     }
 
     /// Takes an answer of the frame index in. Returns what changed.
@@ -114,32 +172,34 @@ impl Camera {
             Newest::Frame(stamp) => stamp,
         };
         let returned = self.absent.take().is_some();
-        let before = self.newest.replace(stamp);
-        let Some(before) = before else { return Seen::Frame { first: true, returned } };
-        let key = |s: &Stamp| (s.generation, s.frame_id);
-        if key(&before) == key(&stamp) {
+        let Stamp { generation, frame_id, published, .. } = self.newest;
+        self.newest = stamp;
+        if !std::mem::replace(&mut self.known, true) {
+            return Seen::Frame { first: true, returned };
+        }
+        if (generation, frame_id) == (stamp.generation, stamp.frame_id) {
             return if returned { Seen::Frame { first: false, returned } } else { Seen::Nothing };
         }
-        self.learn(&before, &stamp);
+        self.learn(frame_id, published, &stamp);
         // Ids that fall back belong to a ring that lost its memory: a new beginning.
-        Seen::Frame { first: stamp.frame_id <= before.frame_id, returned }
+        Seen::Frame { first: stamp.frame_id <= frame_id, returned }
     }
 
     /// An alpha-beta filter over the publication times: a growing memory of up to [`MEMORY`]
     /// samples, then a fixed one (Brookner, "Tracking and Kalman Filtering Made Easy", 1998, 1.2.10).
-    fn learn(&mut self, before: &Stamp, after: &Stamp) {
-        let delay = base::time::nanos(after.published - after.info.capture) as f64;
+    fn learn(&mut self, id_before: FrameId, published_before: Instant, after: &Stamp) {
+        let delay = after.published.0.saturating_sub(after.info.capture.0) as f64;
         if self.delay_ns == 0.0 {
             self.delay_ns = delay;
         }
         self.delay_ns += (delay - self.delay_ns) * DEVIATION_GAIN;
-        let frames = after.frame_id.0.saturating_sub(before.frame_id.0);
-        let span = after.published - before.published;
-        if frames == 0 || span.is_zero() || span > PERIOD_SPAN_MAX {
+        let frames = after.frame_id.0.saturating_sub(id_before.0);
+        let span = after.published.0.saturating_sub(published_before.0);
+        if frames == 0 || span == 0 || span > PERIOD_SPAN_MAX_NS {
             self.restart(after.published);
             return;
         }
-        let span_ns = base::time::nanos(span) as f64;
+        let span_ns = span as f64;
         if self.period_ns == 0.0 {
             self.period_ns = span_ns / frames as f64;
             self.restart(after.published);
@@ -166,7 +226,7 @@ impl Camera {
         let phase_gain = 2.0 * (2.0 * n - 1.0) / (n * (n + 1.0));
         let n = f64::from(self.period_samples + 1);
         let period_gain = 6.0 / (n * (n + 1.0));
-        self.phase += Duration::from_nanos((ahead + phase_gain * missed) as u64);
+        self.phase = later(self.phase, (ahead + phase_gain * missed) as u64);
         self.period_ns += period_gain * missed / frames as f64;
     }
 
@@ -182,7 +242,7 @@ impl Camera {
     pub fn arrival_from(&self, at: Instant) -> Instant {
         let period = self.period_ns.max(1.0);
         let wanted = at.0.saturating_sub(self.phase.0) as f64 / period;
-        self.phase + Duration::from_nanos((wanted.ceil() * period) as u64)
+        later(self.phase, (whole_up(wanted) * period) as u64)
     }
 
     /// The last predicted publication at or before `at`; it may be that of a frame long ago.
@@ -190,16 +250,21 @@ impl Camera {
         let period = self.period_ns.max(1.0);
         if at >= self.phase {
             let wanted = ((at.0 - self.phase.0) as f64 / period).floor();
-            self.phase + Duration::from_nanos((wanted * period) as u64)
+            later(self.phase, (wanted * period) as u64)
         } else {
-            let before = ((self.phase.0 - at.0) as f64 / period).ceil();
-            self.phase.back(Duration::from_nanos((before * period) as u64))
+            let before = whole_up((self.phase.0 - at.0) as f64 / period);
+            Instant(self.phase.0.saturating_sub((before * period) as u64))
         }
     }
 
-    /// How late an arrival may be against its prediction, 95th percentile.
-    pub fn guard(&self) -> Duration {
-        Duration::from_nanos((self.deviation_ns * GUARD_DEVIATIONS) as u64)
+    /// How late an arrival may be against its prediction, 95th percentile, nanoseconds.
+    pub fn guard_ns(&self) -> u64 {
+        (self.deviation_ns * GUARD_DEVIATIONS) as u64
+    }
+
+    /// The first prediction at which a frame that is surely published at or after `gate` is there.
+    pub fn arrival_past(&self, gate: Instant) -> Instant {
+        self.arrival_from(later(gate, self.guard_ns()))
     }
 
     /// Whether arrivals are predicted well enough to be steered by.
@@ -232,7 +297,7 @@ impl Camera {
         slack: Duration,
         interval: Duration,
     ) -> Instant {
-        let Some(newest) = self.newest.filter(|_| self.absent.is_none()) else {
+        let Some(newest) = self.current() else {
             return next_multiple(now, ABSENT_INTERVAL);
         };
         if self.period_ns <= 0.0 {
@@ -243,11 +308,11 @@ impl Camera {
         // A frame predicted shortly before the gate may come late enough to pass it: it is awaited
         // too, or it would be noticed a whole period after its publication.
         let doubt = (2.0 * self.deviation_ns + 5e5).min(self.period_ns / 2.0);
-        let after_newest = self.phase + Duration::from_nanos(self.period_ns as u64 / 2);
-        let from = gate.back(Duration::from_nanos(doubt as u64)).max(after_newest);
+        let after_newest = later(self.phase, self.period_ns as u64 / 2);
+        let from = Instant(gate.0.saturating_sub(doubt as u64)).max(after_newest);
         let arrival = self.arrival_from(from);
-        let late = Duration::from_nanos(self.deviation_ns as u64).min(slack);
-        let first = (arrival + late).max(gate);
+        let late = (self.deviation_ns as u64).min(base::time::nanos(slack));
+        let first = later(arrival, late).max(gate);
         if first > now {
             return first;
         }
@@ -280,7 +345,6 @@ pub(crate) enum Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base::{FrameFlags, FrameId, FrameInfo, Generation, MediaTime, Size, UtcNanos};
 
     fn stamp(id: u64, published: Instant) -> Stamp {
         Stamp {
@@ -304,7 +368,7 @@ mod tests {
 
     #[test]
     fn the_period_is_learned_across_skipped_frames() {
-        let mut camera = Camera::new("a".parse().unwrap());
+        let mut camera = Camera::new();
         let mut seen = Vec::new();
         for id in [0, 1, 5, 6, 20] {
             let at = Instant(1000 * MS + id * 40 * MS);
@@ -312,7 +376,7 @@ mod tests {
         }
         assert_eq!(seen[0], Seen::Frame { first: true, returned: true });
         assert!((camera.fps() - 25.0).abs() < 0.01, "{}", camera.fps());
-        let last = camera.newest.unwrap().published;
+        let last = camera.newest().unwrap().published;
         let (slack, interval) = (Duration::from_millis(1), Duration::from_millis(1));
         let look = |now, gate| camera.next_look(now, gate, slack, interval);
         // No gate: the very next frame.
@@ -332,7 +396,7 @@ mod tests {
 
     #[test]
     fn frames_of_the_future_and_known_frames_are_no_news() {
-        let mut camera = Camera::new("a".parse().unwrap());
+        let mut camera = Camera::new();
         let at = Instant(MS);
         assert_eq!(camera.read(Instant(0), Newest::Frame(stamp(0, at))), Seen::Nothing);
         assert!(matches!(camera.read(at, Newest::Frame(stamp(0, at))), Seen::Frame { .. }));
@@ -345,12 +409,12 @@ mod tests {
     #[test]
     fn the_look_is_as_late_as_the_camera_mostly_is_and_no_later_than_the_slack() {
         let first_look = |jitter: u64| {
-            let mut camera = Camera::new("a".parse().unwrap());
+            let mut camera = Camera::new();
             for id in 0..200 {
                 let at = Instant(1000 * MS + id * 40 * MS + (id % 2) * jitter);
                 camera.read(at, Newest::Frame(stamp(id, at)));
             }
-            let last = camera.newest.unwrap().published;
+            let last = camera.newest().unwrap().published;
             let ms = Duration::from_millis(1);
             camera.next_look(last, Instant::ZERO, ms, ms) - last
         };
@@ -365,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_stall_hardly_moves_the_period_and_a_new_rate_is_learned() {
-        let mut camera = Camera::new("a".parse().unwrap());
+        let mut camera = Camera::new();
         let mut at = Instant(1000 * MS);
         let mut id = 0;
         let mut step = |camera: &mut Camera, ms: u64| {
@@ -383,8 +447,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "an agent starts once")]
     fn a_running_agent_can_not_start() {
-        let mut camera = Camera::new("a".parse().unwrap());
-        camera.start();
-        camera.start();
+        let mut agent = Agent::new("a".parse().unwrap());
+        agent.start();
+        agent.start();
     }
 }

@@ -8,7 +8,7 @@
 use crate::machine::Scheduler;
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::{FrameIndex, SubscriptionKey};
-use base::{FrameDetections, Rect, Stamp};
+use base::{FrameDetections, Instant, Rect, Stamp};
 use std::time::Duration;
 
 /// Crops taken of one frame, best score first (chosen: a batch of 16 cameras fills 256).
@@ -56,7 +56,7 @@ impl Scheduler {
         sequence: u64,
         found: &FrameDetections,
     ) {
-        let count = self.subscriptions.get(parent).map_or(0, |s| s.children.len());
+        let count = self.subscriptions.get(parent).map_or(0, |s| s.details.children.len());
         if count == 0 {
             return;
         }
@@ -72,11 +72,12 @@ impl Scheduler {
             held += 1;
         }
         for i in 0..count {
-            let Some(child) = self.subscriptions.get(parent).map(|s| s.children[i]) else { return };
+            let Some(s) = self.subscriptions.get(parent) else { return };
+            let child = s.details.children[i];
             self.drop_crops(child, stamp);
             let Some(s) = self.subscriptions.get_mut(child) else { continue };
             let fresh = held as u64;
-            s.ledger.observed += fresh;
+            s.observed += fresh;
             if s.state != SubscriptionState::Active || stamp.published < s.gate {
                 s.refuse(fresh);
                 continue;
@@ -85,9 +86,9 @@ impl Scheduler {
                 continue;
             }
             let crops = Crops { stamp: *stamp, parent: sequence, regions, count: held, next: 0 };
-            match &mut s.crops {
+            match &mut s.details.crops {
                 Some(place) => **place = crops,
-                None => s.crops = Some(Box::new(crops)),
+                None => s.details.crops = Some(Box::new(crops)),
             }
             self.make_ready(child);
         }
@@ -96,13 +97,13 @@ impl Scheduler {
     /// Ends what a child has not looked at yet, for a newer frame is there.
     fn drop_crops(&mut self, child: SubscriptionKey, newer: &Stamp) {
         let Some(s) = self.subscriptions.get_mut(child) else { return };
-        let Some(crops) = &mut s.crops else { return };
+        let Some(crops) = &mut s.details.crops else { return };
         let left = crops.left();
         if left > 0 {
             if alive(&crops.stamp, newer) {
-                s.ledger.superseded += left;
+                s.counts.superseded += left;
             } else {
-                s.ledger.expired += left;
+                s.details.ledger.expired += left;
             }
             crops.next = crops.count;
         }
@@ -117,7 +118,7 @@ impl Scheduler {
         }
         let left = s.pending();
         s.refuse(left);
-        if let Some(crops) = &mut s.crops {
+        if let Some(crops) = &mut s.details.crops {
             crops.next = crops.count;
         }
         self.unready(key);
@@ -128,22 +129,22 @@ impl Scheduler {
         &mut self,
         key: SubscriptionKey,
         limit: Duration,
-        needed: Duration,
+        answered_at: Instant,
         index: &mut dyn FrameIndex,
     ) -> bool {
         let Some(s) = self.subscriptions.get(key) else { return false };
-        let Some(crops) = &s.crops else { return false };
+        let Some(crops) = &s.details.crops else { return false };
         let (camera, stamp) = (s.camera, crops.stamp);
         self.look(camera, index);
         let agent = &self.cameras[camera.0 as usize];
-        let here = agent.absent.is_none() && agent.newest.is_some_and(|n| alive(&stamp, &n));
-        let in_time = stamp.info.capture + limit >= self.now + needed;
+        let here = agent.current().is_some_and(|newest| alive(&stamp, newest));
+        let in_time = stamp.info.capture + limit >= answered_at;
         if here && in_time {
             return true;
         }
         if let Some(s) = self.subscriptions.get_mut(key) {
-            s.ledger.expired += s.pending();
-            if let Some(crops) = &mut s.crops {
+            s.details.ledger.expired += s.pending();
+            if let Some(crops) = &mut s.details.crops {
                 crops.next = crops.count;
             }
         }
@@ -163,10 +164,10 @@ impl Subscription {
     /// Crops that are not looked at, by the reason.
     fn refuse(&mut self, count: u64) {
         let counter = match self.state {
-            SubscriptionState::NoRunner => &mut self.ledger.unserved_no_runner,
-            SubscriptionState::Parked => &mut self.ledger.unserved_parked,
-            SubscriptionState::Paused => &mut self.ledger.unserved_paused,
-            SubscriptionState::Active | SubscriptionState::NoFrames => &mut self.ledger.gated,
+            SubscriptionState::NoRunner => &mut self.details.ledger.unserved_no_runner,
+            SubscriptionState::Parked => &mut self.details.ledger.unserved_parked,
+            SubscriptionState::Paused => &mut self.details.ledger.unserved_paused,
+            SubscriptionState::Active | SubscriptionState::NoFrames => &mut self.counts.gated,
         };
         *counter += count;
     }

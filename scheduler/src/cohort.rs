@@ -27,51 +27,68 @@ impl Steered {
     }
 }
 
-/// Places every subscription at one of the launches, whose offsets into `period` are given. Who
-/// stands well stays: a move costs a frame.
-pub fn assign(steered: &[Steered], offsets: &[u64], period: u64) -> Vec<u32> {
-    let cohorts = offsets.len();
-    if cohorts == 0 {
-        return vec![0; steered.len()];
-    }
-    let most = ((steered.len() as f64 / cohorts as f64 * CROWD).ceil() as u32).max(1);
-    let mut crowd = vec![0u32; cohorts];
-    let mut placed = vec![u32::MAX; steered.len()];
-    // Launches by where they stand within a frame period; one order per distinct frame period
-    // would be exact, cameras of one model mostly share it.
-    let frame_period = steered.first().map_or(1, |s| s.frame_period.max(1));
-    let mut order: Vec<(u64, u32)> =
-        offsets.iter().enumerate().map(|(j, o)| (o % frame_period, j as u32)).collect();
-    order.sort_unstable();
-    let best_of = |s: &Steered| {
-        let within = (s.arrival % period) % frame_period;
-        order.partition_point(|(phase, _)| *phase < within) % cohorts
-    };
-    for (i, s) in steered.iter().enumerate() {
-        let Some(launch) = s.launch.filter(|l| (*l as usize) < cohorts) else { continue };
-        let best = order[best_of(s)].1;
-        let wait = s.wait(offsets[launch as usize], period);
-        let slack = s.frame_period / cohorts as u64 + s.doubt;
-        if wait <= s.wait(offsets[best as usize], period) + slack && crowd[launch as usize] < most {
+/// Who is taken at which launch. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct Assignment {
+    /// The launch of each subscription.
+    pub placed: Vec<u32>,
+    /// Subscriptions of each launch.
+    pub crowd: Vec<u32>,
+    /// Launches by where they stand within a frame period.
+    order: Vec<(u64, u32)>,
+    /// Who has to move: the launch that is best for it, and its place.
+    rest: Vec<(usize, usize)>,
+}
+
+impl Assignment {
+    /// Places every subscription at one of the launches, whose offsets into `period` are given. Who
+    /// stands well stays: a move costs a frame.
+    pub fn assign(&mut self, steered: &[Steered], offsets: &[u64], period: u64) {
+        let Assignment { placed, crowd, order, rest } = self;
+        let cohorts = offsets.len();
+        placed.clear();
+        crowd.clear();
+        crowd.resize(cohorts, 0);
+        if cohorts == 0 {
+            return placed.resize(steered.len(), 0);
+        }
+        placed.resize(steered.len(), u32::MAX);
+        let most = ((steered.len() as f64 / cohorts as f64 * CROWD).ceil() as u32).max(1);
+        // One order per distinct frame period would be exact, cameras of one model mostly share it.
+        let frame_period = steered.first().map_or(1, |s| s.frame_period.max(1));
+        order.clear();
+        order.extend(offsets.iter().zip(0..).map(|(o, j)| (o % frame_period, j)));
+        order.sort_unstable();
+        let best_of = |s: &Steered| {
+            let within = (s.arrival % period) % frame_period;
+            order.partition_point(|(phase, _)| *phase < within) % cohorts
+        };
+        rest.clear();
+        for (i, s) in steered.iter().enumerate() {
+            let best = best_of(s);
+            if let Some(launch) = s.launch.filter(|l| (*l as usize) < cohorts) {
+                let wait = s.wait(offsets[launch as usize], period);
+                let least = s.wait(offsets[order[best].1 as usize], period);
+                let slack = s.frame_period / cohorts as u64 + s.doubt;
+                if wait <= least + slack && crowd[launch as usize] < most {
+                    crowd[launch as usize] += 1;
+                    placed[i] = launch;
+                    continue;
+                }
+            }
+            rest.push((best, i));
+        }
+        // The others in the order of their arrivals, each at the next launch that has room.
+        rest.sort_unstable();
+        for &(best, i) in &*rest {
+            // There is room somewhere: the cohorts together hold more than all.
+            let free = |at: &usize| crowd[order[at % cohorts].1 as usize] < most;
+            let at = (best..best + cohorts).find(free).unwrap_or(best) % cohorts;
+            let launch = order[at].1;
             crowd[launch as usize] += 1;
             placed[i] = launch;
         }
     }
-    // The others in the order of their arrivals, each at the next launch that has room.
-    let mut rest: Vec<(usize, usize)> = (0..steered.len())
-        .filter(|i| placed[*i] == u32::MAX)
-        .map(|i| (best_of(&steered[i]), i))
-        .collect();
-    rest.sort_unstable();
-    for (best, i) in rest {
-        // There is room somewhere: the cohorts together hold more than all.
-        let free = |at: &usize| crowd[order[at % cohorts].1 as usize] < most;
-        let at = (best..best + cohorts).find(free).unwrap_or(best) % cohorts;
-        let launch = order[at].1;
-        crowd[launch as usize] += 1;
-        placed[i] = launch;
-    }
-    placed
 }
 
 /// How many of `launches` evenly spaced ones stand at different places between two frames, when
@@ -89,6 +106,12 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
+
+    fn assign(steered: &[Steered], offsets: &[u64], period: u64) -> Vec<u32> {
+        let mut assignment = Assignment::default();
+        assignment.assign(steered, offsets, period);
+        assignment.placed
+    }
 
     /// Mean wait of `count` cameras at 25 fps, looked at every 200 ms, over evenly spaced launches.
     fn mean_wait_ms(count: u64, launches: u64) -> (f64, u32) {

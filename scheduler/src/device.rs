@@ -2,10 +2,9 @@
 
 use crate::SubscriptionKey;
 use crate::planning::{Cohorts, Trial};
+use crate::queue::Queue;
 use crate::runner::RunnerIx;
 use base::{DeviceId, Instant, ModelId};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
 /// Index into the core's models.
@@ -26,6 +25,8 @@ pub(crate) struct Device {
     /// Virtual time of the fair order; stalls under overload.
     pub virtual_now: u64,
     pub runners: Vec<RunnerIx>,
+    /// The model of each of them.
+    pub models: Vec<ModelIx>,
     /// A runner hung on it.
     pub suspect: bool,
     pub busy: Duration,
@@ -67,7 +68,7 @@ pub(crate) struct Model {
     pub subscriptions: Vec<SubscriptionKey>,
     /// Subscriptions with a frame to bind, by tag. An entry counts while its subscription is ready
     /// with this tag.
-    pub ready: BinaryHeap<Reverse<(u64, SubscriptionKey)>>,
+    pub ready: Queue,
     /// How many are ready.
     pub ready_count: u32,
     /// When the first of the ready ones was due; [`Instant::FAR`] when none is ready.
@@ -76,7 +77,7 @@ pub(crate) struct Model {
     pub on_time: bool,
     /// When subscriptions may have a frame to bind. An entry counts while its subscription awaits
     /// that instant.
-    pub awaited: BinaryHeap<Reverse<(Instant, SubscriptionKey)>>,
+    pub awaited: Queue,
     /// Whether some of its subscriptions look at another model's detections.
     pub crops: bool,
     /// How many groups of subscriptions began so far: places the next one between the others.
@@ -87,9 +88,25 @@ pub(crate) struct Model {
     pub wanted: crate::planning::Wanted,
     /// Its part of the timetable, while it is steered.
     pub cohorts: Option<Cohorts>,
+    /// The last ones that ended: memory for the next.
+    pub ended: Option<Cohorts>,
     pub trial: Trial,
     /// When it is planned next.
     pub plan_at: Instant,
+}
+
+impl Model {
+    /// Entries of `awaited` beyond which those that no longer count are dropped.
+    pub fn awaited_max(&self) -> usize {
+        64 + 4 * self.subscriptions.len()
+    }
+
+    /// Adds a subscription, and room for what is kept of it.
+    pub fn add(&mut self, key: SubscriptionKey) {
+        self.subscriptions.push(key);
+        self.ready.reserve(self.subscriptions.len());
+        self.awaited.reserve(self.awaited_max() + 1);
+    }
 }
 
 /// Fractional part of `n` times the golden ratio: any number of consecutive values lies nearly

@@ -11,7 +11,6 @@ use crate::output::{Binding, Output, WaitReason};
 use crate::runner::{Batch, Bound, Phase, RunnerIx, RunnerState};
 use crate::{BatchId, FrameIndex, RunnerKey, SubscriptionKey};
 use base::{Instant, Rect};
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// A launch may take this many times the planned batch: what a delayed launch has gathered
@@ -40,6 +39,35 @@ enum Action {
     Profile(RunnerKey, u32, Duration),
 }
 
+/// What the runners of a device hold.
+#[derive(Debug, Clone, Copy)]
+struct Outlook {
+    /// Who holds a prepared batch.
+    prepared: Option<RunnerIx>,
+    /// When the first token should come back; [`Instant::FAR`] = none is lent to a batch.
+    executing_until: Instant,
+    /// Whether all runners execute on a GPU.
+    gpu: bool,
+    /// The longest way of a Prepare.
+    lead: Duration,
+    /// The runner that wants to measure a size and is first to do so.
+    measures_next: Option<RunnerIx>,
+}
+
+impl Outlook {
+    /// When the first token of a GPU should come back. `None` for a CPU, where preparing ahead
+    /// would take the very cores that execute, and while a batch is prepared already.
+    fn free_at(&self) -> Option<Instant> {
+        let waits = self.gpu && self.prepared.is_none() && self.executing_until != Instant::FAR;
+        waits.then_some(self.executing_until)
+    }
+
+    /// When the next batch of a GPU is prepared: as late as its preparation allows.
+    fn ahead_at(&self) -> Option<Instant> {
+        Some(self.free_at()?.back(self.lead))
+    }
+}
+
 /// A runner that could be launched on.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -60,10 +88,11 @@ impl Scheduler {
                 continue;
             }
             self.devices[device.0].held_until = Instant::FAR;
+            let outlook = self.outlook(device);
             let action = self
-                .step_prepared(device)
-                .or_else(|| self.step_token(device, index))
-                .or_else(|| self.step_ahead(device, index));
+                .step_prepared(device, &outlook)
+                .or_else(|| self.step_token(device, &outlook, index))
+                .or_else(|| self.step_ahead(device, &outlook, index));
             match action {
                 Some(Action::Prepare(runner)) => return self.launched(runner),
                 Some(Action::Grant(runner, batch, lease)) => {
@@ -74,7 +103,7 @@ impl Scheduler {
                     return Output::ProfileGrant { runner, batch_size, lease };
                 }
                 None => {
-                    self.devices[device.0].next_at = self.next_step(device);
+                    self.devices[device.0].next_at = self.next_step(device, &outlook);
                     self.devices[device.0].dirty = false;
                 }
             }
@@ -91,24 +120,29 @@ impl Scheduler {
 
     /// A prepared batch gets the free token, or is taken back when none of its frames can be
     /// answered in time any more.
-    fn step_prepared(&mut self, device: DeviceIx) -> Option<Action> {
-        let prepared = self.devices[device.0].runners.iter().find_map(|ix| {
-            let r = self.runner(*ix)?;
-            let batch = r.batches.iter().find(|b| b.phase == Phase::Prepared)?;
-            Some((*ix, r, batch))
-        });
+    fn step_prepared(&mut self, device: DeviceIx, outlook: &Outlook) -> Option<Action> {
+        let ix = outlook.prepared?;
+        let runner = self.runner(ix)?;
+        let batch = runner.batches.iter().find(|b| b.phase == Phase::Prepared)?;
         let now = self.now;
-        let (ix, runner, batch) = prepared?;
         let (key, id) = (runner.key, batch.id);
         let size = batch.members.len() as u32;
-        // It is prepared: only what has no hope at all is taken back.
-        let needed = runner.watch.least(size);
-        let in_time = batch.members.iter().any(|m| {
+        // It is prepared: only what has no hope at all is taken back. In overload there are newer
+        // frames for whatever the execution before has made too old.
+        let overloaded = self.overloaded_alone(device);
+        let needed = match runner.watch.p50(size) {
+            Some(p50) if overloaded && size > 1 => p50,
+            _ => runner.watch.least(size),
+        };
+        let timely = |m: &Binding| {
             let s = self.subscriptions.get(m.subscription);
-            let deadline = s.and_then(|s| s.spec.deadline).unwrap_or(runner.info.deadline);
+            let deadline = s.and_then(|s| s.deadline).unwrap_or(runner.info.deadline);
             s.is_some() && m.stamp.info.capture + deadline >= now + needed
-        });
-        let lease = runner.lease(size);
+        };
+        let in_time = match overloaded {
+            true if size > 1 => batch.members.iter().all(timely),
+            _ => batch.members.iter().any(timely),
+        };
         if !in_time {
             self.take_back(ix, id);
             return Some(Action::Revoke(key, id));
@@ -118,6 +152,7 @@ impl Scheduler {
         {
             return None;
         }
+        let lease = runner.lease(size);
         self.devices[device.0].lent += 1;
         let runner = self.runners[ix.0].as_mut()?;
         let batch = runner.batches.iter_mut().find(|b| b.id == id)?;
@@ -129,24 +164,30 @@ impl Scheduler {
     }
 
     /// The free token of a device: a batch or one size to measure, in turn.
-    fn step_token(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
+    fn step_token(
+        &mut self,
+        device: DeviceIx,
+        outlook: &Outlook,
+        index: &mut dyn FrameIndex,
+    ) -> Option<Action> {
         if !self.devices[device.0].free() {
             return None;
         }
         if self.devices[device.0].profiled_last {
-            let action = self.launch(device, index, true).or_else(|| self.profile(device));
+            let action =
+                self.launch(device, outlook, index, true).or_else(|| self.profile(device, outlook));
             self.devices[device.0].profiled_last = matches!(action, Some(Action::Profile(..)))
                 || (action.is_none() && self.devices[device.0].profiled_last);
             return action;
         }
-        let action = self.profile(device);
+        let action = self.profile(device, outlook);
         self.devices[device.0].profiled_last = action.is_some();
-        action.or_else(|| self.launch(device, index, true))
+        action.or_else(|| self.launch(device, outlook, index, true))
     }
 
     /// The next size that a runner of this device wants to measure.
-    fn profile(&mut self, device: DeviceIx) -> Option<Action> {
-        let ix = self.measures_next(device)?;
+    fn profile(&mut self, device: DeviceIx, outlook: &Outlook) -> Option<Action> {
+        let ix = outlook.measures_next?;
         let now = self.now;
         let runner = self.runners[ix.0].as_mut().filter(|r| r.batches.is_empty())?;
         let size = runner.profile_queue.pop_front()?;
@@ -159,71 +200,66 @@ impl Scheduler {
         Some(Action::Profile(key, size, lease))
     }
 
-    /// The runner that wants to measure a size and is first to do so.
-    fn measures_next(&self, device: DeviceIx) -> Option<RunnerIx> {
-        let wants = |ix: &&RunnerIx| {
-            self.runner(**ix).is_some_and(|r| {
-                !r.profile_queue.is_empty()
-                    && r.profiling.is_none()
-                    && matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
-            })
-        };
-        self.devices[device.0].runners.iter().find(wants).copied()
-    }
-
     /// On a GPU whose token is about to be free, the next batch is copied in the meantime.
-    fn step_ahead(&mut self, device: DeviceIx, index: &mut dyn FrameIndex) -> Option<Action> {
-        if self.devices[device.0].free() || self.ahead_at(device)? > self.now {
+    fn step_ahead(
+        &mut self,
+        device: DeviceIx,
+        outlook: &Outlook,
+        index: &mut dyn FrameIndex,
+    ) -> Option<Action> {
+        if self.devices[device.0].free() || outlook.ahead_at()? > self.now {
             return None;
         }
         // The next turn is a measurement's: what is prepared ahead would take it.
-        if !self.devices[device.0].profiled_last && self.measures_next(device).is_some() {
+        if !self.devices[device.0].profiled_last && outlook.measures_next.is_some() {
             return None;
         }
-        self.launch(device, index, false)
+        self.launch(device, outlook, index, false)
     }
 
-    /// When the first token of a GPU should come back. `None` for a CPU, where preparing ahead
-    /// would take the very cores that execute, and while a batch is prepared already.
-    fn free_at(&self, device: DeviceIx) -> Option<Instant> {
-        let mut free: Option<Instant> = None;
+    /// What the runners of a device hold. It stands until something is done.
+    fn outlook(&self, device: DeviceIx) -> Outlook {
+        let mut outlook = Outlook {
+            prepared: None,
+            executing_until: Instant::FAR,
+            gpu: true,
+            lead: Duration::ZERO,
+            measures_next: None,
+        };
         for ix in &self.devices[device.0].runners {
             let Some(r) = self.runner(*ix) else { continue };
-            if !r.info.gpu {
-                return None;
-            }
+            outlook.gpu &= r.info.gpu;
+            outlook.lead = outlook.lead.max(r.lead(self.config.prepare_ahead));
             for b in &r.batches {
                 match b.phase {
-                    Phase::Prepared => return None,
+                    Phase::Prepared => outlook.prepared = outlook.prepared.or(Some(*ix)),
                     Phase::Executing => {
-                        let at = b.since + b.length;
-                        free = Some(free.map_or(at, |f| f.min(at)));
+                        outlook.executing_until = outlook.executing_until.min(b.since + b.length);
                     }
                     Phase::Executed | Phase::Late => {}
                 }
             }
+            let measures = !r.profile_queue.is_empty()
+                && r.profiling.is_none()
+                && matches!(r.state, RunnerState::Ready | RunnerState::Demoted);
+            if measures && outlook.measures_next.is_none() {
+                outlook.measures_next = Some(*ix);
+            }
         }
-        free
-    }
-
-    /// When the next batch of a GPU is prepared: as late as its preparation allows.
-    fn ahead_at(&self, device: DeviceIx) -> Option<Instant> {
-        let free = self.free_at(device)?;
-        let lead = |ix: &RunnerIx| self.runner(*ix).map(|r| r.lead(self.config.prepare_ahead));
-        let lead = self.devices[device.0].runners.iter().filter_map(lead).max();
-        Some(free.back(lead.unwrap_or_default()))
+        outlook
     }
 
     /// Launches the batch that comes first. Runners that overran come after all others.
     fn launch(
         &mut self,
         device: DeviceIx,
+        outlook: &Outlook,
         index: &mut dyn FrameIndex,
         with_token: bool,
     ) -> Option<Action> {
         loop {
             let candidate = self.first_candidate(device, index, with_token)?;
-            if self.launch_on(&candidate, index, with_token) {
+            if self.launch_on(&candidate, outlook, index, with_token) {
                 return Some(Action::Prepare(candidate.ix));
             }
             // The foremost subscription turned out to have nothing to bind. It left the ready set, so
@@ -244,9 +280,14 @@ impl Scheduler {
         let steered = !overloaded && self.steers(device);
         let mut first: Option<Candidate> = None;
         for i in 0..self.devices[device.0].runners.len() {
+            let model = self.devices[device.0].models[i];
+            let m = &self.models[model.0];
+            if m.ready_count == 0 && m.awaited.first() > self.now.0 {
+                continue;
+            }
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
-            let (model, demoted) = (r.model, r.state == RunnerState::Demoted);
+            let demoted = r.state == RunnerState::Demoted;
             // A slow runner is not prepared ahead: who becomes ready meanwhile goes before it.
             if !r.accepts(with_token, measure_next) || (demoted && !with_token) {
                 continue;
@@ -280,9 +321,7 @@ impl Scheduler {
 
     /// Whether a timetable is kept on a device.
     fn steers(&self, device: DeviceIx) -> bool {
-        let of = |ix: &RunnerIx| self.runner(*ix).map(|r| r.model);
-        let mut models = self.devices[device.0].runners.iter().filter_map(of);
-        models.any(|m| self.models[m.0].cohorts.is_some())
+        self.devices[device.0].models.iter().any(|m| self.models[m.0].cohorts.is_some())
     }
 
     /// Until when a launch of frames that missed their own launch waits for the timetable: it must
@@ -310,7 +349,7 @@ impl Scheduler {
             if let Some(cohorts) = &self.models[model.0].cohorts {
                 next = next.min(cohorts.next_commit(self.now));
             } else if candidate.demoted && ix != candidate.ix {
-                next = next.min(self.awaited(model));
+                next = self.awaited_before(model, next);
             }
         }
         if self.now + length > next { next.min(latest) } else { self.now }
@@ -344,6 +383,9 @@ impl Scheduler {
             // As long as it was planned to occupy the device, no longer.
             return r.modest((r.share.batch.ceil() as u32).clamp(1, largest));
         }
+        if self.overloaded_alone(r.device) {
+            return if r.bold() { largest } else { r.careful_max.clamp(1, largest) };
+        }
         if self.devices[r.device.0].overloaded {
             return largest;
         }
@@ -364,6 +406,7 @@ impl Scheduler {
     fn launch_on(
         &mut self,
         candidate: &Candidate,
+        outlook: &Outlook,
         index: &mut dyn FrameIndex,
         with_token: bool,
     ) -> bool {
@@ -374,11 +417,12 @@ impl Scheduler {
         let wait = if with_token {
             Duration::ZERO
         } else {
-            self.free_at(device).map_or(Duration::ZERO, |at| at - now)
+            outlook.free_at().map_or(Duration::ZERO, |at| at - now)
         };
         let copy = with_token && gpu;
         let virtual_now = self.virtual_now(ix);
         let overloaded = self.devices[device.0].overloaded;
+        let alone_overloaded = self.overloaded_alone(device);
         let m = &self.models[model.0];
         let ready = if m.crops { u32::MAX } else { m.ready_count };
         let mut size = self.most(ix).min(ready).max(1);
@@ -389,9 +433,12 @@ impl Scheduler {
         // Members of one batch in the fair order lie within a step of the first.
         let mut furthest = u64::MAX;
         let promised = candidate.tag.max(virtual_now);
-        let answer = |core: &Scheduler, size: u32| {
-            core.runner(ix).map_or(Duration::ZERO, |r| {
-                let time = if size > 1 {
+        // When a batch of this size is answered.
+        let answered = |core: &Scheduler, size: u32| {
+            now + core.runner(ix).map_or(Duration::ZERO, |r| {
+                let time = if size > 1 && alone_overloaded {
+                    r.answer_time_crowded(size, copy)
+                } else if size > 1 {
                     r.answer_time(size, copy)
                 } else {
                     r.answer_time_alone(now, copy)
@@ -399,7 +446,7 @@ impl Scheduler {
                 wait + time
             })
         };
-        let (mut needed, alone) = (answer(self, size), answer(self, 1));
+        let (mut answered_at, alone_at) = (answered(self, size), answered(self, 1));
         loop {
             if members.len() as u32 >= size {
                 break;
@@ -410,9 +457,9 @@ impl Scheduler {
                 }
                 // Nobody is fresh enough for this size: a smaller batch is answered sooner.
                 size = size.div_ceil(2);
-                needed = answer(self, size);
-                for entry in aside.drain(..) {
-                    self.models[model.0].ready.push(Reverse(entry));
+                answered_at = answered(self, size);
+                for (tag, key) in aside.drain(..) {
+                    self.models[model.0].ready.push(tag, key);
                 }
                 continue;
             };
@@ -426,10 +473,10 @@ impl Scheduler {
             }
             self.models[model.0].ready.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
-            let limit = s.spec.deadline.unwrap_or(deadline);
+            let limit = s.deadline.unwrap_or(deadline);
             let step = s.step();
-            if s.spec.parent.is_some() {
-                let room = (limit, needed, virtual_now, size);
+            if s.child {
+                let room = (limit, answered_at, virtual_now, size);
                 if let Some(start) = self.bind_crops(key, room, &mut members, index) {
                     if smallest == u64::MAX {
                         furthest = start.saturating_add(step);
@@ -442,10 +489,10 @@ impl Scheduler {
             self.look(camera, index);
             let agent = &self.cameras[camera.0 as usize];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
-            let Some(stamp) = agent.newest.filter(|n| {
-                s.ready && agent.absent.is_none() && {
-                    s.observe(n.frame_id.0);
-                    s.eligible(n)
+            let Some(stamp) = agent.current().copied().filter(|newest| {
+                s.ready && {
+                    s.observe(newest.frame_id.0);
+                    s.eligible(newest)
                 }
             }) else {
                 // The look has shown that there is nothing to bind any more.
@@ -456,8 +503,8 @@ impl Scheduler {
                 continue;
             };
             let latest = stamp.info.capture + limit;
-            if latest < now + needed {
-                if latest < now + alone {
+            if latest < answered_at {
+                if latest < alone_at {
                     s.expire(&stamp, agent.period_ns());
                     self.unready(key);
                     self.schedule(key);
@@ -466,9 +513,9 @@ impl Scheduler {
                 // Whoever was passed over long enough has the size made to its frame.
                 let behind = virtual_now.saturating_sub(tag) > PASSED_OVER * step;
                 if members.is_empty() && behind {
-                    while size > 1 && latest < now + needed {
+                    while size > 1 && latest < answered_at {
                         size -= 1;
-                        needed = answer(self, size);
+                        answered_at = answered(self, size);
                     }
                 } else {
                     aside.push((tag, key));
@@ -482,7 +529,7 @@ impl Scheduler {
                 furthest = start.saturating_add(step);
             }
             smallest = smallest.min(start);
-            let parameters = s.spec.parameters;
+            let parameters = s.parameters;
             members.push(Binding {
                 subscription: key,
                 camera,
@@ -494,8 +541,8 @@ impl Scheduler {
             self.unready(key);
             self.schedule(key);
         }
-        for entry in aside.drain(..) {
-            self.models[model.0].ready.push(Reverse(entry));
+        for (tag, key) in aside.drain(..) {
+            self.models[model.0].ready.push(tag, key);
         }
         self.aside = aside;
         if members.is_empty() {
@@ -505,14 +552,19 @@ impl Scheduler {
         // What was left behind was in time; it goes on with the next launch, whenever that is.
         let m = &mut self.models[model.0];
         m.on_time &= m.ready_count > 0;
+        let shared = self.shares_token(ix);
         let id = self.next_batch_id();
         let device = &mut self.devices[device.0];
         let runner = self.runners[ix.0].as_mut().expect("chosen among the runners");
         if smallest != u64::MAX {
-            device.virtual_now += smallest.saturating_sub(virtual_now);
+            // What a demoted runner is behind is its own affair; it begins where the device is.
+            let from = if shared { device.virtual_now } else { virtual_now };
+            device.virtual_now += smallest.saturating_sub(from);
             let model = &mut self.models[model.0];
-            model.virtual_now = model.virtual_now.max(smallest);
+            let begins = candidate.demoted && !runner.left_behind;
+            model.virtual_now = if begins { smallest } else { model.virtual_now.max(smallest) };
         }
+        runner.left_behind = candidate.demoted;
         device.lent += u32::from(with_token);
         runner.launched_at = now;
         let count = members.len() as u32;
@@ -530,19 +582,39 @@ impl Scheduler {
         true
     }
 
+    /// Whether one model alone wants more than its device has. Where several share it large batches of
+    /// one are turns of the others, and sizes are bound by more than the deadline.
+    pub(crate) fn overloaded_alone(&self, device: DeviceIx) -> bool {
+        let d = &self.devices[device.0];
+        d.overloaded && d.runners.iter().filter(|ix| self.serves(**ix)).count() == 1
+    }
+
     /// Whether a runner is there.
-    fn serves(&self, ix: RunnerIx) -> bool {
+    pub(crate) fn serves(&self, ix: RunnerIx) -> bool {
         self.runner(ix).is_some_and(|r| r.connected())
     }
 
     /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
-    /// device's; where they do not, each model is a bottleneck of its own.
-    fn virtual_now(&self, ix: RunnerIx) -> u64 {
+    /// device's; where they do not, each model is a bottleneck of its own. So is a demoted runner: the
+    /// device's time leaves it behind, and tags that are all raised to that would know no weights.
+    pub(crate) fn virtual_now(&self, ix: RunnerIx) -> u64 {
         let Some(r) = self.runner(ix) else { return 0 };
         let device = &self.devices[r.device.0];
         let model = &self.models[r.model.0];
-        let alone = model.runners.iter().filter(|ix| self.serves(**ix)).count() < 2;
-        if device.capacity == 1 && alone { device.virtual_now } else { model.virtual_now }
+        if !self.shares_token(ix) {
+            model.virtual_now
+        } else if r.state == RunnerState::Demoted && r.left_behind {
+            device.virtual_now.min(model.virtual_now)
+        } else {
+            device.virtual_now
+        }
+    }
+
+    /// Whether this runner has one token in common with others, and its model no other runner.
+    fn shares_token(&self, ix: RunnerIx) -> bool {
+        let Some(r) = self.runner(ix) else { return false };
+        let served = self.models[r.model.0].runners.iter().filter(|ix| self.serves(**ix)).count();
+        self.devices[r.device.0].capacity == 1 && served < 2
     }
 
     /// Binds as many crops of one frame as there is room for; what does not fit stays ready.
@@ -550,12 +622,12 @@ impl Scheduler {
     fn bind_crops(
         &mut self,
         key: SubscriptionKey,
-        (limit, needed, virtual_now, size): (Duration, Duration, u64, u32),
+        (limit, answered_at, virtual_now, size): (Duration, Instant, u64, u32),
         members: &mut Vec<Binding>,
         index: &mut dyn FrameIndex,
     ) -> Option<u64> {
         let mut first = None;
-        if self.crops_in_time(key, limit, needed, index) {
+        if self.crops_in_time(key, limit, answered_at, index) {
             while (members.len() as u32) < size {
                 let now = self.now;
                 let Some(s) = self.subscriptions.get_mut(key) else { break };
@@ -567,7 +639,7 @@ impl Scheduler {
                     stamp: crop.stamp,
                     region: crop.region,
                     parent: crop.parent,
-                    parameters: s.spec.parameters,
+                    parameters: s.parameters,
                 });
             }
         }
@@ -576,33 +648,35 @@ impl Scheduler {
         if left == 0 {
             self.unready(key);
         } else {
-            self.models[model.0].ready.push(Reverse((tag, key)));
+            self.models[model.0].ready.push(tag, key);
         }
         first
     }
 
     /// When a device may have something to do by itself.
-    fn next_step(&mut self, device: DeviceIx) -> Instant {
+    fn next_step(&mut self, device: DeviceIx, outlook: &Outlook) -> Instant {
         let free = self.devices[device.0].free();
         let mut at = Instant::FAR;
         if !free {
-            let Some(ahead) = self.ahead_at(device) else { return Instant::FAR };
+            let Some(ahead) = outlook.ahead_at() else { return Instant::FAR };
             if ahead > self.now {
                 return ahead;
             }
-            if !self.devices[device.0].profiled_last && self.measures_next(device).is_some() {
+            if !self.devices[device.0].profiled_last && outlook.measures_next.is_some() {
                 return Instant::FAR;
             }
         }
         let measure_next = !self.devices[device.0].profiled_last;
         for i in 0..self.devices[device.0].runners.len() {
-            let ix = self.devices[device.0].runners[i];
-            let Some(r) = self.runner(ix) else { continue };
+            let model = self.devices[device.0].models[i];
+            if self.models[model.0].awaited.first() >= at.0 {
+                continue;
+            }
+            let Some(r) = self.runner(self.devices[device.0].runners[i]) else { continue };
             if !r.accepts(free, measure_next) || (!free && r.state == RunnerState::Demoted) {
                 continue;
             }
-            let model = r.model;
-            at = at.min(self.awaited(model));
+            at = self.awaited_before(model, at);
         }
         // Ready and yet not launched: held. Whatever else stands in its way ends with an input.
         at.min(self.devices[device.0].held_until)
@@ -625,10 +699,10 @@ impl Scheduler {
                 }
             }
         }
-        if let Some(Reverse((at, _))) = self.unserved.peek()
-            && *at < until.0
+        if let Some((at, _)) = self.unserved.peek()
+            && at < until.0.0
         {
-            until = (*at, WaitReason::Unserved);
+            until = (Instant(at), WaitReason::Unserved);
         }
         self.wake_at = until.0;
         Output::Wait { until: until.0, reason: until.1 }

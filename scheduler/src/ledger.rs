@@ -62,16 +62,15 @@ impl Ledger {
             + self.lost_with_runner
     }
 
-    /// Counts the answer for one bound frame.
-    pub(crate) fn answer(&mut self, error: Option<MemberError>) {
+    /// Counts the answer for one bound frame that was no result.
+    pub(crate) fn answer(&mut self, error: MemberError) {
         match error {
-            None => self.sampled += 1,
-            Some(MemberError::Torn) => self.torn += 1,
-            Some(MemberError::Frame) => self.errors[0] += 1,
-            Some(MemberError::Engine) => self.errors[1] += 1,
-            Some(MemberError::Postprocess) => self.errors[2] += 1,
-            Some(MemberError::Parameters) => self.errors[3] += 1,
-            Some(MemberError::Request) => self.errors[4] += 1,
+            MemberError::Torn => self.torn += 1,
+            MemberError::Frame => self.errors[0] += 1,
+            MemberError::Engine => self.errors[1] += 1,
+            MemberError::Postprocess => self.errors[2] += 1,
+            MemberError::Parameters => self.errors[3] += 1,
+            MemberError::Request => self.errors[4] += 1,
         }
     }
 }

@@ -5,12 +5,11 @@
 //! when a device asks what it could launch.
 
 use crate::camera::{Seen, next_multiple};
-use crate::device::ModelIx;
+use crate::device::{Device, Model, ModelIx};
 use crate::machine::Scheduler;
-use crate::subscription::SubscriptionState;
-use crate::{AgentState, CameraKey, FrameIndex, SubscriptionKey};
+use crate::subscription::{Subscription, SubscriptionState};
+use crate::{CameraKey, FrameIndex, SubscriptionKey};
 use base::Instant;
-use std::cmp::Reverse;
 use std::time::Duration;
 
 /// How often a subscription that nobody serves looks at its camera, only to count.
@@ -19,40 +18,41 @@ const UNSERVED_LOOK: Duration = Duration::from_secs(1);
 impl Scheduler {
     /// Examines the subscriptions of a model whose next frame may be there.
     pub(crate) fn collect(&mut self, model: ModelIx, index: &mut dyn FrameIndex) {
-        while let Some(&Reverse((at, key))) = self.models[model.0].awaited.peek() {
-            if at > self.now {
+        while let Some((at, key)) = self.models[model.0].awaited.peek() {
+            if at > self.now.0 {
                 return;
             }
             self.models[model.0].awaited.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
-            if s.awaits == at && !s.ready && s.model == model {
+            if s.awaits.0 == at && !s.ready && s.model == model {
                 self.look(s.camera, index);
                 self.examine(key);
             }
         }
     }
 
-    /// When the model's next subscription is to be examined.
-    pub(crate) fn awaited(&mut self, model: ModelIx) -> Instant {
-        while let Some(&Reverse((at, key))) = self.models[model.0].awaited.peek() {
-            let valid = |s: &crate::subscription::Subscription| s.awaits == at && !s.ready;
+    /// When the model's next subscription is to be examined, at most `before`.
+    pub(crate) fn awaited_before(&mut self, model: ModelIx, before: Instant) -> Instant {
+        while self.models[model.0].awaited.first() < before.0 {
+            let Some((at, key)) = self.models[model.0].awaited.peek() else { break };
+            let valid = |s: &Subscription| s.awaits.0 == at && !s.ready;
             if self.subscriptions.get(key).is_some_and(valid) {
-                return at;
+                return Instant(at);
             }
             self.models[model.0].awaited.pop();
         }
-        Instant::FAR
+        before
     }
 
     /// Counts the frames of subscriptions that nobody serves.
     pub(crate) fn look_unserved(&mut self, index: &mut dyn FrameIndex) {
-        while let Some(&Reverse((at, key))) = self.unserved.peek() {
-            if at > self.now {
+        while let Some((at, key)) = self.unserved.peek() {
+            if at > self.now.0 {
                 return;
             }
             self.unserved.pop();
             let Some(s) = self.subscriptions.get(key) else { continue };
-            if s.awaits == at && s.state != SubscriptionState::Active {
+            if s.awaits.0 == at && s.state != SubscriptionState::Active {
                 self.look(s.camera, index);
                 self.examine(key);
             }
@@ -80,14 +80,14 @@ impl Scheduler {
 
     /// A camera went, came back or began anew: every subscription of it is concerned.
     fn tell_all(&mut self, key: CameraKey, first: bool, returned: bool) {
-        for i in 0..self.cameras[key.0 as usize].subscriptions.len() {
-            let subscription = self.cameras[key.0 as usize].subscriptions[i];
+        for i in 0..self.agents[key.0 as usize].subscriptions.len() {
+            let subscription = self.agents[key.0 as usize].subscriptions[i];
             let camera = &self.cameras[key.0 as usize];
             let Some(s) = self.subscriptions.get_mut(subscription) else { continue };
-            if s.spec.parent.is_some() {
+            if s.child {
                 continue; // Its frames are those of its parent.
             }
-            if let Some(stamp) = camera.newest.filter(|_| camera.absent.is_none()) {
+            if let Some(stamp) = camera.current() {
                 s.observe_return(stamp.frame_id.0, first);
                 if returned {
                     s.reopen(self.now);
@@ -100,21 +100,22 @@ impl Scheduler {
     /// Brings a subscription in line with what is known of its camera: ready, or awaiting.
     pub(crate) fn examine(&mut self, key: SubscriptionKey) {
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.spec.parent.is_some() {
+        if s.child {
             return self.examine_child(key);
         }
         let camera = &self.cameras[s.camera.0 as usize];
-        let newest = camera.newest.filter(|_| camera.absent.is_none());
         let mut ready = false;
-        if let Some(stamp) = newest {
+        if let Some(stamp) = camera.current() {
             s.observe(stamp.frame_id.0);
-            ready = s.eligible(&stamp);
+            ready = s.eligible(stamp);
             if !ready {
-                s.settle(&stamp);
+                s.settle(stamp);
             }
         }
         if ready {
-            self.make_ready(key);
+            if !s.ready {
+                enter(s, &mut self.models[s.model.0], &mut self.devices, self.now);
+            }
         } else {
             self.unready(key);
             self.schedule(key);
@@ -124,20 +125,8 @@ impl Scheduler {
     /// Puts a subscription into its model's ready set.
     pub(crate) fn make_ready(&mut self, key: SubscriptionKey) {
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.ready {
-            return;
-        }
-        s.ready = true;
-        let due = if s.on_time { s.awaits } else { self.now };
-        let on_time = std::mem::take(&mut s.on_time);
-        s.awaits = Instant::FAR;
-        let model = &mut self.models[s.model.0];
-        model.ready.push(Reverse((s.tag, key)));
-        model.ready_count += 1;
-        model.due = model.due.min(due);
-        model.on_time |= on_time;
-        for device in &model.devices {
-            self.devices[device.0].dirty = true;
+        if !s.ready {
+            enter(s, &mut self.models[s.model.0], &mut self.devices, self.now);
         }
     }
 
@@ -159,8 +148,11 @@ impl Scheduler {
     /// The foremost ready subscription of a model.
     pub(crate) fn foremost(&mut self, model: ModelIx) -> Option<(u64, SubscriptionKey)> {
         let m = &mut self.models[model.0];
-        while let Some(&Reverse((tag, key))) = m.ready.peek() {
-            let valid = |s: &crate::subscription::Subscription| s.ready && s.tag == tag;
+        if m.ready_count == 0 {
+            return None;
+        }
+        while let Some((tag, key)) = m.ready.peek() {
+            let valid = |s: &Subscription| s.ready && s.tag == tag;
             if self.subscriptions.get(key).is_some_and(valid) {
                 return Some((tag, key));
             }
@@ -171,22 +163,19 @@ impl Scheduler {
 
     /// Says when a subscription that is not ready is examined next.
     pub(crate) fn schedule(&mut self, key: SubscriptionKey) {
-        let commit = self.next_commit(key);
+        let Some(s) = self.subscriptions.get(key) else { return };
+        let commit = self.next_commit(s);
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.spec.parent.is_some() {
+        if s.child {
             s.awaits = Instant::FAR;
             return;
         }
         let camera = &self.cameras[s.camera.0 as usize];
-        if camera.state != AgentState::Running {
-            s.awaits = Instant::FAR;
-            return;
-        }
         if s.state != SubscriptionState::Active {
             let at = next_multiple(self.now, UNSERVED_LOOK);
             if s.awaits != at {
                 s.awaits = at;
-                self.unserved.push(Reverse((at, key)));
+                self.unserved.push(at.0, key);
             }
             return;
         }
@@ -205,17 +194,32 @@ impl Scheduler {
         }
         s.awaits = at;
         let model = &mut self.models[s.model.0];
-        model.awaited.push(Reverse((at, key)));
+        model.awaited.push(at.0, key);
         for device in &model.devices {
             let device = &mut self.devices[device.0];
             device.next_at = device.next_at.min(at);
         }
         // Entries that no longer count are dropped before they pile up.
-        if model.awaited.len() > 64 + 4 * model.subscriptions.len() {
+        if model.awaited.len() > model.awaited_max() {
             let subscriptions = &self.subscriptions;
-            model.awaited.retain(|Reverse((at, key))| {
-                subscriptions.get(*key).is_some_and(|s| s.awaits == *at && !s.ready)
+            model.awaited.retain(|at, key| {
+                subscriptions.get(key).is_some_and(|s| s.awaits.0 == at && !s.ready)
             });
         }
+    }
+}
+
+/// Puts a subscription that is not ready into its model's ready set.
+fn enter(s: &mut Subscription, model: &mut Model, devices: &mut [Device], now: Instant) {
+    s.ready = true;
+    let due = if s.on_time { s.awaits } else { now };
+    let on_time = std::mem::take(&mut s.on_time);
+    s.awaits = Instant::FAR;
+    model.ready.push(s.tag, s.key);
+    model.ready_count += 1;
+    model.due = model.due.min(due);
+    model.on_time |= on_time;
+    for device in &model.devices {
+        devices[device.0].dirty = true;
     }
 }

@@ -3,18 +3,18 @@
 //! `reconcile` takes desired state, `answers` what runners say, `look` what cameras show; `launch`
 //! decides what is launched when, `planning` how often and for whom.
 
-use crate::camera::Camera;
+use crate::camera::{Agent, Camera};
 use crate::config::Config;
 use crate::device::{Device, Model};
 use crate::input::{Input, Outcome};
 use crate::output::{Binding, Output};
 use crate::planning::Scratch;
+use crate::queue::Queue;
 use crate::runner::{Runner, RunnerIx};
 use crate::slab::Subscriptions;
 use crate::{AgentState, BatchId, CameraKey, FrameIndex, RunnerKey, SubscriptionKey};
-use base::{CameraId, InstanceId, Instant, ModelId, StageTimes};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use base::{CameraId, InstanceId, Instant, ModelId, StageTimes, Stages};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// The core may be polled this late; beyond it the process itself stood still (stopped, swapped,
@@ -30,6 +30,9 @@ pub(crate) struct Replied {
     pub batch: BatchId,
     pub received: Instant,
     pub times: StageTimes,
+    /// What came after the runner had received the batch is the same for all members.
+    pub since_received: Stages,
+    pub since_received_ns: [u64; 9],
     /// Sequence of the first result.
     pub sequence: u64,
     pub members: Vec<Binding>,
@@ -46,6 +49,8 @@ pub struct Scheduler {
     pub(crate) config: Config,
     pub(crate) revision: u64,
     pub(crate) cameras: Vec<Camera>,
+    /// Beside `cameras`.
+    pub(crate) agents: Vec<Agent>,
     pub(crate) camera_keys: BTreeMap<CameraId, CameraKey>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) subscription_keys: BTreeMap<Name, SubscriptionKey>,
@@ -53,11 +58,13 @@ pub struct Scheduler {
     pub(crate) devices: Vec<Device>,
     pub(crate) runners: Vec<Option<Runner>>,
     pub(crate) runner_keys: BTreeMap<RunnerKey, RunnerIx>,
+    /// Whose message is being handled.
+    pub(crate) sender: RunnerIx,
     pub(crate) refused: BTreeSet<InstanceId>,
     pub(crate) next_batch: u64,
     pub(crate) next_sequence: u64,
     /// Subscriptions that nobody serves, by when their frames are counted next.
-    pub(crate) unserved: BinaryHeap<Reverse<(Instant, SubscriptionKey)>>,
+    pub(crate) unserved: Queue,
     /// When a model is planned next.
     pub(crate) plan_at: Instant,
     /// Outputs that were decided while an input was handled.
@@ -82,6 +89,7 @@ impl Scheduler {
             config,
             revision: 0,
             cameras: Vec::new(),
+            agents: Vec::new(),
             camera_keys: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             subscription_keys: BTreeMap::new(),
@@ -89,10 +97,11 @@ impl Scheduler {
             devices: Vec::new(),
             runners: Vec::new(),
             runner_keys: BTreeMap::new(),
+            sender: RunnerIx(0),
             refused: BTreeSet::new(),
             next_batch: 1,
             next_sequence: 1,
-            unserved: BinaryHeap::new(),
+            unserved: Queue::default(),
             plan_at: Instant::FAR,
             queue: VecDeque::new(),
             replied: VecDeque::new(),
@@ -107,20 +116,20 @@ impl Scheduler {
 
     /// The camera behind a key of this scheduler.
     pub fn camera_id(&self, key: CameraKey) -> &CameraId {
-        &self.cameras[key.0 as usize].id
+        &self.agents[key.0 as usize].id
     }
 
     /// The assignment id behind a key; `None` once the subscription is gone.
     pub fn subscription_id(&self, key: SubscriptionKey) -> Option<&str> {
-        self.subscriptions.get(key).map(|s| s.spec.id.as_str())
+        self.subscriptions.get(key).map(|s| s.details.spec.id.as_str())
     }
 
     /// Cameras with subscriptions.
     pub fn cameras(&self) -> impl Iterator<Item = (CameraKey, &CameraId)> {
-        let keyed = self.cameras.iter().enumerate();
+        let keyed = self.agents.iter().enumerate();
         keyed
-            .filter(|(_, c)| c.state != AgentState::Stopped)
-            .map(|(i, c)| (CameraKey(i as u32), &c.id))
+            .filter(|(_, a)| a.state != AgentState::Stopped)
+            .map(|(i, a)| (CameraKey(i as u32), &a.id))
     }
 
     /// Takes in what happened. Poll afterwards. `now` never goes back.
@@ -132,11 +141,16 @@ impl Scheduler {
             Input::RunnerUp { runner, info } => self.runner_up(runner, info),
             Input::RunnerDown { runner } => self.runner_down(runner),
             Input::RunnerGone { instance } => self.runner_gone(instance),
-            Input::Prepared { runner, batch } => self.prepared(runner, batch),
+            Input::Prepared { runner, batch } => {
+                self.hear(runner);
+                self.prepared(runner, batch);
+            }
             Input::Executed { runner, batch, granted, executed } => {
+                self.hear(runner);
                 self.executed(runner, batch, granted, executed);
             }
             Input::Reply { runner, batch, times, outcomes } => {
+                self.hear(runner);
                 self.reply(runner, batch, &times, outcomes);
             }
             Input::ProfileRequest { runner, sizes } => {
@@ -164,10 +178,8 @@ impl Scheduler {
     /// What to do next. Call until it answers [`Output::Wait`].
     pub fn poll(&mut self, now: Instant, index: &mut dyn FrameIndex) -> Output<'_> {
         self.advance(now);
-        if !self.replied.is_empty()
-            && let Some(result) = self.next_result()
-        {
-            return result;
+        if !self.replied.is_empty() {
+            return self.next_result();
         }
         self.pass_bounds();
         if let Some(queued) = self.queue.pop_front() {
@@ -184,6 +196,9 @@ impl Scheduler {
             self.now = now;
             self.epoch += 1;
         }
+        if now <= self.wake_at {
+            return;
+        }
         let overslept = now - self.wake_at;
         if overslept > OVERSLEPT {
             // Answers that came meanwhile are not handled yet: nobody may be judged by this clock.
@@ -194,7 +209,14 @@ impl Scheduler {
                 device.bound_at = Instant::ZERO;
             }
         }
-        self.wake_at = self.wake_at.max(now);
+        self.wake_at = now;
+    }
+
+    /// Looks a sender up once: handling its message asks for it again and again.
+    fn hear(&mut self, key: RunnerKey) {
+        if let Some(ix) = self.runner_ix(key) {
+            self.sender = ix;
+        }
     }
 
     pub(crate) fn runner(&self, ix: RunnerIx) -> Option<&Runner> {
@@ -202,6 +224,9 @@ impl Scheduler {
     }
 
     pub(crate) fn runner_ix(&self, key: RunnerKey) -> Option<RunnerIx> {
+        if self.runner(self.sender).is_some_and(|r| r.key == key) {
+            return Some(self.sender);
+        }
         self.runner_keys.get(&key).copied()
     }
 

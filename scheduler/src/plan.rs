@@ -60,73 +60,88 @@ impl Demand {
 
     /// The largest batch that meets the deadline: a frame may have to wait for a launch, by its
     /// freedom, and then executes. Twice the freedom: the fair order must have a choice.
-    fn batch_in_time(&self) -> u32 {
+    pub(crate) fn batch_in_time(&self) -> u32 {
         let wait_per_member = 2.0 * self.freedom.min(1.0) / self.rate.max(1e-9);
         let room = (self.patience - self.alpha) / (self.beta + wait_per_member).max(1e-9);
         (room.max(1.0) as u32).clamp(1, self.batch_max.max(1))
     }
 }
 
-/// Divides `usable` (device time per second: share times capacity) among the models. Returns the
-/// shares and the load with the largest batches in time; a load above `usable` is overload, and
-/// then everyone launches batches as large as is in time.
-pub fn divide(demands: &[Demand], usable: f64) -> (Vec<Share>, f64) {
-    let largest: Vec<u32> = demands.iter().map(Demand::batch_in_time).collect();
-    let load: f64 = demands.iter().zip(&largest).map(|(d, b)| d.load(f64::from(*b))).sum();
-    let mut shares: Vec<Share> = demands
-        .iter()
-        .zip(&largest)
-        .map(|(d, &b)| {
-            let batch = f64::from(b);
-            Share { interval: batch / d.rate.max(1e-9), batch, batch_max: b }
-        })
-        .collect();
-    if load > usable {
-        return (shares, load);
-    }
-    let cost = |d: &Demand| {
-        let wait = if d.steered { d.freedom } else { 1.0 };
-        d.rate * (wait / 2.0 + d.beta * d.rate)
-    };
-    // Models whose interval is bound by the deadline keep theirs; the others share what is left.
-    let mut bound = vec![false; demands.len()];
-    loop {
-        let mut left = usable;
-        let mut z = 0.0;
-        for (i, d) in demands.iter().enumerate().filter(|(_, d)| d.rate > 0.0) {
-            left -= d.rate * d.beta;
-            if bound[i] {
-                left -= d.alpha.max(ALPHA_MIN) / shares[i].interval;
-            } else {
-                z += (d.alpha.max(ALPHA_MIN) * cost(d)).sqrt();
-            }
+/// Weight of a second between two launches in the mean age over all frames: `rate` frames per second
+/// wait for `wait` of it on the mean of 0 to 1, halved, and execute with what gathers meanwhile.
+pub(crate) fn weight(rate: f64, wait: f64, beta: f64) -> f64 {
+    rate * (wait / 2.0 + beta * rate)
+}
+
+/// The square-root rule: a model's interval relative to those of the others on its device.
+pub(crate) fn relative_interval(alpha: f64, weight: f64) -> f64 {
+    (alpha / weight).sqrt()
+}
+
+/// A device divided among its models. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct Division {
+    /// In the order of the demands.
+    pub shares: Vec<Share>,
+    /// Device time per second with the largest batches in time.
+    pub load: f64,
+    /// Whose interval is bound by the deadline.
+    bound: Vec<bool>,
+}
+
+impl Division {
+    /// Divides `usable` (device time per second: share times capacity) among the models. A load
+    /// above `usable` is overload, and then everyone launches batches as large as is in time.
+    pub fn divide(&mut self, demands: &[Demand], usable: f64) {
+        let Division { shares, load, bound } = self;
+        shares.clear();
+        shares.extend(demands.iter().map(|d| {
+            let batch_max = d.batch_in_time();
+            let batch = f64::from(batch_max);
+            Share { interval: batch / d.rate.max(1e-9), batch, batch_max }
+        }));
+        *load = demands.iter().zip(&*shares).map(|(d, s)| d.load(s.batch)).sum();
+        if *load > usable {
+            return;
         }
-        if left <= 0.0 {
-            return (shares, load);
-        }
-        let mut again = false;
-        for (i, d) in demands.iter().enumerate().filter(|(_, d)| d.rate > 0.0) {
-            if bound[i] {
-                continue;
+        let weight = |d: &Demand| weight(d.rate, if d.steered { d.freedom } else { 1.0 }, d.beta);
+        // Models whose interval is bound by the deadline keep theirs; the others share what is left.
+        bound.clear();
+        bound.resize(demands.len(), false);
+        loop {
+            let mut left = usable;
+            let mut z = 0.0;
+            for (i, d) in demands.iter().enumerate().filter(|(_, d)| d.rate > 0.0) {
+                left -= d.rate * d.beta;
+                if bound[i] {
+                    left -= d.alpha.max(ALPHA_MIN) / shares[i].interval;
+                } else {
+                    z += (d.alpha.max(ALPHA_MIN) * weight(d)).sqrt();
+                }
             }
-            let interval = (d.alpha.max(ALPHA_MIN) / cost(d)).sqrt() * z / left;
-            let longest = f64::from(largest[i]) / d.rate;
-            if interval >= longest {
-                bound[i] = true;
-                again = true;
-                shares[i].interval = longest;
-            } else {
-                shares[i].interval = interval;
+            if left <= 0.0 {
+                return;
             }
-            shares[i].batch = (d.rate * shares[i].interval).max(1.0);
-        }
-        if !again {
-            return (shares, load);
+            let mut again = false;
+            for (i, d) in demands.iter().enumerate().filter(|(_, d)| d.rate > 0.0) {
+                if bound[i] {
+                    continue;
+                }
+                let interval = relative_interval(d.alpha.max(ALPHA_MIN), weight(d)) * z / left;
+                let longest = f64::from(shares[i].batch_max) / d.rate;
+                bound[i] = interval >= longest;
+                again |= bound[i];
+                shares[i].interval = if bound[i] { longest } else { interval };
+                shares[i].batch = (d.rate * shares[i].interval).max(1.0);
+            }
+            if !again {
+                return;
+            }
         }
     }
 }
 
-/// A model whose frames are taken in cohorts, for [`launches`].
+/// A model whose frames are taken in cohorts, for [`Launches`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cyclic {
     /// Seconds after which its launches repeat.
@@ -179,61 +194,101 @@ impl Cyclic {
     }
 }
 
-/// Launches per period of each model: the square-root rule in whole numbers. Beginning with the
-/// fewest that the largest batches allow, device time (`spare`, per second) goes to whichever model makes frames younger by the most per time. What is launched so far
-/// stays while it is possible and not clearly worse.
-pub fn launches(models: &[Cyclic], spare: f64) -> Vec<u32> {
-    let chosen = best_launches(models, spare);
-    let Some(current) = models.iter().map(|m| m.current).collect::<Option<Vec<u32>>>() else {
-        return chosen;
-    };
-    let age =
-        |ks: &[u32]| -> f64 { models.iter().zip(ks).map(|(m, k)| m.demand.rate * m.age(*k)).sum() };
-    let reserved: f64 = models.iter().zip(&current).map(|(m, k)| m.reserved(*k)).sum();
-    let possible = models.iter().zip(&current).all(|(m, k)| *k + *k / 20 >= m.least());
-    let worth = age(&chosen) < CLEARLY * age(&current);
-    if possible && reserved <= spare + OVERDRAFT && !worth { current } else { chosen }
+/// One more launch of a model, or as many as make its frames younger.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// Seconds of age that are saved per second.
+    gain: f64,
+    launches: u32,
+    /// Device time per second.
+    cost: f64,
 }
 
-fn best_launches(models: &[Cyclic], spare: f64) -> Vec<u32> {
-    let mut chosen: Vec<u32> = models.iter().map(Cyclic::least).collect();
-    let mut left = spare - models.iter().zip(&chosen).map(|(m, k)| m.reserved(*k)).sum::<f64>();
-    let all: f64 = models.iter().map(|m| m.demand.rate).sum();
-    let mut variance: f64 = models.iter().zip(&chosen).map(|(m, k)| m.variance(*k)).sum();
-    let step = |m: &Cyclic, k: u32| {
-        let next = m.better(k)?;
-        let cost = (m.reserved(next) - m.reserved(k)).max(1e-12);
-        Some((m.demand.rate * (m.age(k) - m.age(next)), next, cost))
-    };
-    let mut steps: Vec<_> = models.iter().zip(&chosen).map(|(m, k)| step(m, *k)).collect();
-    loop {
-        // Less slack makes all frames wait longer for each other (Pollaczek-Khinchine).
-        let queue =
-            |variance: f64, left: f64| all * variance / (2.0 * (left + 1.0 - FULL).max(1e-3));
-        let now = queue(variance, left);
-        let affordable = steps.iter().enumerate().filter_map(|(i, s)| {
-            let (gain, next, cost) = (*s)?;
-            let later = queue(variance, left - cost);
-            (cost <= left && gain > later - now).then_some((
-                (gain - (later - now)) / cost,
-                i,
-                next,
-                cost,
-            ))
-        });
-        let Some((_, i, next, cost)) = affordable.max_by(|a, b| a.0.total_cmp(&b.0)) else {
-            return chosen;
-        };
-        variance += models[i].variance(next) - models[i].variance(chosen[i]);
-        chosen[i] = next;
-        left -= cost;
-        steps[i] = step(&models[i], next);
+impl Step {
+    fn of(model: &Cyclic, launches: u32) -> Option<Step> {
+        let next = model.better(launches)?;
+        let gain = model.demand.rate * (model.age(launches) - model.age(next));
+        let cost = (model.reserved(next) - model.reserved(launches)).max(1e-12);
+        Some(Step { gain, launches: next, cost })
+    }
+}
+
+/// Launches per period of each model: the square-root rule in whole numbers. Its memory is used
+/// again.
+#[derive(Debug, Default)]
+pub struct Launches {
+    /// In the order of the models.
+    pub chosen: Vec<u32>,
+    steps: Vec<Option<Step>>,
+}
+
+impl Launches {
+    /// Beginning with the fewest that the largest batches allow, device time (`spare`, per second)
+    /// goes to whichever model makes frames younger by the most per time. What is launched so far
+    /// stays while it is possible and not clearly worse.
+    pub fn choose(&mut self, models: &[Cyclic], spare: f64) {
+        self.choose_best(models, spare);
+        let running = || models.iter().filter_map(|m| Some((m, m.current?)));
+        if running().count() < models.len() {
+            return;
+        }
+        let age = |(m, k): (&Cyclic, u32)| m.demand.rate * m.age(k);
+        let best: f64 = models.iter().zip(self.chosen.iter().copied()).map(age).sum();
+        let now: f64 = running().map(age).sum();
+        let reserved: f64 = running().map(|(m, k)| m.reserved(k)).sum();
+        let possible = running().all(|(m, k)| k + k / 20 >= m.least());
+        let worth = best < CLEARLY * now;
+        if possible && reserved <= spare + OVERDRAFT && !worth {
+            self.chosen.clear();
+            self.chosen.extend(running().map(|(_, k)| k));
+        }
+    }
+
+    fn choose_best(&mut self, models: &[Cyclic], spare: f64) {
+        let Launches { chosen, steps } = self;
+        chosen.clear();
+        chosen.extend(models.iter().map(Cyclic::least));
+        let mut left =
+            spare - models.iter().zip(&*chosen).map(|(m, k)| m.reserved(*k)).sum::<f64>();
+        let all: f64 = models.iter().map(|m| m.demand.rate).sum();
+        let mut variance: f64 = models.iter().zip(&*chosen).map(|(m, k)| m.variance(*k)).sum();
+        steps.clear();
+        steps.extend(models.iter().zip(&*chosen).map(|(m, k)| Step::of(m, *k)));
+        loop {
+            // Less slack makes all frames wait longer for each other (Pollaczek-Khinchine).
+            let queue =
+                |variance: f64, left: f64| all * variance / (2.0 * (left + 1.0 - FULL).max(1e-3));
+            let now = queue(variance, left);
+            let affordable = steps.iter().enumerate().filter_map(|(i, step)| {
+                let step = (*step)?;
+                let longer = queue(variance, left - step.cost) - now;
+                let pays = step.cost <= left && step.gain > longer;
+                pays.then_some(((step.gain - longer) / step.cost, i, step))
+            });
+            let Some((_, i, step)) = affordable.max_by(|a, b| a.0.total_cmp(&b.0)) else { return };
+            variance += models[i].variance(step.launches) - models[i].variance(chosen[i]);
+            chosen[i] = step.launches;
+            left -= step.cost;
+            steps[i] = Step::of(&models[i], step.launches);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn divide(demands: &[Demand], usable: f64) -> (Vec<Share>, f64) {
+        let mut division = Division::default();
+        division.divide(demands, usable);
+        (division.shares, division.load)
+    }
+
+    fn launches(models: &[Cyclic], spare: f64) -> Vec<u32> {
+        let mut launches = Launches::default();
+        launches.choose(models, spare);
+        launches.chosen
+    }
 
     /// ResNet-50 on a T4 on `cameras` of 25 fps at 5 fps each, within 100 ms.
     fn t4(cameras: f64) -> Demand {

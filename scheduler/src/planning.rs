@@ -3,13 +3,13 @@
 //! Runs per model, once per interval and when something changed, between two decisions. The rules
 //! themselves are pure: [`crate::plan`], [`crate::timetable`], [`crate::cohort`].
 
-use crate::cohort::{self, Steered};
+use crate::cohort::{Assignment, Steered};
 use crate::device::{DeviceIx, ModelIx};
 use crate::machine::Scheduler;
-use crate::plan::{Cyclic, Demand, divide};
-use crate::runner::{RunnerIx, RunnerState};
-use crate::subscription::SubscriptionState;
-use crate::timetable::{self, Course};
+use crate::plan::{Cyclic, Demand, Division, Launches};
+use crate::runner::{Runner, RunnerIx, RunnerState};
+use crate::subscription::{Subscription, SubscriptionState};
+use crate::timetable::{Course, Timetable};
 use crate::{Steering, SubscriptionKey};
 use base::Instant;
 use std::time::Duration;
@@ -81,6 +81,17 @@ pub(crate) struct Cohorts {
 }
 
 impl Cohorts {
+    /// New ones in the memory of `before`.
+    fn begin(course: Course, before: Option<Cohorts>) -> Cohorts {
+        let (mut commits, mut sorted, mut lengths) =
+            before.map_or_else(Default::default, |c| (c.commits, c.sorted, c.course.lengths));
+        commits.clear();
+        sorted.clear();
+        lengths.clear();
+        let course = Course { lengths, ..course };
+        Cohorts { course, commits, sorted, misfits: 0, fitted: Fitted::New }
+    }
+
     /// The first commit of `launch` at or after `at`.
     fn commit_from(&self, launch: u32, at: Instant) -> Instant {
         let period = self.course.period;
@@ -197,6 +208,20 @@ impl Trial {
     }
 }
 
+/// The largest batch that is in time even when it takes as long as rarely one does. Half the choice
+/// of frames that other batches leave to the fair order: what is small costs more.
+fn careful(r: &Runner, demand: Demand) -> u32 {
+    let batch = r.share.batch.max(1.0) as u32;
+    match (r.watch.usual(batch), r.watch.rare(batch)) {
+        (Some(usual), Some(rare)) if !usual.is_zero() => {
+            let longer = (rare.as_secs_f64() / usual.as_secs_f64()).max(1.0);
+            let (patience, freedom) = (demand.patience / longer, demand.freedom / longer / 2.0);
+            Demand { patience, freedom, ..demand }.batch_in_time()
+        }
+        _ => r.share.batch_max,
+    }
+}
+
 impl Scheduler {
     /// Plans the models whose time has come.
     pub(crate) fn plan_due(&mut self) {
@@ -237,14 +262,9 @@ impl Scheduler {
                     c.course.period == course.period && c.misfits < MISFITS
                 });
                 if !kept {
-                    let cohorts = Cohorts {
-                        course,
-                        commits: Vec::new(),
-                        sorted: Vec::new(),
-                        misfits: 0,
-                        fitted: Fitted::New,
-                    };
-                    self.models[model.0].cohorts = Some(cohorts);
+                    let before = self.models[model.0].cohorts.take();
+                    let before = before.or_else(|| self.models[model.0].ended.take());
+                    self.models[model.0].cohorts = Some(Cohorts::begin(course, before));
                     self.arrange(self.models[model.0].devices[0]);
                 }
                 self.form_cohorts(model);
@@ -274,7 +294,7 @@ impl Scheduler {
             wanted.rate += rate;
             wanted.freedom += rate * rate / fps;
             wanted.delay += rate * camera.delay().as_secs_f64();
-            let limit = s.spec.deadline.unwrap_or(deadline).as_secs_f64();
+            let limit = s.deadline.unwrap_or(deadline).as_secs_f64();
             wanted.deadline = wanted.deadline.min(limit);
             let Some((interval, frames)) = class_of(s.interval(), fps) else { continue };
             match classes.iter_mut().find(|(i, f, _)| (*i, *f) == (interval, frames)) {
@@ -312,9 +332,12 @@ impl Scheduler {
             let (alpha, beta) = line.unwrap_or_default();
             let serving = r.connected() && line.is_some();
             let batch = r.share.batch.max(1.0) as u32;
-            let spread = match (r.watch.p50(batch), r.watch.p99(batch)) {
-                (Some(p50), Some(p99)) if !p50.is_zero() && !demoted => {
-                    (p99.as_secs_f64() / p50.as_secs_f64()).max(1.0)
+            // In overload of one model a few results may be late: the largest batch is one that is usually in time.
+            let overloaded = self.overloaded_alone(device);
+            let longest = if overloaded { r.watch.usual(batch) } else { r.watch.p99(batch) };
+            let spread = match (r.watch.p50(batch), longest) {
+                (Some(p50), Some(longest)) if !p50.is_zero() && !demoted => {
+                    (longest.as_secs_f64() / p50.as_secs_f64()).max(1.0)
                 }
                 _ => 1.0,
             };
@@ -329,16 +352,20 @@ impl Scheduler {
                 batch_max: r.paying,
             });
         }
-        let (shares, load) = divide(&demands, usable);
+        let mut division = std::mem::take(&mut self.scratch.division);
+        division.divide(&demands, usable);
         let mut at = 0;
         for i in 0..self.devices[device.0].runners.len() {
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runners.get_mut(ix.0).and_then(Option::as_mut) else { continue };
-            r.share = shares[at];
-            r.plan_budget(demands[at].load(f64::from(shares[at].batch_max)));
+            r.share = division.shares[at];
+            r.careful_max = careful(r, demands[at]);
+            r.plan_budget(demands[at].load(f64::from(r.share.batch_max)));
             at += 1;
         }
+        let load = division.load;
         self.scratch.demands = demands;
+        self.scratch.division = division;
         let d = &mut self.devices[device.0];
         d.load = load / f64::from(d.capacity);
         let limit = if d.overloaded { RELIEF * usable } else { usable };
@@ -413,7 +440,8 @@ impl Scheduler {
                 spare -= demand.load(r.share.batch);
             }
         }
-        let launches = crate::plan::launches(&cyclic, spare)[own];
+        self.scratch.launches.choose(&cyclic, spare);
+        let launches = self.scratch.launches.chosen[own];
         let Cyclic { period, demand, .. } = cyclic[own];
         self.scratch.cyclic = cyclic;
         let batch = demand.rate * period / f64::from(launches);
@@ -445,24 +473,27 @@ impl Scheduler {
 
     /// Makes the timetable of a device anew.
     fn arrange(&mut self, device: DeviceIx) {
-        let steered: Vec<(ModelIx, Course, Duration)> = self.devices[device.0]
-            .runners
-            .iter()
-            .filter_map(|ix| {
-                let r = self.runner(*ix)?;
-                let lead =
-                    if r.info.gpu { r.lead(self.config.prepare_ahead) } else { Duration::ZERO };
-                Some((r.model, self.models[r.model.0].cohorts.as_ref()?.course.clone(), lead))
-            })
-            .collect();
-        let courses: Vec<Course> = steered.iter().map(|(_, c, _)| c.clone()).collect();
-        let offsets = timetable::resolve(&courses, self.devices[device.0].capacity);
-        for ((model, course, lead), starts) in steered.into_iter().zip(offsets) {
-            let lead = base::time::nanos(lead) % course.period;
+        let mut timetable = std::mem::take(&mut self.scratch.timetable);
+        timetable.clear();
+        for ix in &self.devices[device.0].runners {
+            let Some(r) = self.runner(*ix) else { continue };
+            if let Some(cohorts) = &self.models[r.model.0].cohorts {
+                timetable.add(&cohorts.course);
+            }
+        }
+        timetable.resolve(self.devices[device.0].capacity);
+        let mut row = 0;
+        for i in 0..self.devices[device.0].runners.len() {
+            let Some(r) = self.runner(self.devices[device.0].runners[i]) else { continue };
+            let lead = if r.info.gpu { r.lead(self.config.prepare_ahead) } else { Duration::ZERO };
+            let model = r.model;
             let Some(cohorts) = &mut self.models[model.0].cohorts else { continue };
+            let period = cohorts.course.period;
+            let lead = base::time::nanos(lead) % period;
             cohorts.commits.clear();
-            let commits = starts.iter().map(|s| (s + course.period - lead) % course.period);
-            cohorts.commits.extend(commits);
+            let starts = timetable.offsets(row).iter();
+            cohorts.commits.extend(starts.map(|s| (s + period - lead) % period));
+            row += 1;
             cohorts.sorted.clone_from(&cohorts.commits);
             cohorts.sorted.sort_unstable();
             // Whoever has no place yet finds one when its model is planned.
@@ -471,6 +502,7 @@ impl Scheduler {
                 self.plan_at = self.now;
             }
         }
+        self.scratch.timetable = timetable;
     }
 
     /// Puts the subscriptions of a model into cohorts and moves their gates before the frames that
@@ -495,16 +527,17 @@ impl Scheduler {
                 s.cohort = None;
                 continue;
             }
-            let expected = camera.arrival_from(self.now) + camera.guard();
+            let expected = camera.arrival_from(self.now).0.saturating_add(camera.guard_ns());
             steered.push(Steered {
-                arrival: expected.0 % period,
+                arrival: expected % period,
                 frame_period: camera.period_ns() as u64,
-                doubt: base::time::nanos(camera.guard()),
+                doubt: camera.guard_ns(),
                 launch: s.cohort.filter(|c| *c < launches),
             });
             keys.push(key);
         }
-        let placed = cohort::assign(&steered, &cohorts.commits, period);
+        let mut assignment = std::mem::take(&mut self.scratch.assignment);
+        assignment.assign(&steered, &cohorts.commits, period);
         if cohorts.fitted == Fitted::New
             && keys.len() * 10 >= self.models[model.0].subscriptions.len() * 9
         {
@@ -512,19 +545,17 @@ impl Scheduler {
             let first = self.models[model.0].runners.first();
             let line = first.and_then(|ix| self.runner(*ix)?.planned_line());
             if let Some((alpha, beta)) = line {
-                let mut crowd = vec![0u32; launches as usize];
-                for launch in &placed {
-                    crowd[*launch as usize] += 1;
-                }
                 let length = |n: u32| ((alpha + beta * f64::from(n)) * 1e9) as u64;
-                let lengths = crowd.iter().map(|n| if *n == 0 { 0 } else { length(*n) });
-                cohorts.course.lengths = lengths.collect();
+                let lengths = assignment.crowd.iter().map(|n| if *n == 0 { 0 } else { length(*n) });
+                cohorts.course.lengths.clear();
+                cohorts.course.lengths.extend(lengths);
             }
         }
         self.models[model.0].cohorts = Some(cohorts);
-        for (key, launch) in keys.iter().zip(placed) {
-            self.align(model, *key, launch);
+        for (key, launch) in keys.iter().zip(&assignment.placed) {
+            self.align(model, *key, *launch);
         }
+        self.scratch.assignment = assignment;
         self.scratch.steered = steered;
         self.scratch.keys = keys;
         self.fit(model);
@@ -568,11 +599,11 @@ impl Scheduler {
             s.cohort = Some(launch);
             return;
         }
-        let guard = camera.guard();
+        let guard = Duration::from_nanos(camera.guard_ns());
         let moved = s.cohort != Some(launch);
         // Who stays may await a frame right now; who moves begins with the next frame.
         let from = if moved { s.gate.max(self.now) } else { s.gate };
-        let first = camera.arrival_from(from + guard);
+        let first = camera.arrival_past(from);
         let commit = cohorts.commit_from(launch, first + guard);
         let arrival = camera.arrival_until(commit.back(guard));
         let half = Duration::from_nanos(camera.period_ns() as u64 / 2);
@@ -582,10 +613,11 @@ impl Scheduler {
         let mut late = best > s.gate + slack;
         if best > s.gate + half / 2 {
             // Time is given up, often a frame: seldom enough to stay near the ceiling.
-            late = self.now >= s.shift_at;
+            late = self.now >= s.details.shift_at;
             if late {
                 let rest = Duration::from_nanos(cohorts.course.period) * SHIFT_EVERY;
-                s.shift_at = s.shift_at.max(self.now.back(rest * SHIFTS_SAVED)) + rest;
+                let shift_at = &mut s.details.shift_at;
+                *shift_at = (*shift_at).max(self.now.back(rest * SHIFTS_SAVED)) + rest;
             }
         }
         if late {
@@ -598,24 +630,22 @@ impl Scheduler {
 
     /// When a steered subscription's next frame is taken: the commit of its launch right after
     /// the first predicted frame that passes its gate. `None` = that frame misses the launch.
-    pub(crate) fn next_commit(&self, key: SubscriptionKey) -> Option<Instant> {
-        let s = self.subscriptions.get(key)?;
+    pub(crate) fn next_commit(&self, s: &Subscription) -> Option<Instant> {
         let launch = s.cohort?;
         let cohorts = self.models[s.model.0].cohorts.as_ref()?;
         let camera = &self.cameras[s.camera.0 as usize];
         if !camera.predictable() || launch as usize >= cohorts.commits.len() {
             return None;
         }
-        let guard = camera.guard();
-        let arrival = camera.arrival_from(s.gate + guard);
+        let arrival = camera.arrival_past(s.gate);
         let commit = cohorts.commit_from(launch, arrival);
-        let wait = base::time::nanos(commit - arrival) as f64;
+        let wait = commit.0.saturating_sub(arrival.0) as f64;
         (commit > self.now && wait <= camera.period_ns()).then_some(commit)
     }
 
     /// Ends the steering of a model: its gates are spread evenly again.
     pub(crate) fn spread_evenly(&mut self, model: ModelIx) {
-        self.models[model.0].cohorts = None;
+        self.models[model.0].ended = self.models[model.0].cohorts.take();
         let count = self.models[model.0].subscriptions.len();
         for i in 0..count {
             let key = self.models[model.0].subscriptions[i];
@@ -645,7 +675,11 @@ fn class_of(interval: Option<Duration>, fps: f64) -> Option<(u64, u32)> {
 pub(crate) struct Scratch {
     classes: Vec<(u64, u32, f64)>,
     demands: Vec<Demand>,
+    division: Division,
     cyclic: Vec<Cyclic>,
+    launches: Launches,
+    timetable: Timetable,
     steered: Vec<Steered>,
     keys: Vec<SubscriptionKey>,
+    assignment: Assignment,
 }

@@ -1,15 +1,16 @@
 //! Desired state: what should run, brought in line with what runs.
 
-use crate::camera::Camera;
+use crate::camera::{Agent, Camera};
 use crate::device::{Device, DeviceIx, Model, ModelIx, golden_share};
 use crate::input::{Desired, SubscriptionSpec};
 use crate::machine::{Name, Scheduler};
 use crate::planning::{Trial, Wanted};
+use crate::queue::Queue;
 use crate::runner::RunnerState;
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::{AgentState, CameraKey, SubscriptionKey};
 use base::{CameraId, DeviceId, Instant, ModelId};
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Scheduler {
@@ -71,8 +72,8 @@ impl Scheduler {
         let model = self.model_ix(&spec.model);
         let now = self.now;
         let key = self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
-        self.cameras[camera.0 as usize].subscriptions.push(key);
-        self.models[model.0].subscriptions.push(key);
+        self.agents[camera.0 as usize].subscriptions.push(key);
+        self.models[model.0].add(key);
         self.subscription_keys.insert(name, key);
         self.schedule(key);
         key
@@ -82,27 +83,24 @@ impl Scheduler {
     fn update_subscription(&mut self, key: SubscriptionKey, spec: SubscriptionSpec) -> bool {
         let now = self.now;
         let Some(s) = self.subscriptions.get_mut(key) else { return false };
-        if *s.spec == spec {
+        if s.details.spec == spec {
             return false;
         }
         // A gate far ahead belongs to the old, lower ceiling.
-        let other_rate = s.spec.max_fps != spec.max_fps;
+        let other_rate = s.details.spec.max_fps != spec.max_fps;
         if other_rate {
             let interval =
                 spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
             s.gate = s.gate.min(now + interval);
             s.cohort = None;
         }
-        let fairness = other_rate || s.spec.weight != spec.weight;
-        *s.spec = spec;
+        let fairness = other_rate || s.details.spec.weight != spec.weight;
+        s.details.spec = spec;
         s.respec();
         let model = s.model;
         if fairness {
             // A tag far ahead belongs to the old, longer step.
-            for i in 0..self.models[model.0].devices.len() {
-                let device = self.models[model.0].devices[i];
-                self.rebase_tags(model, device);
-            }
+            self.rebase_tags(model);
         }
         let Some(s) = self.subscriptions.get_mut(key) else { return false };
         if !s.ready {
@@ -115,12 +113,13 @@ impl Scheduler {
         self.unready(key);
         let Some(s) = self.subscriptions.remove(key) else { return };
         self.models[s.model.0].subscriptions.retain(|k| *k != key);
-        let name = (s.spec.camera, s.spec.model, s.spec.parent);
+        let spec = s.details.spec;
+        let name = (spec.camera, spec.model, spec.parent);
         self.subscription_keys.remove(&name);
-        let camera = &mut self.cameras[s.camera.0 as usize];
-        camera.subscriptions.retain(|k| *k != key);
-        if camera.subscriptions.is_empty() {
-            camera.stop();
+        let agent = &mut self.agents[s.camera.0 as usize];
+        agent.subscriptions.retain(|k| *k != key);
+        if agent.subscriptions.is_empty() {
+            agent.stop();
         }
     }
 
@@ -143,17 +142,19 @@ impl Scheduler {
         }
         for key in self.subscription_keys.values() {
             if let Some(s) = self.subscriptions.get_mut(*key) {
-                s.children.clear();
+                s.details.children.clear();
+                s.parent = false;
             }
         }
         for (child, parent) in parents {
             let model = self.subscriptions[child].model;
             self.models[model.0].crops = true;
             if let Some(parent) = parent.and_then(|p| self.subscriptions.get_mut(p)) {
-                parent.children.push(child);
+                parent.details.children.push(child);
+                parent.parent = true;
             }
             if let Some(s) = self.subscriptions.get_mut(child) {
-                s.orphan = parent.is_none();
+                s.details.orphan = parent.is_none();
             }
             self.refresh_states(model);
         }
@@ -161,18 +162,20 @@ impl Scheduler {
 
     fn camera_key(&mut self, id: &CameraId) -> CameraKey {
         if let Some(key) = self.camera_keys.get(id) {
-            let camera = &mut self.cameras[key.0 as usize];
-            if camera.state == AgentState::Stopped {
+            let agent = &mut self.agents[key.0 as usize];
+            if agent.state == AgentState::Stopped {
                 // Wanted again: a new agent in the old one's place.
-                *camera = Camera::new(id.clone());
-                camera.start();
+                *agent = Agent::new(id.clone());
+                agent.start();
+                self.cameras[key.0 as usize] = Camera::new();
             }
             return *key;
         }
         let key = CameraKey(self.cameras.len() as u32);
-        let mut camera = Camera::new(id.clone());
-        camera.start();
-        self.cameras.push(camera);
+        let mut agent = Agent::new(id.clone());
+        agent.start();
+        self.agents.push(agent);
+        self.cameras.push(Camera::new());
         self.camera_keys.insert(id.clone(), key);
         key
     }
@@ -186,16 +189,17 @@ impl Scheduler {
             runners: Vec::new(),
             devices: Vec::new(),
             subscriptions: Vec::new(),
-            ready: BinaryHeap::new(),
+            ready: Queue::default(),
             ready_count: 0,
             due: Instant::FAR,
             on_time: false,
-            awaited: BinaryHeap::new(),
+            awaited: Queue::default(),
             crops: false,
             begun: 0,
             virtual_now: 0,
             wanted: Wanted::default(),
             cohorts: None,
+            ended: None,
             trial: Trial::new(self.now),
             plan_at: Instant::FAR,
         });
@@ -212,6 +216,7 @@ impl Scheduler {
             lent: 0,
             virtual_now: 0,
             runners: Vec::new(),
+            models: Vec::new(),
             suspect: false,
             busy: Duration::ZERO,
             profiled_last: false,
@@ -237,7 +242,7 @@ impl Scheduler {
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
-            let state = if !s.spec.enabled || s.orphan {
+            let state = if !s.details.spec.enabled || s.details.orphan {
                 SubscriptionState::Paused
             } else if serving {
                 SubscriptionState::Active

@@ -7,7 +7,7 @@ use crate::latency_watch::LatencyWatch;
 use crate::output::Binding;
 use crate::plan::Share;
 use crate::{BatchId, RunnerKey};
-use base::{Instant, LatencyTable, Stages, limits};
+use base::{Instant, LatencyTable, limits};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -51,6 +51,10 @@ const BUDGET_SPAN: f64 = 0.5;
 const LEAD_MARGIN: Duration = Duration::from_micros(100);
 /// Share by which a remembered longest way fades per sample (chosen).
 const FADE: u32 = 64;
+/// Share of the results that may be late in overload (target: 0.5 %).
+const LATE_SHARE: f64 = 0.004;
+/// Late results that are saved up, and remembered, at most (chosen: one large batch and several).
+const LATE_SAVED: (f64, f64) = (-512.0, 64.0);
 /// A runner that was not launched on for this long is taken for recovered (chosen).
 const RETRIED: Duration = Duration::from_millis(200);
 /// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
@@ -105,6 +109,12 @@ pub(crate) struct Runner {
     /// When it was last launched on.
     pub launched_at: Instant,
     pub in_time: u32,
+    /// Late results that it may still have before its batches must bear rare long executions.
+    late_credit: f64,
+    /// The largest batch that does.
+    pub careful_max: u32,
+    /// It was demoted when it was last launched on: the fair order of its model has a time of its own.
+    pub left_behind: bool,
     /// A lease was overrun, or executions were too long, and that was not made up for yet.
     demoted: bool,
     /// Executions in a row that were too long.
@@ -146,6 +156,9 @@ impl Runner {
             share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
             launched_at: Instant::ZERO,
             in_time: 0,
+            late_credit: 0.0,
+            careful_max: paying,
+            left_behind: false,
             demoted: false,
             overruns: 0,
             budget_rate: 0.0,
@@ -198,10 +211,9 @@ impl Runner {
     pub fn lease(&self, size: u32) -> Duration {
         let floor = if self.info.gpu { limits::LEASE_FLOOR_GPU } else { limits::LEASE_FLOOR_CPU };
         let lease = |p99: Duration| (p99 * limits::LEASE_FACTOR).max(floor);
-        match (self.watch.p99(size), self.watch.announced().p99(size)) {
-            (Some(now), Some(announced)) => lease(now).min(lease(announced) * LEASE_GROWTH),
-            _ => LEASE_UNMEASURED,
-        }
+        self.watch.at(size).map_or(LEASE_UNMEASURED, |latency| {
+            lease(latency.p99).min(lease(latency.announced_p99) * LEASE_GROWTH)
+        })
     }
 
     /// How long the token is lent to measure `size`.
@@ -235,7 +247,7 @@ impl Runner {
 
     /// A batch of this size took this long to execute, as the runner stamped it.
     pub fn executed(&mut self, size: u32, took: Duration) {
-        let announced = self.watch.announced().p99(size);
+        let announced = self.watch.at(size).map(|latency| latency.announced_p99);
         self.watch.record(size, took);
         let Some(announced) = announced else { return };
         if took.as_secs_f64() <= OVERRUN_FACTOR * announced.as_secs_f64() {
@@ -323,11 +335,36 @@ impl Runner {
         self.tail = (self.tail - self.tail / FADE).max(took);
     }
 
+    /// So many results came, so many of them late.
+    pub fn count_late(&mut self, results: usize, late: usize) {
+        let (least, most) = LATE_SAVED;
+        let credit = self.late_credit + LATE_SHARE * results as f64 - late as f64;
+        self.late_credit = credit.clamp(least, most);
+    }
+
+    /// Whether few enough results were late to rely on executions that are not unusually long. Of
+    /// batches that bear twice the usual time and those that are as large as a usual one allows, a
+    /// mixture is the most that can be answered at a given share of late results.
+    pub fn bold(&self) -> bool {
+        self.late_credit >= 0.0
+    }
+
     /// From the token to the handled reply of a batch of `size`, 99th percentile. `copy`: the
     /// pixels are copied under the token.
     pub fn answer_time(&self, size: u32, copy: bool) -> Duration {
+        self.way(copy) + self.watch.p99(size).unwrap_or_default()
+    }
+
+    /// The same in overload: of a usual execution, or of any.
+    pub fn answer_time_crowded(&self, size: u32, copy: bool) -> Duration {
+        let longest = if self.bold() { self.watch.usual(size) } else { self.watch.rare(size) };
+        self.way(copy) + longest.max(self.watch.p50(size)).unwrap_or_default()
+    }
+
+    /// From the token to the handled reply, without the execution.
+    pub fn way(&self, copy: bool) -> Duration {
         let lead = if copy { self.lead.unwrap_or_default() } else { Duration::ZERO };
-        lead + self.watch.p99(size).unwrap_or_default() + self.turnaround + self.tail
+        lead + self.turnaround + self.tail
     }
 
     /// The same for a batch of one as it mostly is: a frame that can't even make that has expired.
@@ -394,9 +431,9 @@ impl Runner {
         self.state = RunnerState::Demoted;
     }
 
-    pub fn count_stages(&mut self, stages: &Stages) {
-        for (sum, stage) in self.stage_sums.iter_mut().zip(stages.as_array()) {
-            *sum += base::time::nanos(stage);
+    pub fn count_stages(&mut self, stages_ns: &[u64; 9]) {
+        for (sum, stage) in self.stage_sums.iter_mut().zip(stages_ns) {
+            *sum += stage;
         }
     }
 }

@@ -109,8 +109,9 @@ impl Scheduler {
         let mut subscriptions = Vec::with_capacity(self.subscription_keys.len());
         for s in self.subscriptions.iter() {
             let camera = &self.cameras[s.camera.0 as usize];
+            let spec = &s.details.spec;
             let state = match s.state {
-                SubscriptionState::Active if camera.absent.is_some() && s.spec.parent.is_none() => {
+                SubscriptionState::Active if camera.absent.is_some() && spec.parent.is_none() => {
                     SubscriptionState::NoFrames
                 }
                 state => state,
@@ -119,15 +120,15 @@ impl Scheduler {
             let granted_fps = granted as f64 / seconds.max(1) as f64;
             // One frame more may lie just outside the window.
             let at_most = (granted + 1) as f64 / seconds.max(1) as f64;
-            let wanted = s.spec.max_fps.unwrap_or(f64::MAX);
+            let wanted = spec.max_fps.unwrap_or(f64::MAX);
             let reason = match state {
                 SubscriptionState::NoFrames => "no_frames",
                 SubscriptionState::NoRunner => "no_runner",
                 SubscriptionState::Parked => "parked",
-                SubscriptionState::Paused if s.orphan => "no_parent",
+                SubscriptionState::Paused if s.details.orphan => "no_parent",
                 SubscriptionState::Paused => "paused",
                 // How many crops there are is the parent's affair.
-                SubscriptionState::Active if s.spec.parent.is_some() => "",
+                SubscriptionState::Active if s.child => "",
                 SubscriptionState::Active => {
                     let source = camera.fps();
                     if seconds < 2 || at_most >= SATISFIED_SHARE * wanted.min(source) {
@@ -138,26 +139,27 @@ impl Scheduler {
                 }
             };
             subscriptions.push(SubscriptionReport {
-                id: s.spec.id.clone(),
-                camera: s.spec.camera.clone(),
-                model: s.spec.model.clone(),
+                id: spec.id.clone(),
+                camera: spec.camera.clone(),
+                model: spec.model.clone(),
                 state,
-                max_fps: s.spec.max_fps,
+                max_fps: spec.max_fps,
                 granted_fps,
                 reason,
-                ledger: s.ledger,
-                in_flight: s.in_flight,
+                ledger: s.ledger(),
+                in_flight: u64::from(s.counts.in_flight),
                 pending: s.pending(),
             });
         }
-        let cameras = self.cameras.iter().filter(|c| c.state != AgentState::Stopped);
+        let cameras = self.agents.iter().zip(&self.cameras);
         let cameras = cameras
-            .map(|c| CameraReport {
-                id: c.id.clone(),
-                state: c.state,
+            .filter(|(agent, _)| agent.state != AgentState::Stopped)
+            .map(|(agent, c)| CameraReport {
+                id: agent.id.clone(),
+                state: agent.state,
                 absent: c.absent,
-                generation: c.newest.map_or_else(Generation::default, |n| n.generation),
-                newest: c.newest.map_or_else(FrameId::default, |n| n.frame_id),
+                generation: c.newest().map_or_else(Generation::default, |n| n.generation),
+                newest: c.newest().map_or_else(FrameId::default, |n| n.frame_id),
                 fps: c.fps(),
             })
             .collect();

@@ -6,7 +6,7 @@ use crate::device::ModelIx;
 use crate::input::SubscriptionSpec;
 use crate::ledger::Ledger;
 use crate::{CameraKey, SubscriptionKey};
-use base::{Instant, Rect, Stamp};
+use base::{Instant, MemberError, Rect, Stamp};
 use std::time::Duration;
 
 /// What a subscription does.
@@ -25,7 +25,7 @@ pub enum SubscriptionState {
 }
 
 /// Seconds over which granted fps is measured (chosen: 0.5 fps still gives five frames).
-const GRANTED_WINDOW_S: u64 = 10;
+const GRANTED_WINDOW_S: u32 = 10;
 /// Rate assumed for the tag of a subscription whose camera's rate is not known yet.
 const FPS_ASSUMED: f64 = 25.0;
 
@@ -41,11 +41,16 @@ pub(crate) struct Crop {
 /// `undecided` before the first observed frame.
 const NOTHING_SEEN: u64 = u64::MAX;
 
+/// What looks, launches and replies touch stands here, in three cache lines; all else in `details`.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub key: SubscriptionKey,
     pub camera: CameraKey,
     pub model: ModelIx,
+    /// It looks at another one's detections.
+    pub child: bool,
+    /// Others look at its detections.
+    pub parent: bool,
     /// Served or why not; `NoFrames` is never stored here, it is the camera's affair.
     pub state: SubscriptionState,
     /// Whether it stands in its model's ready set, with this `tag`.
@@ -56,8 +61,6 @@ pub(crate) struct Subscription {
     pub on_time: bool,
     /// Frames published earlier are not eligible: the FPS ceiling, in real time.
     pub gate: Instant,
-    /// A gate that moves to another frame does so no earlier.
-    pub shift_at: Instant,
     /// Place in the order among subscriptions, in virtual nanoseconds.
     pub tag: u64,
     /// When it is examined next; [`Instant::FAR`] = something else will tell.
@@ -70,18 +73,46 @@ pub(crate) struct Subscription {
     undecided: u64,
     /// Newest observed id.
     seen: u64,
-    pub in_flight: u64,
+    /// Frame ids from the first observed one on.
+    pub observed: u64,
+    /// Its own deadline and parameter set, those of `spec`.
+    pub deadline: Option<Duration>,
+    pub parameters: u32,
+    pub counts: Counts,
+    pub details: Box<Details>,
+}
+
+const _: () = assert!(size_of::<Subscription>() == 192);
+
+/// What is counted with most frames: one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Counts {
+    /// As in the [`Ledger`].
+    pub gated: u64,
+    pub superseded: u64,
+    pub bound: u64,
+    pub sampled: u64,
+    pub in_flight: u32,
+    granted_second: u32,
+    granted: [u16; GRANTED_WINDOW_S as usize + 1],
+}
+
+/// What is seldom touched.
+#[derive(Debug)]
+pub(crate) struct Details {
+    /// All but what stands in [`Counts`] and `observed`.
     pub ledger: Ledger,
-    granted: [u32; GRANTED_WINDOW_S as usize + 1],
-    granted_second: u64,
     active_since: Instant,
+    /// A gate that moves to another frame does so no earlier.
+    pub shift_at: Instant,
     /// Those that look at the detections of this one.
     pub children: Vec<SubscriptionKey>,
     /// It is a child whose parent is not there.
     pub orphan: bool,
     /// What a child has to look at.
     pub crops: Option<Box<Crops>>,
-    pub spec: Box<SubscriptionSpec>,
+    pub spec: SubscriptionSpec,
 }
 
 impl Subscription {
@@ -96,27 +127,32 @@ impl Subscription {
             key,
             camera,
             model,
+            child: spec.parent.is_some(),
+            parent: false,
             state: SubscriptionState::NoRunner,
             ready: false,
             cohort: None,
             on_time: false,
             gate: Instant::ZERO,
-            shift_at: Instant::ZERO,
             tag: 0,
             awaits: Instant::FAR,
             interval_ns: 0,
             step: 0,
             undecided: NOTHING_SEEN,
             seen: 0,
-            in_flight: 0,
-            ledger: Ledger::default(),
-            granted: [0; GRANTED_WINDOW_S as usize + 1],
-            granted_second: 0,
-            active_since: now,
-            children: Vec::new(),
-            orphan: false,
-            crops: None,
-            spec: Box::new(spec),
+            observed: 0,
+            deadline: None,
+            parameters: 0,
+            counts: Counts::default(),
+            details: Box::new(Details {
+                ledger: Ledger::default(),
+                active_since: now,
+                shift_at: Instant::ZERO,
+                children: Vec::new(),
+                orphan: false,
+                crops: None,
+                spec,
+            }),
         };
         subscription.respec();
         subscription
@@ -124,20 +160,23 @@ impl Subscription {
 
     /// Takes over what follows from its specification.
     pub fn respec(&mut self) {
-        let interval = self.spec.max_fps.map_or(0.0, |fps| 1e9 / fps);
+        let spec = &self.details.spec;
+        let interval = spec.max_fps.map_or(0.0, |fps| 1e9 / fps);
         self.interval_ns = interval as u64;
+        self.deadline = spec.deadline;
+        self.parameters = spec.parameters;
         self.set_source(0.0);
     }
 
     /// The source gives this many frames per second, 0 = unknown.
     pub fn set_source(&mut self, fps: f64) {
         let source = if fps > 0.0 { fps } else { FPS_ASSUMED };
-        self.step = (1e9 / (self.spec.weight * self.rate(source))) as u64;
+        self.step = (1e9 / (self.details.spec.weight * self.rate(source))) as u64;
     }
 
     /// Frames per second that it can get of a source.
     pub fn rate(&self, source: f64) -> f64 {
-        self.spec.max_fps.map_or(source, |max| max.min(source))
+        self.details.spec.max_fps.map_or(source, |max| max.min(source))
     }
 
     /// How far one frame moves the tag, virtual nanoseconds: the fair currency is frames relative
@@ -170,8 +209,8 @@ impl Subscription {
 
     /// Observed ids without an end.
     pub fn pending(&self) -> u64 {
-        if let Some(crops) = &self.crops {
-            return crops.left();
+        if self.child {
+            return self.details.crops.as_ref().map_or(0, |crops| crops.left());
         }
         match self.undecided {
             NOTHING_SEEN => 0,
@@ -183,9 +222,9 @@ impl Subscription {
     pub fn observe(&mut self, id: u64) {
         if self.undecided == NOTHING_SEEN {
             self.undecided = id;
-            self.ledger.observed += 1;
+            self.observed += 1;
         } else {
-            self.ledger.observed += id.saturating_sub(self.seen);
+            self.observed += id.saturating_sub(self.seen);
         }
         self.seen = id;
     }
@@ -197,13 +236,13 @@ impl Subscription {
             return self.observe(id);
         }
         if first {
-            self.ledger.observed += 1;
-            self.ledger.unserved_gap += self.pending();
+            self.observed += 1;
+            self.details.ledger.unserved_gap += self.pending();
             self.undecided = id;
         } else {
-            self.ledger.observed += id.saturating_sub(self.seen);
+            self.observed += id.saturating_sub(self.seen);
             if id > self.undecided {
-                self.ledger.unserved_gap += id - self.undecided;
+                self.details.ledger.unserved_gap += id - self.undecided;
                 self.undecided = id;
             }
         }
@@ -225,14 +264,14 @@ impl Subscription {
             return;
         }
         let counter = match self.state {
-            SubscriptionState::NoRunner => &mut self.ledger.unserved_no_runner,
-            SubscriptionState::Parked => &mut self.ledger.unserved_parked,
-            SubscriptionState::Paused => &mut self.ledger.unserved_paused,
+            SubscriptionState::NoRunner => &mut self.details.ledger.unserved_no_runner,
+            SubscriptionState::Parked => &mut self.details.ledger.unserved_parked,
+            SubscriptionState::Paused => &mut self.details.ledger.unserved_paused,
             SubscriptionState::Active | SubscriptionState::NoFrames => {
                 if stamp.published >= self.gate {
                     return;
                 }
-                &mut self.ledger.gated
+                &mut self.counts.gated
             }
         };
         *counter += pending;
@@ -263,10 +302,10 @@ impl Subscription {
     /// last was published at least `(k - 2) / r` after the first: at most `n r + 2` in n seconds.
     pub fn bind(&mut self, now: Instant, stamp: &Stamp, camera: &Camera, virtual_now: u64) -> u64 {
         let (gated, superseded) = self.passed_over(stamp, camera.period_ns());
-        self.ledger.gated += gated;
-        self.ledger.superseded += superseded;
-        self.ledger.bound += 1;
-        self.in_flight += 1;
+        self.counts.gated += gated;
+        self.counts.superseded += superseded;
+        self.counts.bound += 1;
+        self.counts.in_flight += 1;
         self.undecided = stamp.frame_id.0 + 1;
         if self.interval_ns > 0 {
             let next = Instant(self.gate.0.saturating_add(self.interval_ns));
@@ -278,12 +317,12 @@ impl Subscription {
 
     /// Binds the next crop of a frame. Gate and tag move with the first one, which has a start tag.
     pub fn bind_crop(&mut self, now: Instant, virtual_now: u64) -> Option<(Crop, Option<u64>)> {
-        let crops = self.crops.as_mut()?;
+        let crops = self.details.crops.as_mut()?;
         let first = crops.untouched();
         let (stamp, parent) = (crops.stamp, crops.parent);
         let region = crops.take()?;
-        self.ledger.bound += 1;
-        self.in_flight += 1;
+        self.counts.bound += 1;
+        self.counts.in_flight += 1;
         let mut start = None;
         if first {
             if self.interval_ns > 0 {
@@ -306,50 +345,72 @@ impl Subscription {
     /// Gives the newest frame up: it is too old to be answered in time.
     pub fn expire(&mut self, stamp: &Stamp, period_ns: f64) {
         let (gated, expired) = self.passed_over(stamp, period_ns);
-        self.ledger.gated += gated;
-        self.ledger.expired += expired + 1;
+        self.counts.gated += gated;
+        self.details.ledger.expired += expired + 1;
         self.undecided = stamp.frame_id.0 + 1;
     }
 
     pub fn count_granted(&mut self, now: Instant) {
-        let second = now.0 / base::time::NANOS_PER_SEC;
-        if second == self.granted_second {
-            self.granted[(second % (GRANTED_WINDOW_S + 1)) as usize] += 1;
-            return;
-        }
-        let slots = self.granted.len() as u64;
-        if second - self.granted_second >= slots {
-            self.granted.fill(0);
-        } else {
-            for s in self.granted_second + 1..=second {
-                self.granted[(s % slots) as usize] = 0;
+        let counts = &mut self.counts;
+        let second = second_of(now);
+        let slots = counts.granted.len() as u32;
+        if second != counts.granted_second {
+            if second - counts.granted_second >= slots {
+                counts.granted.fill(0);
+            } else {
+                for s in counts.granted_second + 1..=second {
+                    counts.granted[(s % slots) as usize] = 0;
+                }
             }
+            counts.granted_second = second;
         }
-        self.granted_second = second;
-        self.granted[(second % slots) as usize] += 1;
+        let here = &mut counts.granted[(second % slots) as usize];
+        *here = here.saturating_add(1);
     }
 
     /// Frames bound in the last full seconds, and how many seconds these are.
     pub fn granted(&self, now: Instant) -> (u64, u64) {
-        let second = now.0 / base::time::NANOS_PER_SEC;
-        let begun = self.active_since.0 / base::time::NANOS_PER_SEC + 1;
-        let from = (second.saturating_sub(GRANTED_WINDOW_S)).max(begun);
+        let counts = &self.counts;
+        let second = second_of(now);
+        let begun = second_of(self.details.active_since) + 1;
+        let from = second.saturating_sub(GRANTED_WINDOW_S).max(begun);
         if second <= from {
             return (0, 0);
         }
-        let slots = self.granted.len() as u64;
-        let in_ring = |s: u64| s <= self.granted_second && self.granted_second - s < slots;
+        let slots = counts.granted.len() as u32;
+        let in_ring = |s: u32| s <= counts.granted_second && counts.granted_second - s < slots;
         let count: u64 = (from..second)
             .filter(|s| in_ring(*s))
-            .map(|s| u64::from(self.granted[(s % slots) as usize]))
+            .map(|s| u64::from(counts.granted[(s % slots) as usize]))
             .sum();
-        (count, second - from)
+        (count, u64::from(second - from))
     }
 
     /// Starts the measure of granted fps anew: it was not served until now.
     pub fn begin_serving(&mut self, now: Instant) {
-        self.granted.fill(0);
-        self.granted_second = now.0 / base::time::NANOS_PER_SEC;
-        self.active_since = now;
+        self.counts.granted.fill(0);
+        self.counts.granted_second = second_of(now);
+        self.details.active_since = now;
     }
+
+    /// A bound frame was answered.
+    pub fn answer(&mut self, error: Option<MemberError>) {
+        self.counts.in_flight -= 1;
+        match error {
+            None => self.counts.sampled += 1,
+            Some(error) => self.details.ledger.answer(error),
+        }
+    }
+
+    /// Where every frame went.
+    pub fn ledger(&self) -> Ledger {
+        let &Counts { gated, superseded, bound, sampled, .. } = &self.counts;
+        let observed = self.observed;
+        Ledger { observed, gated, superseded, bound, sampled, ..self.details.ledger }
+    }
+}
+
+/// The second of the clock that an instant lies in.
+fn second_of(at: Instant) -> u32 {
+    (at.0 / base::time::NANOS_PER_SEC) as u32
 }

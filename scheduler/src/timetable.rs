@@ -48,97 +48,161 @@ fn lcm(a: u64, b: u64) -> Option<u64> {
     (a / x.max(1)).checked_mul(b)
 }
 
-/// The offset of every launch of every course into its period, nanoseconds, launches of a course
-/// in order of their even spacing. Courses whose periods never meet keep the even spacing.
-pub fn resolve(courses: &[Course], capacity: u32) -> Vec<Vec<u64>> {
-    let even = |c: &Course, offset: u64| -> Vec<u64> {
-        let n = u64::from(c.launches);
-        (0..n).map(|j| (offset + j * c.period / n) % c.period).collect()
-    };
-    let cycle = courses.iter().try_fold(1, |cycle, c| lcm(cycle, c.period));
-    let cycle = cycle.filter(|c| (1..=CYCLE_MAX).contains(c));
-    let launches: u64 = cycle.map_or(u64::MAX, |cycle| {
-        courses.iter().map(|c| u64::from(c.launches) * (cycle / c.period)).sum()
-    });
-    let golden = |n: usize, c: &Course| {
-        let share = crate::device::golden_share(n as u64);
-        (share * c.period as f64 / f64::from(c.launches)) as u64
-    };
-    let Some(cycle) = cycle.filter(|_| launches <= LAUNCHES_MAX) else {
-        return courses.iter().enumerate().map(|(n, c)| even(c, golden(n, c))).collect();
-    };
-    // The model that occupies the device longest comes first; each next one takes the offset at
-    // which all so far wait least for each other.
-    let mut order: Vec<usize> = (0..courses.len()).collect();
-    order.sort_by_key(|&i| (Reverse(courses[i].length), i));
-    let work = launches * courses.len() as u64;
-    let tries = (WORK_MAX / work.max(1)).clamp(1, TRIES_MAX);
-    let mut placed: Vec<(usize, Vec<u64>)> = Vec::with_capacity(courses.len());
-    for (rank, &i) in order.iter().enumerate() {
-        let course = &courses[i];
-        let spacing = course.period / u64::from(course.launches);
-        let offset = |t: u64| {
-            if tries == 1 { golden(rank, course) } else { spacing * t / tries }
-        };
-        let mut best = (u64::MAX, 0);
-        if rank > 0 && tries > 1 {
-            for t in 0..tries {
-                placed.push((i, even(course, offset(t))));
-                let delay = serial(courses, &placed, cycle, capacity).1;
-                placed.pop();
-                if delay < best.0 {
-                    best = (delay, t);
-                }
-            }
-        }
-        placed.push((i, even(course, offset(best.1))));
-    }
-    let (starts, _) = serial(courses, &placed, cycle, capacity);
-    let mut offsets: Vec<Vec<u64>> = vec![Vec::new(); courses.len()];
-    for ((i, _), starts) in placed.iter().zip(starts) {
-        offsets[*i] = starts;
-    }
-    offsets
+/// The timetable of one device. Its memory is used again.
+#[derive(Debug, Default)]
+pub struct Timetable {
+    rows: Vec<Row>,
+    /// Of all courses in a row: how long each launch occupies the device.
+    lengths: Vec<u64>,
+    /// The same in the order in which courses are placed.
+    placed_lengths: Vec<u64>,
+    /// Where launches should begin, and where they do.
+    wanted: Vec<u64>,
+    starts: Vec<u64>,
+    /// Rows in the order in which they are placed.
+    order: Vec<usize>,
+    /// Launches of two cycles by when they are due.
+    due: Vec<(u64, u32)>,
+    free: BinaryHeap<Reverse<u64>>,
 }
 
-/// Executes the launches in the order of their due times, `capacity` at a time, twice around the
-/// cycle. Returns where each launch of a course begins in its period (the latest of its
-/// repetitions) and by how much all are late, longer launches, which more frames wait for, counting
-/// for more.
-fn serial(
-    courses: &[Course],
-    placed: &[(usize, Vec<u64>)],
-    cycle: u64,
-    capacity: u32,
-) -> (Vec<Vec<u64>>, u64) {
-    let mut due: Vec<(u64, usize, usize)> = Vec::new();
-    for (at, (i, offsets)) in placed.iter().enumerate() {
-        let period = courses[*i].period;
-        for turn in 0..2 * cycle / period {
-            due.extend(offsets.iter().enumerate().map(|(j, o)| (turn * period + o, at, j)));
+/// A course in a timetable.
+#[derive(Debug)]
+struct Row {
+    period: u64,
+    launches: u32,
+    length: u64,
+    /// Where its launches stand in the timetable's lists.
+    first_length: usize,
+    first: usize,
+}
+
+impl Row {
+    fn golden(&self, n: usize) -> u64 {
+        let share = crate::device::golden_share(n as u64);
+        (share * self.period as f64 / f64::from(self.launches)) as u64
+    }
+
+    fn places(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.launches as usize
+    }
+
+    /// Its launches evenly spaced from `offset` on.
+    fn even(&self, offset: u64) -> impl Iterator<Item = u64> {
+        let (n, period) = (u64::from(self.launches), self.period);
+        (0..n).map(move |j| (offset + j * period / n) % period)
+    }
+}
+
+impl Timetable {
+    /// Begins a new one.
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.lengths.clear();
+    }
+
+    /// Adds the launches of a model.
+    pub fn add(&mut self, course: &Course) {
+        let first_length = self.lengths.len();
+        let Course { period, launches, length, .. } = *course;
+        self.lengths.extend((0..launches as usize).map(|j| course.length_of(j)));
+        self.rows.push(Row { period, launches, length, first_length, first: 0 });
+    }
+
+    /// The offset of every launch of a course into its period, nanoseconds, in order of their even
+    /// spacing. Courses are numbered as they were added.
+    pub fn offsets(&self, course: usize) -> &[u64] {
+        &self.starts[self.rows[course].places()]
+    }
+
+    /// Finds the offsets for a device with that many tokens. Courses whose periods never meet keep
+    /// the even spacing.
+    pub fn resolve(&mut self, capacity: u32) {
+        let cycle = self.rows.iter().try_fold(1, |cycle, r| lcm(cycle, r.period));
+        let cycle = cycle.filter(|c| (1..=CYCLE_MAX).contains(c));
+        let launches: u64 = cycle.map_or(u64::MAX, |cycle| {
+            self.rows.iter().map(|r| u64::from(r.launches) * (cycle / r.period)).sum()
+        });
+        self.order.clear();
+        self.order.extend(0..self.rows.len());
+        self.wanted.clear();
+        self.placed_lengths.clear();
+        let Some(cycle) = cycle.filter(|_| launches <= LAUNCHES_MAX) else {
+            for (n, row) in self.rows.iter_mut().enumerate() {
+                row.first = self.wanted.len();
+                self.wanted.extend(row.even(row.golden(n)));
+            }
+            return self.starts.clone_from(&self.wanted);
+        };
+        // The model that occupies the device longest comes first; each next one takes the offset at
+        // which all so far wait least for each other.
+        let rows = &self.rows;
+        self.order.sort_unstable_by_key(|&i| (Reverse(rows[i].length), i));
+        let work = launches * self.rows.len() as u64;
+        let tries = (WORK_MAX / work.max(1)).clamp(1, TRIES_MAX);
+        for rank in 0..self.order.len() {
+            let row = &mut self.rows[self.order[rank]];
+            row.first = self.wanted.len();
+            let (spacing, golden) = (row.period / u64::from(row.launches), row.golden(rank));
+            let offset = |t: u64| if tries == 1 { golden } else { spacing * t / tries };
+            let lengths = row.first_length..row.first_length + row.launches as usize;
+            self.placed_lengths.extend_from_slice(&self.lengths[lengths]);
+            let mut best = (u64::MAX, 0);
+            if rank > 0 && tries > 1 {
+                for t in 0..tries {
+                    self.place(rank, offset(t));
+                    let delay = self.serial(rank + 1, cycle, capacity);
+                    if delay < best.0 {
+                        best = (delay, t);
+                    }
+                }
+            }
+            self.place(rank, offset(best.1));
         }
+        self.serial(self.order.len(), cycle, capacity);
     }
-    due.sort_unstable();
-    let mut free: BinaryHeap<Reverse<u64>> = (0..capacity.max(1)).map(|_| Reverse(0)).collect();
-    let mut late = 0;
-    let mut starts: Vec<Vec<u64>> = placed.iter().map(|(_, o)| o.clone()).collect();
-    for (at, course, launch) in due {
-        let Some(Reverse(idle)) = free.pop() else { break };
-        let start = at.max(idle);
-        let length = courses[placed[course].0].length_of(launch);
-        free.push(Reverse(start + length));
-        if at >= cycle {
-            // The first turn only fills the device.
-            late += (start - at) / 1000 * (length / 1000);
-            let here = &mut starts[course][launch];
-            *here = (*here).max(placed[course].1[launch] + (start - at));
+
+    /// Lets the launches of the last placed course begin at `offset`.
+    fn place(&mut self, rank: usize, offset: u64) {
+        let row = &self.rows[self.order[rank]];
+        self.wanted.truncate(row.first);
+        self.wanted.extend(row.even(offset));
+    }
+
+    /// Executes the launches of the first `placed` courses in the order of their due times,
+    /// `capacity` at a time, twice around the cycle. Notes where each launch begins in its period
+    /// (the latest of its repetitions). Returns by how much all are late, longer launches, which more
+    /// frames wait for, counting for more.
+    fn serial(&mut self, placed: usize, cycle: u64, capacity: u32) -> u64 {
+        let Timetable { rows, order, wanted, starts, due, free, .. } = self;
+        due.clear();
+        for row in order[..placed].iter().map(|i| &rows[*i]) {
+            for turn in 0..2 * cycle / row.period {
+                due.extend(row.places().map(|at| (turn * row.period + wanted[at], at as u32)));
+            }
         }
+        due.sort_unstable();
+        free.clear();
+        free.extend((0..capacity.max(1)).map(|_| Reverse(0)));
+        let mut late = 0;
+        starts.clone_from(wanted);
+        for &(at, launch) in &*due {
+            let Some(Reverse(idle)) = free.pop() else { break };
+            let start = at.max(idle);
+            let length = self.placed_lengths[launch as usize];
+            free.push(Reverse(start + length));
+            if at >= cycle {
+                // The first turn only fills the device.
+                late += (start - at) / 1000 * (length / 1000);
+                let launch = launch as usize;
+                starts[launch] = starts[launch].max(wanted[launch] + (start - at));
+            }
+        }
+        for row in order[..placed].iter().map(|i| &rows[*i]) {
+            starts[row.places()].iter_mut().for_each(|s| *s %= row.period);
+        }
+        late
     }
-    for ((i, _), starts) in placed.iter().zip(&mut starts) {
-        let period = courses[*i].period;
-        starts.iter_mut().for_each(|s| *s %= period);
-    }
-    (starts, late)
 }
 
 #[cfg(test)]
@@ -146,6 +210,13 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
+
+    fn resolve(courses: &[Course], capacity: u32) -> Vec<Vec<u64>> {
+        let mut timetable = Timetable::default();
+        courses.iter().for_each(|c| timetable.add(c));
+        timetable.resolve(capacity);
+        (0..courses.len()).map(|i| timetable.offsets(i).to_vec()).collect()
+    }
 
     #[test]
     fn launches_of_two_models_do_not_meet() {

@@ -5,6 +5,7 @@
 
 use super::{Placed, PlacementDevice, PlacementModel};
 use crate::placement::Cost;
+use crate::plan::{relative_interval, weight};
 use base::LatencyTable;
 use std::time::Duration;
 
@@ -201,8 +202,9 @@ fn plan(loads: &[Load<'_>], limits: &[u32], device: &PlacementDevice) -> Vec<f64
         // One runner has one token at most.
         let own = device.usable_share - rate * cost.beta;
         let least = if own > 0.0 { (rate * cost.alpha / own).clamp(1.0, most) } else { most };
-        let weight = rate * (model.wait_share / 2.0 + cost.beta * rate);
-        let root = if weight > 0.0 { (cost.alpha / weight).sqrt() * multiplier } else { 0.0 };
+        let weight = weight(*rate, model.wait_share, cost.beta);
+        let root =
+            if weight > 0.0 { relative_interval(cost.alpha, weight) * multiplier } else { 0.0 };
         (rate * root).clamp(least, most)
     };
     let needed = |multiplier: f64| {

@@ -264,8 +264,9 @@ fn scale(plan: Plan, tick: f64, cpu: &str) -> Fallible<Value> {
     let largest = value("--subscriptions")?.unwrap_or(u32::MAX);
     for subscriptions in SCALE.into_iter().filter(|n| *n <= largest) {
         let setup = Setup::of(subscriptions);
-        // Fewer virtual seconds where each brings more decisions; periods are learned in two.
-        let share = (10_000.0 / f64::from(subscriptions)).clamp(0.125, 2.0);
+        // Fewer virtual seconds where each brings more decisions; periods are learned in two. All
+        // end before the twelfth, in which steering is tried: first timetables are a cost of their own.
+        let share = (10_000.0 / f64::from(subscriptions)).clamp(0.125, 1.5);
         let plan = Plan {
             warm_up: plan.warm_up.mul_f64(share.max(0.5)),
             measured: plan.measured.mul_f64(share),

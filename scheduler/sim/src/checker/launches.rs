@@ -2,6 +2,7 @@
 
 use super::link::{Held, Measured, Phase};
 use super::seen::Happening;
+use super::shares::WINDOW_S;
 use super::watch::Watch;
 use base::limits;
 use scheduler::{BatchId, Binding, CloseReason, RunnerKey};
@@ -55,6 +56,8 @@ impl Watch {
         let (model, device, gpu) = (link.model, link.device, link.info.gpu);
         let size = members.len() as u32;
         self.members_max[model] = self.members_max[model].max(members.len());
+        let second = ((now - self.window_from).as_secs() as usize).min(WINDOW_S - 1);
+        self.given[model][second] += members.len() as u64;
         let mut broken = Vec::new();
         if size == 0 || size > link.info.batch_max {
             broken.push(("a batch fits the engine", format!("{size} members")));

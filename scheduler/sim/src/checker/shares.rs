@@ -5,8 +5,10 @@ use super::watch::{Truth, Watch};
 use base::Instant;
 use std::time::Duration;
 
-/// Shares are looked at over so long.
-const WINDOW: Duration = Duration::from_secs(8);
+/// Shares are looked at over so many seconds.
+pub(super) const WINDOW_S: usize = 8;
+/// The same as a time.
+const WINDOW: Duration = Duration::from_secs(WINDOW_S as u64);
 /// What happened so long before the window still has effects in it.
 const SETTLED: Duration = Duration::from_secs(2);
 /// A throttled subscription gets at least this part of what is fair (the order of start tags
@@ -15,6 +17,11 @@ const FAIR_PART: f64 = 0.4;
 /// Who gets less than this part of its ceiling is throttled (chosen: a gate opens one interval after
 /// the frame before, so waiting for a turn costs a part of the rate without anybody taking it).
 const THROTTLED: f64 = 0.5;
+/// What a model is given per second may be so many times the mean of its window. Shares of times that
+/// were given unlike amounts say nothing: while there is enough, two at their ceiling of r get parts of
+/// `1 / w`, weights 4 and 1 hence 0.25 and 1; when nothing is given for the rest of the window both
+/// shrink alike, and who had all it could take looks as if it had been robbed of three quarters.
+const STEADY: f64 = 2.0;
 /// Frames by which two that share fairly may differ.
 const FRAMES: f64 = 3.0;
 
@@ -49,6 +56,7 @@ impl Watch {
         self.window_from = now;
         self.tracks.iter_mut().for_each(|t| t.bound_in_window = 0);
         self.members_max.fill(0);
+        self.given.iter_mut().for_each(|g| g.fill(0));
     }
 
     fn shares_of(
@@ -61,7 +69,11 @@ impl Watch {
         let seconds = (now - from).as_secs_f64();
         let before = from.back(SETTLED);
         let served = self.links.values().any(|l| l.model == model);
-        if !served || self.unsettled_at[model] > before {
+        let given = &self.given[model];
+        let mean = given.iter().sum::<u64>() as f64 / given.len() as f64;
+        let most = given.iter().max().map_or(0.0, |n| *n as f64);
+        let steady = most <= STEADY * mean + FRAMES;
+        if !served || !steady || self.unsettled_at[model] > before {
             return None;
         }
         let links = self.links.values().filter(|l| l.model == model);

@@ -9,6 +9,7 @@
 use super::Violation;
 use super::link::{Link, Phase};
 use super::seen::{Happening, Seen};
+use super::shares::WINDOW_S;
 use super::track::{Name, Track};
 use base::{
     CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, MemberError, ModelId, Newest,
@@ -81,6 +82,8 @@ pub struct Watch {
     pub(super) unsettled_at: Vec<Instant>,
     /// Per model: the largest batch of this fairness window.
     pub(super) members_max: Vec<usize>,
+    /// Per model: members that were bound in each second of this fairness window.
+    pub(super) given: Vec<[u64; WINDOW_S]>,
     pub(super) devices: Vec<Device>,
     pub(super) links: BTreeMap<RunnerKey, Link>,
     pub(super) shown: BTreeMap<CameraKey, Shown>,
@@ -111,6 +114,7 @@ impl Watch {
             models: Vec::new(),
             unsettled_at: Vec::new(),
             members_max: Vec::new(),
+            given: Vec::new(),
             devices: Vec::new(),
             links: BTreeMap::new(),
             shown: BTreeMap::new(),
@@ -157,6 +161,7 @@ impl Watch {
             self.models.push(id.clone());
             self.unsettled_at.push(self.now);
             self.members_max.push(0);
+            self.given.push([0; WINDOW_S]);
             self.models.len() - 1
         })
     }
