@@ -39,8 +39,11 @@ const DEAD_BAND: f64 = 0.015;
 const RATE_BAND: f64 = 0.5;
 /// A camera second lasts at least and at most this long.
 const RATES: (f64, f64) = (0.5, 2.0);
-/// The distance of two pictures is stretched or shrunk by this part at most to get back in step.
-const SLEW: f64 = 0.25;
+/// The distance of two pictures is shrunk or stretched by this part of it at most to get back in
+/// step.
+const SLEW: (f64, f64) = (0.25, 0.25);
+/// The same after a second beyond [`RATE_BAND`]: enough for the widest of [`RATES`].
+const SLEW_FAR: (f64, f64) = (0.6, 1.2);
 
 /// A unit that did not continue the camera's line.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,8 @@ pub struct RtpLine {
     beginning: Option<i64>,
     /// Media ticks per tick of the camera.
     rate: f64,
+    /// Seconds that it has been beyond [`RATE_BAND`].
+    far: f64,
     candidate: Option<Candidate>,
     steps: u64,
 }
@@ -81,6 +86,7 @@ impl Default for RtpLine {
             before: None,
             beginning: None,
             rate: 1.0,
+            far: 0.0,
             candidate: None,
             steps: 0,
         }
@@ -101,7 +107,7 @@ impl RtpLine {
         let media = timeline.last().map_or(utc, |last| utc.max(last.0.saturating_add(1)));
         let reference = if media - utc > UTC_SET_BACK { media } else { utc };
         self.reference = (arrival, reference);
-        self.rate = 1.0;
+        (self.rate, self.far) = (1.0, 0.0);
         self.highs.clear();
         self.candidate = None;
         self.high(position, media, arrival);
@@ -131,7 +137,7 @@ impl RtpLine {
                 Some(media) => media,
                 None => self.stray(position, arrival),
             }
-        } else if reorders && before != Some(position) && high - position <= REORDER {
+        } else if reorders && before != Some(position) && high.saturating_sub(position) <= REORDER {
             match self.between(position) {
                 Some(media) => media,
                 None if self.leads(position) => return None,
@@ -182,14 +188,21 @@ impl RtpLine {
         }
         self.candidate = None;
         let late = (arrived.saturating_sub(predicted)) as f64 / RATE;
-        let beyond = late.signum() * (late.abs() - DEAD_BAND).clamp(0.0, RATE_BAND);
+        let stuck = self.far > 1.0;
+        let counted = if stuck { f64::MAX } else { RATE_BAND };
+        let beyond = late.signum() * (late.abs() - DEAD_BAND).clamp(0.0, counted);
         // Of pictures that come in a burst only the first says something.
         let elapsed = ahead.min(passed).max(0) as f64 / RATE;
-        let most = SLEW * ahead as f64 / RATE;
-        let shift = (beyond * (2.0 * BANDWIDTH * elapsed).min(0.5)).clamp(-most, most);
+        let (shrink, stretch) = if stuck { SLEW_FAR } else { SLEW };
+        let distance = ahead as f64 / RATE;
+        let shift = (beyond * (2.0 * BANDWIDTH * elapsed).min(0.5))
+            .clamp(-shrink * distance, stretch * distance);
         if late.abs() < RATE_BAND {
             let gain = (BANDWIDTH * BANDWIDTH * elapsed).min(0.25);
             self.rate = (self.rate + beyond * gain).clamp(RATES.0, RATES.1);
+            self.far = 0.0;
+        } else {
+            self.far += elapsed;
         }
         let placed = predicted.saturating_add((shift * RATE).round() as i64);
         let media = unsigned(placed).max(self.last.saturating_add(1));
