@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // The helpers are tests as well.
 
 mod node;
+mod rtsp;
 mod watch;
 mod worker;
 
