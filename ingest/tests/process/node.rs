@@ -277,3 +277,7 @@ pub fn kill(pid: i32) {
 pub fn suspend(pid: i32) {
     signal(pid, Signal::STOP);
 }
+
+pub fn resume(pid: i32) {
+    signal(pid, Signal::CONT);
+}
