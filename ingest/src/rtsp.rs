@@ -66,7 +66,7 @@ pub fn run(actor: &mut Actor) {
             return;
         }
     };
-    let mut camera = Camera {
+    let mut sessions = Sessions {
         wake: Arc::clone(&actor.wake),
         group: Arc::new(SessionGroup::default().named(actor.id.to_string())),
         supervision: Supervision::new(clock::monotonic()),
@@ -75,14 +75,14 @@ pub fn run(actor: &mut Actor) {
         fps: None,
         source,
     };
-    camera.keep(actor, &runtime);
-    runtime.block_on(session::wait_for_teardown(&camera.group));
+    sessions.keep(actor, &runtime);
+    runtime.block_on(session::wait_for_teardown(&sessions.group));
     // A name that is being resolved would hold up the end.
     runtime.shutdown_background();
 }
 
-/// What outlives a session.
-struct Camera {
+/// The sessions to one camera: what outlives each.
+struct Sessions {
     source: RtspSource,
     wake: Arc<Notify>,
     group: Arc<SessionGroup>,
@@ -93,7 +93,7 @@ struct Camera {
     fps: Option<f64>,
 }
 
-impl Camera {
+impl Sessions {
     fn keep(&mut self, actor: &mut Actor, runtime: &Runtime) {
         loop {
             let ended = match self.supervision.step(clock::monotonic()) {
@@ -143,9 +143,8 @@ impl Camera {
 
     /// Looks at the stream's inbox; true when the source has to be left.
     fn left(&self, actor: &mut Actor) -> bool {
-        let source = actor.settings.source.clone();
-        let offset = actor.settings.offset;
         while actor.changes() {
+            let (source, offset) = (actor.settings.source.clone(), actor.settings.offset);
             if actor.wait(None) && actor.leave(&source, offset) {
                 return true;
             }

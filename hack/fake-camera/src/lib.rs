@@ -92,6 +92,8 @@ pub enum Act {
     Nals(Vec<Vec<u8>>),
     /// Sends RTP payloads as they are, as one picture.
     Payloads(Vec<Vec<u8>>),
+    /// Sends fragments of one picture, each after so many lost packets.
+    Gaps(u16, u32),
     /// Sends so many bytes that never become a picture, marker and new timestamp missing.
     Endless(usize),
     /// Bytes that are neither RTSP nor a packet.

@@ -376,6 +376,15 @@ impl Sender {
                     self.send(&packet)?;
                 }
             }
+            Act::Gaps(lost, count) => {
+                let begin = self.packetizer.packet(&[0x7c, 0x81, 7, 7], timestamp, false);
+                self.send(&begin)?;
+                for _ in 0..count {
+                    self.packetizer.skip(lost);
+                    let next = self.packetizer.packet(&[0x7c, 0x01, 7, 7], timestamp, false);
+                    self.send(&next)?;
+                }
+            }
             Act::Noise(bytes) => self.write(&bytes)?,
             Act::Close => self.close(false)?,
             Act::HalfThenReset => {
