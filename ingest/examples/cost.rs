@@ -1,7 +1,8 @@
 //! CPU time per frame of the video path: source and pacing, transport, decode and export.
 //!
 //! `cargo run -p ingest --example cost -- assets/pedestrians.mp4 20 2` plays the clip for 20 s on
-//! two cameras, in real time, and reads the threads' CPU time from /proc.
+//! two cameras, in real time, and reads the threads' CPU time from /proc. A URL (`rtsp://...`) in
+//! place of the clip measures an RTSP session.
 #![allow(clippy::unwrap_used)] // A tool for people who look at its output.
 
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, FORMAT};
@@ -33,7 +34,7 @@ fn state(directories: &Directories) -> (Vec<(&'static str, Duration)>, u64) {
             all.extend(cpu(process));
         }
     }
-    let kinds = [("cam:", "source and pacing"), ("link:", "transport"), ("dec:", "worker")];
+    let kinds = [("cam:", "source"), ("link:", "transport"), ("dec:", "worker")];
     let sum = |prefix: &str| all.iter().filter(|t| t.0.starts_with(prefix)).map(|t| t.1).sum();
     let times = kinds.map(|(prefix, what)| (what, sum(prefix))).to_vec();
     let cameras = ipc::ring::list(&directories.shm).unwrap();
@@ -47,9 +48,12 @@ fn main() -> ExitCode {
     {
         ["decode"] => return ingest::decode_main(),
         [clip, seconds, cameras] => [clip, seconds, cameras],
-        _ => panic!("usage: cost CLIP SECONDS CAMERAS"),
+        _ => panic!("usage: cost CLIP|URL SECONDS CAMERAS"),
     };
-    let clip = std::fs::canonicalize(clip).unwrap();
+    let url = match clip.contains("://") {
+        true => clip.to_owned(),
+        false => format!("file://{}", std::fs::canonicalize(clip).unwrap().display()),
+    };
     let root = std::env::temp_dir().join(format!("ingest-cost-{}", std::process::id()));
     let directories = Directories {
         shm: format!("/dev/shm/ingest-cost-{}", std::process::id()).into(),
@@ -62,7 +66,7 @@ fn main() -> ExitCode {
         enabled: true,
         streams: vec![DesiredStream {
             name: "main".into(),
-            url: format!("file://{}", clip.display()),
+            url: url.clone(),
             transport: String::new(),
             roles: vec![],
         }],

@@ -462,6 +462,50 @@ fn nonsense_from_a_camera_costs_pictures_but_no_session() {
     scene.end();
 }
 
+/// VAS_SEED=n repeats one.
+#[test]
+fn whatever_a_camera_does_its_frames_rise_and_it_comes_back() {
+    let given = std::env::var("VAS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut seed: u64 = given.unwrap_or(u64::from(std::process::id()) << 20 | 1);
+    println!("VAS_SEED={seed}");
+    seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = move |bound: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % bound
+    };
+    let mut scene = Scene::new(Settings { fps: 50.0, stamped_fps: 50.0, ..settings() });
+    let mut frames = scene.watch.collect(2);
+    for round in 0..24 {
+        let most = 1 << (1 + random(12));
+        let size = random(most);
+        let mut bytes = || (0..size).map(|_| random(256) as u8).collect::<Vec<u8>>();
+        let (one, two, three) = (bytes(), bytes(), bytes());
+        let act = match random(10) {
+            // Not often: each makes the pause before the next session longer.
+            _ if round == 8 => Act::Close,
+            _ if round == 16 => Act::HalfThenReset,
+            0 => Act::Step(random(1 << 40) as i64 - (1 << 39)),
+            1 => Act::Repeat(random(40) as u32),
+            2 => Act::Stray(random(1 << 32) as i64 - (1 << 31)),
+            3 => Act::Lose(random(30) as u32),
+            4 => Act::Foreign(random(30) as u32),
+            5 => Act::Report(random(1 << 32) as i64 - (1 << 31)),
+            6 => Act::Play(if random(2) == 0 { small() } else { large() }),
+            7 => Act::Nals(vec![one, two, three]),
+            8 => Act::Payloads(vec![one, two, three]),
+            _ => Act::Gaps(random(1 << 14) as u16, random(4) as u32),
+        };
+        scene.camera.act(act);
+        wait_until("the camera did it", || scene.camera.idle());
+        frames.extend(scene.watch.collect(3));
+    }
+    assert_rising(&frames);
+    scene.live();
+    scene.end();
+}
+
 #[test]
 fn what_is_no_rtsp_ends_the_session_and_the_next_one_begins() {
     let mut scene = Scene::new(settings());
