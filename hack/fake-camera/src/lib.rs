@@ -42,6 +42,8 @@ pub struct Settings {
     pub burst: usize,
     /// Whether it can send over UDP and TCP.
     pub transports: (bool, bool),
+    /// The server software that the SDP names.
+    pub tool: &'static str,
 }
 
 impl Settings {
@@ -58,6 +60,7 @@ impl Settings {
             first_unit: 0,
             burst: 0,
             transports: (true, true),
+            tool: "fake camera",
         }
     }
 }

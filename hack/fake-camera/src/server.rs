@@ -488,9 +488,9 @@ fn sdp(settings: &Settings) -> String {
         }
         (Codec::H265, false) => ("H265", "sprop-max-don-diff=0".to_owned()),
     };
-    let fps = settings.stamped_fps;
+    let (fps, tool) = (settings.stamped_fps, settings.tool);
     format!(
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=fake\r\nt=0 0\r\na=control:*\r\n\
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=fake\r\nt=0 0\r\na=tool:{tool}\r\na=control:*\r\n\
          m=video 0 RTP/AVP 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 {name}/90000\r\n\
          a=framerate:{fps}\r\na=fmtp:96 {parameters}\r\na=control:track1\r\n"
     )

@@ -417,6 +417,28 @@ fn packets_of_other_senders_are_left_out() {
 }
 
 #[test]
+fn a_server_that_sends_a_dead_session_s_packets_is_left_alone_until_that_expires() {
+    let packet = b"$\x07\x00\x04abcd".to_vec();
+    // An old live555: what comes on a foreign channel belongs to a session that ended.
+    let tool = "LIVE555 Streaming Media v2013.04.08";
+    let scene = Scene::new(Settings { tool, ..settings() });
+    scene.live();
+    scene.camera.act(Act::Noise(packet.clone()));
+    let status = scene.node.wait_for("cam", StreamState::BackingOff);
+    assert!(status.reason.contains("packets of a session that ended"), "{}", status.reason);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(scene.camera.seen().plays, 1, "it would have been tried twice by now");
+    scene.ingest.stop();
+    scene.node.assert_nothing_left();
+    // Any other server: left out.
+    let mut scene = Scene::new(settings());
+    scene.watch.collect(2);
+    assert_rising(&scene.act(Act::Noise(packet)));
+    scene.assert_one_session();
+    scene.end();
+}
+
+#[test]
 fn a_burst_at_the_beginning_is_taken() {
     let mut scene = Scene::new(Settings { burst: 50, ..settings() });
     let frames = scene.watch.collect(30);
