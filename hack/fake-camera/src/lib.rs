@@ -8,6 +8,7 @@
 mod auth;
 mod clip;
 mod packets;
+mod sender;
 mod server;
 
 pub use auth::Auth;
