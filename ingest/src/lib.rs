@@ -1,6 +1,6 @@
 //! Cameras in, access units out, frames decoded into the ring: the video path of VAS.
 //!
-//! `vas ingest` calls [`run`]: it follows the desired state, demuxes and paces every camera, and
+//! `vas ingest` calls [`run`]: it follows the desired state, reads every camera, and
 //! hands access units to one decode worker process per camera (`vas decode` calls
 //! [`decode_main`]), which writes pictures into the camera's ring. Of the AI it knows nothing but
 //! `decode: off | keyframes | full`; it runs on when every other process is dead.
