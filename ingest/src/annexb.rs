@@ -170,7 +170,7 @@ enum Kind {
 }
 
 /// The NAL units of an Annex B byte stream, without start codes.
-fn nals(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn nals(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     // Positions just behind each start code, and the end.
     let mut starts =
         stream.windows(3).enumerate().filter(|(_, code)| *code == [0, 0, 1]).map(|(at, _)| at + 3);

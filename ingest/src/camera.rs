@@ -27,7 +27,7 @@ pub fn streams(row: &DesiredCamera, export_enabled: bool) -> Streams {
             false => DecodeMode::Off,
         };
         let settings = Settings {
-            source: Source::parse(&stream.url),
+            source: Source::parse(&stream.url, &stream.transport),
             offset: Duration::from_millis(row.loop_offset_ms),
             wants: Wants {
                 decode,

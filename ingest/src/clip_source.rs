@@ -9,6 +9,7 @@ use crate::stream::Actor;
 use crate::unit::{AccessUnit, Codec, UnitFlags};
 use base::{Instant, UtcNanos};
 use ipc::clock;
+use ipc::ingest_message::StreamState;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,7 +33,9 @@ pub fn play(actor: &mut Actor, path: &Path, gate: &mut LogGate) -> Ended {
     }
     let info = clip.info();
     let StreamInfo { codec, fps, hints, .. } = info;
-    actor.outlets.describe(Description { codec, fps, hints });
+    actor.describe(Description { codec, fps, hints }, info.size);
+    actor.health.connected();
+    actor.health.set(StreamState::Live, "");
     let (start, origin) = entry(info, offset, actor.origin, clock::monotonic());
     // Without an index the clip is decoded from its first picture up to the start.
     if !clip.seek(start)
@@ -133,7 +136,7 @@ fn send(
         .with(UnitFlags::when(unit.decoding_time, UnitFlags::DECODING_TIME))
         .with(UnitFlags::when(loops.nanos(unit.shown) < 0, UnitFlags::PREROLL));
     let data = unit.data;
-    actor.outlets.emit(AccessUnit { codec, data, media, capture, capture_utc, flags });
+    actor.emit(AccessUnit { codec, data, media, capture, capture_utc, flags });
 }
 
 /// Where a clip is entered, in ticks, and when that position is due.
@@ -175,7 +178,8 @@ mod tests {
     fn a_camera_that_comes_late_is_where_it_would_be() {
         let tick = TickLength { numerator: 1, denominator: 10_240 };
         let (codec, hints) = (Codec::H264, Hints::default());
-        let info = StreamInfo { codec, fps: 10.0, hints, tick, duration: Some(307_200) };
+        let (size, duration) = (None, Some(307_200));
+        let info = StreamInfo { codec, fps: 10.0, hints, tick, duration, size };
         let at = |ms| Instant::ZERO + Duration::from_millis(ms);
         let ms = Duration::from_millis;
         assert_eq!(entry(info, ms(0), at(1000), at(1020)), (0, at(1000)), "a moment is nothing");

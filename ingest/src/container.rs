@@ -8,6 +8,7 @@ use crate::decoder;
 use crate::pacing::TickLength;
 use crate::unit::Codec;
 use crate::worker_message::{Hints, PAYLOAD_MAX};
+use base::Size;
 use ff::format::context::Input;
 use ffmpeg_next as ff;
 use std::fs;
@@ -37,6 +38,8 @@ pub struct StreamInfo {
     pub tick: TickLength,
     /// Length of the whole clip in ticks, where the container says it.
     pub duration: Option<i64>,
+    /// Pixels, where the container says it.
+    pub size: Option<Size>,
 }
 
 /// One picture of a clip. Positions are in ticks and count from the clip's first decoding time.
@@ -127,13 +130,13 @@ impl ClipReader {
             }
             _ => None,
         };
-        let (record, hints) = read_parameters(&parameters);
+        let (record, hints, size) = read_parameters(&parameters);
         let annex_b = AnnexB::new(codec, &record)
             .map_err(|e| error(format!("{e}; remux it or make it anew")))?;
         let mut reader = ClipReader {
             path: path.to_owned(),
             stream: stream.index(),
-            info: StreamInfo { codec, fps, hints, tick, duration },
+            info: StreamInfo { codec, fps, hints, tick, duration, size },
             annex_b,
             first: 0,
             period: tick.ticks_in(Duration::from_secs_f64(1.0 / fps)).max(1),
@@ -266,8 +269,8 @@ fn open_input(path: &Path) -> Result<Input, ClipError> {
         .map_err(|e| error(format!("{e}; use MP4, Matroska or MPEG-TS with H.264 or H.265")))
 }
 
-/// The record with the parameter sets, and the hints.
-fn read_parameters(parameters: &ff::codec::Parameters) -> (Vec<u8>, Hints) {
+/// The record with the parameter sets, the hints, and the size.
+fn read_parameters(parameters: &ff::codec::Parameters) -> (Vec<u8>, Hints, Option<Size>) {
     // SAFETY: the pointer is only read, below, while `parameters` is borrowed.
     let raw = unsafe { parameters.as_ptr() };
     // SAFETY: never null; `parameters` keeps the stream that owns them alive, and nothing else
@@ -285,5 +288,9 @@ fn read_parameters(parameters: &ff::codec::Parameters) -> (Vec<u8>, Hints) {
         matrix: decoder::matrix(raw.color_space.into()) as u8,
         range: decoder::range(raw.color_range.into()) as u8,
     };
-    (record, hints)
+    let size = match (u32::try_from(raw.width), u32::try_from(raw.height)) {
+        (Ok(width), Ok(height)) if width > 0 && height > 0 => Some(Size { width, height }),
+        _ => None,
+    };
+    (record, hints, size)
 }

@@ -19,6 +19,12 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// Their names and values.
+            pub fn list(&self) -> Vec<(String, u64)> {
+                let counted = self.read();
+                vec![$((stringify!($name).to_owned(), counted.$name),)*]
+            }
+
             /// Reads them all.
             pub fn read(&self) -> Counted {
                 Counted { $($name: self.$name.0.load(Ordering::Relaxed),)* }
@@ -58,6 +64,14 @@ counters! {
     restarts => "worker restarts",
     /// Times that the source began anew after a failure.
     source_failures => "source failures",
+    /// Packets of a camera that were lost before they came.
+    packets_lost => "packets lost",
+    /// Packets and units of a camera that could not be understood.
+    unreadable => "unreadable",
+    /// Units before the first key frame of a session.
+    before_key => "before a key frame",
+    /// Times that the camera's clock was set.
+    clock_steps => "clock steps",
 }
 
 /// One counter.

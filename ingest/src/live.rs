@@ -12,6 +12,7 @@ mod socket;
 mod stun;
 mod viewer;
 
+use crate::control::LiveView;
 use crate::unit::{AccessUnit, Codec};
 use base::{CameraId, MediaTime};
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -230,6 +231,24 @@ impl Hub {
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LiveView for Hub {
+    fn offer(&self, camera: &CameraId, stream: &str, sdp: &str) -> Answer {
+        Hub::offer(self, camera, stream, sdp)
+    }
+
+    fn close(&self, camera: &CameraId, session: &str) -> Answer {
+        Hub::close(self, camera, session)
+    }
+
+    fn pictures(&self, camera: &CameraId, stream: &str) -> Answer {
+        Hub::pictures(self, camera, stream)
+    }
+
+    fn viewers(&self, camera: &CameraId, stream: &str) -> u32 {
+        Hub::viewers(self, camera, stream)
     }
 }
 

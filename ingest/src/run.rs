@@ -1,6 +1,7 @@
 //! The ingest process: one per node, follows the desired state, keeps the cameras.
 
 use crate::camera::{Camera, Streams, streams};
+use crate::control::{Cameras, Control, Server};
 use crate::counters::Counted;
 use crate::live::{Hub, WebrtcOptions};
 use crate::outlets::Common;
@@ -10,6 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use ipc::clock;
 use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState};
 use ipc::directories::Directories;
+use ipc::ingest_message::StreamStatus;
 use ipc::stop::Stop;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
@@ -102,6 +104,16 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
         sweep(&shm, &|_| false);
         remove_root(&shm);
     }
+    let socket = options.directories.ingest_socket();
+    let cameras = Arc::new(Reached(Arc::clone(&fleet)));
+    let control = Control { cameras, live: Some(Arc::new(hub.clone())) };
+    let server =
+        Server::start(&socket, control, stop.clone()).map_err(|source| IngestError::Io {
+            action: "listen at",
+            path: socket,
+            source,
+            remedy: "set another runtime directory (socket paths have at most 107 bytes)",
+        })?;
     tracing::info!(
         export = options.export_enabled,
         desired = %options.directories.desired().display(),
@@ -120,6 +132,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
             fleet.log_counters(&mut logged);
         }
     }
+    server.end();
     let last = guard(&fleet).take();
     if let Some(fleet) = last {
         fleet.stop();
@@ -149,6 +162,30 @@ fn raise_descriptor_limit() {
 
 fn guard(fleet: &Mutex<Option<Fleet>>) -> MutexGuard<'_, Option<Fleet>> {
     fleet.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The cameras, as the control server reaches them.
+struct Reached(Arc<Mutex<Option<Fleet>>>);
+
+impl Cameras for Reached {
+    fn status(&self) -> Vec<StreamStatus> {
+        let now = clock::monotonic();
+        let fleet = guard(&self.0);
+        let cameras = fleet.iter().flat_map(|fleet| &fleet.cameras);
+        let streams = cameras.flat_map(|(id, camera)| {
+            camera.streams().map(move |(name, stream)| stream.status(id, name, now))
+        });
+        streams.collect()
+    }
+
+    fn reconnect(&self, id: &CameraId) -> bool {
+        let fleet = guard(&self.0);
+        let Some(camera) = fleet.as_ref().and_then(|fleet| fleet.cameras.get(id)) else {
+            return false;
+        };
+        camera.streams().for_each(|(_, stream)| stream.reconnect());
+        true
+    }
 }
 
 /// Follows the desired state on a thread of its own, which ends with the process, or at the first

@@ -1,41 +1,138 @@
 //! Where a camera's video comes from, out of the URL of its stream.
 
+use std::fmt;
 use std::path::PathBuf;
+use url::Url;
 
 /// Where a camera's video comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A clip, played in real time and looped.
     File(PathBuf),
+    /// A camera.
+    Rtsp(RtspSource),
     /// Nothing that can be played, and why.
     Unusable(String),
 }
 
+/// A camera that speaks RTSP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RtspSource {
+    /// Without credentials: may be shown.
+    pub url: Url,
+    /// What the camera may ask for.
+    pub credentials: Option<Credentials>,
+    /// How its packets travel.
+    pub transport: Transport,
+}
+
+/// User and password of a camera. Never shown: not in logs, not in answers, not by `{:?}`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+/// How the packets of a camera travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// On the connection itself.
+    #[default]
+    Tcp,
+    /// As datagrams. A lost one is lost, one that comes out of order too.
+    Udp,
+}
+
+impl Transport {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+        }
+    }
+}
+
 impl Source {
-    /// From the URL of a stream: `file:///path` or a plain path.
-    pub fn parse(url: &str) -> Source {
+    /// From the URL of a stream and its transport: `rtsp://user:password@host/path`,
+    /// `file:///path` or a plain path.
+    pub fn parse(url: &str, transport: &str) -> Source {
         let unusable = |why: String| Source::Unusable(why);
         if url.is_empty() {
-            return unusable("it has no URL; give main_url a file".into());
+            return unusable("it has no URL; give main_url a camera or a file".into());
         }
         let Some((scheme, rest)) = url.split_once("://") else {
             return Source::File(url.into());
         };
-        if scheme != "file" {
-            // Not the URL itself: it may hold a password.
-            let what = "this version plays file:///path or a plain path";
-            return unusable(format!("{scheme} sources can't be played, {what}"));
-        }
-        // RFC 8089: no authority, or the local one.
-        let path = rest.strip_prefix("localhost").unwrap_or(rest);
-        if !path.starts_with('/') {
-            return unusable(format!("{url} names a host; write file:///path"));
-        }
-        match percent_decode(path) {
-            Some(path) => Source::File(path.into()),
-            None => unusable(format!("{url} has a % that two hex digits don't follow; write %25")),
+        // Not the URL itself in messages: it may hold a password.
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" => file(url, rest),
+            "rtsp" => match rtsp(url, transport) {
+                Ok(source) => Source::Rtsp(source),
+                Err(why) => unusable(why),
+            },
+            "rtsps" => unusable(
+                "rtsps sources can't be played: RTSP over TLS is not supported; use rtsp:// on a \
+                 network that is trusted"
+                    .into(),
+            ),
+            other => unusable(format!(
+                "{other} sources can't be played; use rtsp://host/path, file:///path or a plain \
+                 path"
+            )),
         }
     }
+}
+
+fn file(url: &str, rest: &str) -> Source {
+    // RFC 8089: no authority, or the local one.
+    let path = rest.strip_prefix("localhost").unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Source::Unusable(format!("{url} names a host; write file:///path"));
+    }
+    match percent_decode(path) {
+        Some(path) => Source::File(path.into()),
+        None => {
+            Source::Unusable(format!("{url} has a % that two hex digits don't follow; write %25"))
+        }
+    }
+}
+
+fn rtsp(text: &str, transport: &str) -> Result<RtspSource, String> {
+    let transport = match transport {
+        "" | "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        other => return Err(format!("its transport is {other:?}; write tcp or udp")),
+    };
+    let bad = |what: &str| {
+        format!(
+            "its rtsp:// URL {what}; write rtsp://user:password@host:port/path, with special \
+             characters of user and password as %XX (# is %23, / is %2F, @ is %40)"
+        )
+    };
+    let mut url = Url::parse(text).map_err(|e| bad(&format!("can't be read: {e}")))?;
+    if url.host_str().unwrap_or_default().is_empty() {
+        return Err(bad("names no host"));
+    }
+    let decoded =
+        |part: &str| percent_decode(part).ok_or_else(|| bad("has a % without two digits"));
+    let (username, password) = (decoded(url.username())?, url.password().map(decoded));
+    let password = password.transpose()?;
+    let some = !username.is_empty() || password.is_some();
+    let credentials =
+        some.then(|| Credentials { username, password: password.unwrap_or_default() });
+    // Fails for URLs without a host only.
+    let cleared = url.set_username("").and_then(|()| url.set_password(None));
+    cleared.map_err(|()| bad("names no host"))?;
+    Ok(RtspSource { url, credentials, transport })
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -59,13 +156,49 @@ mod tests {
     #[test]
     fn urls_of_files_are_taken_apart_and_others_refused_without_their_password() {
         let file = |path: &str| Source::File(path.into());
-        assert_eq!(Source::parse("/clips/a b.mp4"), file("/clips/a b.mp4"));
-        assert_eq!(Source::parse("assets/a%20b.mp4"), file("assets/a%20b.mp4"));
-        assert_eq!(Source::parse("file:///clips/a%20b%25.mp4"), file("/clips/a b%.mp4"));
-        assert_eq!(Source::parse("file://localhost/a.mp4"), file("/a.mp4"));
-        for bad in ["file://host/a.mp4", "file:///a%2", "file:///a%zz", "", "rtsp://u:secret@h/1"] {
-            let Source::Unusable(why) = Source::parse(bad) else { panic!("{bad}") };
-            assert!(!why.contains("secret"), "{why}");
+        let parse = |url: &str| Source::parse(url, "");
+        assert_eq!(parse("/clips/a b.mp4"), file("/clips/a b.mp4"));
+        assert_eq!(parse("assets/a%20b.mp4"), file("assets/a%20b.mp4"));
+        assert_eq!(parse("file:///clips/a%20b%25.mp4"), file("/clips/a b%.mp4"));
+        assert_eq!(parse("file://localhost/a.mp4"), file("/a.mp4"));
+        for bad in [
+            "file://host/a.mp4",
+            "file:///a%2",
+            "file:///a%zz",
+            "",
+            "rtsps://u:secret@h/1",
+            "http://u:secret@h/1",
+            "rtsp://u:secret@/1",
+            "rtsp://u:sec#ret@h/1",
+            "rtsp://u:secret%@h/1",
+            "rtsp://u:secret@h:99999/1",
+        ] {
+            let Source::Unusable(why) = parse(bad) else { panic!("{bad}") };
+            assert!(!why.contains("secret") && !why.contains("sec#"), "{why}");
         }
+        let Source::Unusable(why) = Source::parse("rtsp://h/1", "multicast") else { panic!() };
+        assert!(why.contains("multicast") && why.contains("tcp or udp"), "{why}");
+    }
+
+    #[test]
+    fn credentials_leave_the_url_and_are_shown_nowhere() {
+        let text = "rtsp://ad%40min:p%3Ass%23@cam.local:8554/live?ch=1&sub=%20x";
+        let source = Source::parse(text, "udp");
+        let Source::Rtsp(rtsp) = &source else { panic!("{source:?}") };
+        assert_eq!(rtsp.url.as_str(), "rtsp://cam.local:8554/live?ch=1&sub=%20x");
+        let credentials = rtsp.credentials.as_ref().unwrap();
+        assert_eq!(
+            (credentials.username.as_str(), credentials.password.as_str()),
+            ("ad@min", "p:ss#")
+        );
+        assert_eq!(rtsp.transport, Transport::Udp);
+        let shown = format!("{source:?}");
+        for part in ["min", "ss#", "p%3A", "ss%23"] {
+            assert!(!shown.contains(part), "{shown}");
+        }
+        let Source::Rtsp(open) = Source::parse("RTSP://10.0.0.7/1", "tcp") else { panic!() };
+        assert_eq!((open.credentials, open.transport), (None, Transport::Tcp));
+        let Source::Rtsp(empty) = Source::parse("rtsp://admin@h/1", "") else { panic!() };
+        assert_eq!(empty.credentials.unwrap().password, "");
     }
 }

@@ -6,12 +6,16 @@
 use crate::backoff::{Backoff, LogGate};
 use crate::clip_source;
 use crate::counters::Counters;
-use crate::outlets::{Common, Outlets, Wants};
+use crate::health::Health;
+use crate::outlets::{Common, Description, Outlets, Wants};
+use crate::rtsp;
 use crate::source::Source;
 use crate::timeline::Timeline;
-use base::{CameraId, Instant, MediaTime};
+use crate::unit::AccessUnit;
+use base::{CameraId, Instant, MediaTime, Size};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use ipc::clock;
+use ipc::ingest_message::{StreamState, StreamStatus};
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -50,6 +54,8 @@ pub struct Settings {
 enum Control {
     /// Other settings, to be in force from then on.
     Change(Settings, Instant),
+    /// Open the source anew, now.
+    Reconnect,
     Stop,
 }
 
@@ -64,6 +70,8 @@ pub struct Stream {
     settings: Settings,
     /// What happened to its units.
     pub counters: Arc<Counters>,
+    /// How it is doing.
+    pub health: Arc<Health>,
 }
 
 impl Stream {
@@ -82,6 +90,7 @@ impl Stream {
     ) -> io::Result<Stream> {
         let (control, inbox) = unbounded();
         let counters = Arc::new(Counters::default());
+        let health = Arc::new(Health::default());
         let wake = Arc::new(Notify::new());
         let shm = common.shm.clone();
         let mut actor = Actor {
@@ -91,8 +100,10 @@ impl Stream {
             inbox,
             wake: Arc::clone(&wake),
             counters: Arc::clone(&counters),
+            health: Arc::clone(&health),
             timeline: Timeline::default(),
             stopped: false,
+            reconnect: false,
             id,
         };
         thread::Builder::new().name(format!("cam:{}", actor.id)).spawn(move || {
@@ -103,7 +114,7 @@ impl Stream {
             actor.run(&shm);
             drop(gone);
         })?;
-        Ok(Stream { control, wake, settings, counters })
+        Ok(Stream { control, wake, settings, counters, health })
     }
 
     /// Puts other settings in force; equal ones change nothing.
@@ -112,6 +123,19 @@ impl Stream {
             self.settings = settings.clone();
             self.tell(Control::Change(settings, now));
         }
+    }
+
+    /// Opens the source anew, now.
+    pub fn reconnect(&self) {
+        self.tell(Control::Reconnect);
+    }
+
+    /// How it is doing.
+    pub fn status(&self, camera: &CameraId, name: &str, now: Instant) -> StreamStatus {
+        let mut status = StreamStatus::stopped(camera.clone(), name);
+        self.health.fill(&mut status, now);
+        status.counters = self.counters.list();
+        status
     }
 
     /// Stops source and outlets.
@@ -136,6 +160,8 @@ pub struct Actor {
     pub origin: Instant,
     /// What happened to its units.
     pub counters: Arc<Counters>,
+    /// How it is doing.
+    pub health: Arc<Health>,
     /// Its media time.
     pub timeline: Timeline,
     /// Where its units go.
@@ -144,6 +170,8 @@ pub struct Actor {
     /// Notified after each message to the inbox.
     pub wake: Arc<Notify>,
     stopped: bool,
+    /// Somebody wants the source opened anew.
+    reconnect: bool,
 }
 
 impl Actor {
@@ -155,12 +183,19 @@ impl Actor {
             self.outlets.set(self.settings.wants);
             if !self.settings.wants.any() {
                 // Nobody wants its units: the source is not even opened.
+                self.health.set(StreamState::Stopped, "");
                 self.wait(None);
                 continue;
             }
+            self.reconnect = false;
             let path = match &self.settings.source {
                 Source::File(path) => path.clone(),
+                Source::Rtsp(_) => {
+                    rtsp::run(self);
+                    continue;
+                }
                 Source::Unusable(why) => {
+                    self.health.set(StreamState::Stopped, why);
                     if gate.allows(why, clock::monotonic()) {
                         tracing::error!(stream = %self.id, "no video: {why}");
                     }
@@ -176,6 +211,7 @@ impl Actor {
             let now = clock::monotonic();
             let pause = backoff.pause(now - start);
             let line = error.to_string();
+            self.health.set(StreamState::BackingOff, &line);
             if gate.allows(&line, now) {
                 tracing::error!(stream = %self.id, "no video: {line}; trying again from {:.2} s \
                     up to every {} s", pause.as_secs_f64(), crate::backoff::LONGEST.as_secs());
@@ -202,10 +238,23 @@ impl Actor {
                 }
                 self.settings = settings;
             }
+            Ok(Control::Reconnect) => self.reconnect = true,
             Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => self.stopped = true,
             Err(RecvTimeoutError::Timeout) => return false,
         }
         true
+    }
+
+    /// The source says what its stream is.
+    pub fn describe(&mut self, description: Description, size: Option<Size>) {
+        self.health.describe(description.codec, size);
+        self.outlets.describe(description);
+    }
+
+    /// Hands a unit to everyone who wants it. Never waits.
+    pub fn emit(&mut self, unit: AccessUnit) {
+        self.health.unit(&unit);
+        self.outlets.emit(unit);
     }
 
     /// Whether a change waits to be seen by [`Actor::wait`].
@@ -216,6 +265,7 @@ impl Actor {
     /// After a change: true when the source has to be left. The outlets hear what concerns them.
     pub fn leave(&mut self, source: &Source, offset: Duration) -> bool {
         if self.stopped
+            || self.reconnect
             || !self.settings.wants.any()
             || self.settings.source != *source
             || self.settings.offset != offset

@@ -1,7 +1,12 @@
 //! A camera's media timeline: 90 kHz ticks, anchored to UTC, that never break or go back.
 //!
 //! Pure. Sources have clocks of their own (positions in a clip, RTP time); each time a source
-//! begins, its clock is tied to the timeline at one point, and from there both run alike.
+//! begins, its clock is tied to the timeline at one point, and from there both run alike. A camera's
+//! clock is not to be trusted as a clip's is: see [`RtpLine`].
+
+mod rtp;
+
+pub use rtp::RtpLine;
 
 use base::time::NANOS_PER_SEC;
 use base::{MediaTime, UtcNanos};
@@ -31,6 +36,16 @@ impl Timeline {
     pub fn begin(&mut self, position: i64, utc: UtcNanos) {
         let after_last = self.last.map_or(0, |last| last.0 + 1);
         self.epoch = Some((position, ticks_of_utc(utc).max(after_last)));
+    }
+
+    /// The newest media time that was given.
+    pub fn last(&self) -> Option<MediaTime> {
+        self.last
+    }
+
+    /// `media` was given, by somebody else's reckoning.
+    pub fn note(&mut self, media: MediaTime) {
+        self.last = self.last.max(Some(media));
     }
 
     /// Media time of a `position` of the source. `None` before its beginning (pictures that lead

@@ -13,6 +13,16 @@ pub enum Codec {
     H265,
 }
 
+impl Codec {
+    /// `h264` or `h265`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Codec::H264 => "h264",
+            Codec::H265 => "h265",
+        }
+    }
+}
+
 /// What is known of an access unit, as bits. They travel to the worker as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnitFlags(pub u16);

@@ -58,11 +58,16 @@ const LAYERS: &[Row] = &[
             "store",
         ],
     ),
+    ("fake-camera", &[]),
     ("xtask", &[]),
 ];
 
 /// Edges that only tests and benches may have; Cargo keeps them out of the product.
 const TEST_EDGES: &[Row] = &[
+    // A camera with faults.
+    ("api", &["fake-camera"]),
+    ("ingest", &["fake-camera"]),
+    ("vas", &["fake-camera"]),
     // The golden test decodes its clip with the decoder of the product.
     ("runner", &["ingest"]),
     // The world in virtual time is the test bench of the core.

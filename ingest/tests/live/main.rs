@@ -6,6 +6,7 @@ mod browser;
 mod camera;
 mod chromium;
 mod hub;
+mod node;
 mod page;
 mod patience;
 mod peer;

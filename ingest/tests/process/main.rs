@@ -4,7 +4,9 @@
 //! Workers and ingest itself are this test program, started again with [`node::ENTRY`] set.
 #![allow(clippy::unwrap_used)] // The helpers are tests as well.
 
+mod gstreamer;
 mod node;
+mod rtsp;
 mod watch;
 mod worker;
 

@@ -1,9 +1,11 @@
 //! A node of its own in temporary directories.
 
+use crate::watch::wait_until;
 use ingest::Options;
 use ingest::live::WebrtcOptions;
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, FORMAT};
 use ipc::directories::Directories;
+use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus, call};
 use ipc::stop::Stop;
 use rustix::process::{Pid, Signal, kill_process};
 use std::cell::Cell;
@@ -13,6 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Set to `decode` or `ingest` in the processes that this program starts of itself.
@@ -31,12 +34,16 @@ pub fn pedestrians() -> PathBuf {
 pub struct Row(DesiredCamera);
 
 pub fn camera(id: &str, clip: &Path) -> Row {
+    camera_at(id, &format!("file://{}", clip.display()))
+}
+
+pub fn camera_at(id: &str, url: &str) -> Row {
     Row(DesiredCamera {
         id: id.into(),
         enabled: true,
         streams: vec![DesiredStream {
             name: "main".into(),
-            url: format!("file://{}", clip.display()),
+            url: url.into(),
             transport: String::new(),
             roles: vec![],
         }],
@@ -56,6 +63,22 @@ impl Row {
 
     pub fn decode(mut self, mode: DecodeMode) -> Row {
         self.0.decode = mode;
+        self
+    }
+
+    pub fn udp(mut self) -> Row {
+        self.0.streams[0].transport = "udp".into();
+        self
+    }
+
+    /// A second stream, with its roles.
+    pub fn sub(mut self, url: &str, roles: &[&str]) -> Row {
+        self.0.streams.push(DesiredStream {
+            name: "sub".into(),
+            url: url.into(),
+            transport: String::new(),
+            roles: roles.iter().map(|&role| role.into()).collect(),
+        });
         self
     }
 
@@ -154,6 +177,25 @@ impl Node {
         processes().into_iter().filter(|pid| named(pid) && is_ours(pid)).collect()
     }
 
+    pub fn ask(&self, request: &Request) -> Answer {
+        let socket = self.directories.ingest_socket();
+        wait_until("ingest listens", || socket.exists());
+        call(&socket, request, Duration::from_secs(60)).unwrap()
+    }
+
+    /// How the stream of a camera is doing, once it is known.
+    pub fn status(&self, camera: &str, stream: &str) -> Option<StreamStatus> {
+        let streams = self.ask(&Request::Status).streams;
+        streams.into_iter().find(|s| s.camera.as_str() == camera && s.stream == stream)
+    }
+
+    /// Waits for a state of a camera's main stream.
+    pub fn wait_for(&self, camera: &str, state: StreamState) -> StreamStatus {
+        wait_until(&format!("{camera} is {}", state.as_str()), || {
+            self.status(camera, "main").filter(|status| status.state == state)
+        })
+    }
+
     pub fn shm_entries(&self) -> Vec<OsString> {
         let entries = std::fs::read_dir(&self.directories.shm);
         entries.map(|all| all.map(|e| e.unwrap().file_name()).collect()).unwrap_or_default()
@@ -239,4 +281,8 @@ pub fn kill(pid: i32) {
 
 pub fn suspend(pid: i32) {
     signal(pid, Signal::STOP);
+}
+
+pub fn resume(pid: i32) {
+    signal(pid, Signal::CONT);
 }
