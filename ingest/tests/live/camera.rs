@@ -54,6 +54,8 @@ pub struct Camera {
     pub sent: Arc<AtomicU64>,
     /// Media time of the newest picture.
     pub media: Arc<AtomicU64>,
+    /// Set: it sends nothing, and is not gone.
+    pub quiet: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,6 +66,8 @@ impl Camera {
         let id = CameraId::new(name).unwrap();
         let mut feed = hub.feed(&id, "main");
         let (stop, sent, media) = (Arc::default(), Arc::default(), Arc::default());
+        let quiet: Arc<AtomicBool> = Arc::default();
+        let silent = Arc::clone(&quiet);
         let (stopped, count, newest) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&media));
         let thread = std::thread::spawn(move || {
             let start = Instant::now();
@@ -71,7 +75,11 @@ impl Camera {
             let mut at = 0u64;
             while !AtomicBool::load(&stopped, Ordering::Relaxed) {
                 let due = start + Duration::from_micros(at * 1_000_000 / FPS);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let pause = due.saturating_duration_since(Instant::now());
+                std::thread::sleep(pause.max(Duration::from_millis(1)));
+                if silent.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let data = &clip[(first + at as usize) % clip.len()];
                 let flags = UnitFlags::when(key(data), UnitFlags::KEY)
                     .with(UnitFlags::when(at == 0, UnitFlags::DISCONTINUITY));
@@ -82,7 +90,7 @@ impl Camera {
                 at += 1;
             }
         });
-        Camera { stop, sent, media, thread: Some(thread) }
+        Camera { stop, sent, media, quiet, thread: Some(thread) }
     }
 
     /// Ends it; returns the last media time.

@@ -10,4 +10,5 @@ mod node;
 mod page;
 mod patience;
 mod peer;
+mod player;
 mod relay;
