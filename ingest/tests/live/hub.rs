@@ -495,10 +495,9 @@ fn a_feed_whose_hub_is_gone_drops_and_never_waits() {
     let mut feed = hub.feed(&id("cam"), "main");
     hub.stop();
     let data = vec![0; 1000];
-    for at in 0..10_000 {
-        feed.push(&unit(&data, Codec::H264, at, UnitFlags::KEY));
-    }
-    assert!(feed.dropped() > 9_000, "{} dropped", feed.dropped());
+    let taken =
+        (0..10_000).filter(|&at| feed.push(&unit(&data, Codec::H264, at, UnitFlags::KEY))).count();
+    assert!(taken < 1000, "{taken} wait for nobody");
     let answer = hub.offer(&id("cam"), "", "");
     assert_eq!(answer.status, 503);
 }
