@@ -140,8 +140,10 @@ impl Outlets {
         {
             link.push(&unit);
         }
-        if let Some(live) = &mut self.live {
-            live.push(&unit);
+        if let Some(live) = &mut self.live
+            && !live.push(&unit)
+        {
+            self.counters.unwatched.add(1);
         }
     }
 
