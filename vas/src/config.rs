@@ -18,7 +18,7 @@ use section::{At, Section, Source};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,12 @@ const NAME_BYTES_MAX: usize = 255;
 const RETENTION_DAYS_DEFAULT: u64 = 30;
 /// Most days that events may be kept: ten years.
 const RETENTION_DAYS_MAX: u64 = 3_650;
+/// Days that recordings are kept where the file does not say it (spec V8).
+const RECORDING_DAYS_DEFAULT: u64 = 7;
+/// Use of the recordings' disk, percent, at which the oldest go, and down to which (spec V8).
+const DISK_PERCENT: (u64, u64) = (90, 85);
+/// UDP port of all viewers where the file does not say it (chosen).
+const WEBRTC_PORT: u16 = 8189;
 /// Most threads of one inference (chosen).
 const THREADS_MAX: u64 = 256;
 /// Most batches at a time on a device (chosen).
@@ -64,6 +70,10 @@ pub struct Config {
     pub store_empty: bool,
     /// Age at which whole days of events are dropped. Default 30 days.
     pub retention_days: u64,
+    /// Recordings: where and how long.
+    pub recording: Recording,
+    /// Live view: where viewers reach it.
+    pub webrtc: Webrtc,
     /// ONNX Runtime's shared library. Default: `ORT_DYLIB_PATH`, then the cache folder.
     pub onnxruntime: Option<PathBuf>,
     /// Threads of one inference on a CPU, 1..256. Default: half the cores, at least 1; the other
@@ -86,6 +96,28 @@ pub struct Config {
     pub assignments: Vec<Assignment>,
 }
 
+/// `[recording]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// The root, absolute. Default `recordings` beneath the state directory.
+    pub dir: PathBuf,
+    /// Age at which segments go. Default 7 days.
+    pub retention_days: u64,
+    /// Use of the disk in percent at which the oldest segments go. Default 90.
+    pub disk_high_percent: u64,
+    /// Down to which they go, below the former. Default 85.
+    pub disk_low_percent: u64,
+}
+
+/// `[webrtc]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webrtc {
+    /// UDP port of all viewers. Default 8189.
+    pub udp_port: u16,
+    /// Addresses that viewers are told. Default: none, which means those of every interface.
+    pub announce: Vec<IpAddr>,
+}
+
 /// One `[[camera]]`. What is `None` is not named: what the API set stays, else the default holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Camera {
@@ -97,8 +129,19 @@ pub struct Camera {
     pub description: Option<String>,
     /// Where it hangs.
     pub location: Option<String>,
-    /// `file:///...`; the file need not exist yet.
+    /// `rtsp://...`, perhaps with credentials, or `file:///...`; the file need not exist yet.
     pub main_url: String,
+    /// A smaller stream of the same camera. Default: none.
+    pub sub_url: Option<String>,
+    /// What the smaller stream is for, of `record`, `live`, `detect`. Default `detect`; the main
+    /// stream has the rest.
+    pub sub_roles: Option<Vec<String>>,
+    /// `tcp` or `udp` for RTSP. Default `tcp`.
+    pub transport: Option<String>,
+    /// Whether it is recorded. Default false.
+    pub record: Option<bool>,
+    /// Whether it can be watched live. Default true.
+    pub live: Option<bool>,
     /// Whether its frames may be decoded for models, while frame export is on. Default true.
     pub export: Option<bool>,
     /// Where in the clip a file camera starts, milliseconds. Default 0.
@@ -295,7 +338,18 @@ impl Config {
                  {EXPORT_VARIABLE}=true"
             ));
         }
+        let mut seen: BTreeMap<String, &CameraId> = BTreeMap::new();
         for camera in &self.cameras {
+            for url in [Some(&camera.main_url), camera.sub_url.as_ref()].into_iter().flatten() {
+                let Some(identity) = api::camera_url::identity(url) else { continue };
+                if let Some(first) = seen.insert(identity, &camera.id) {
+                    warnings.push(format!(
+                        "camera `{}` reads {}, as camera `{first}` does: two sessions to one stream",
+                        camera.id,
+                        source_url::shown(url)
+                    ));
+                }
+            }
             if let Some(path) = camera.file()
                 && !path.is_file()
             {
@@ -424,12 +478,20 @@ fn read(
 
     let mut events = top.section("events");
     let store_empty = events.boolean("store_empty").is_some_and(|at| at.value);
-    let retention_days = events.parsed("retention", |text| {
-        let days = text.strip_suffix('d').and_then(|n| n.parse::<u64>().ok());
-        days.filter(|days| (1..=RETENTION_DAYS_MAX).contains(days))
-            .ok_or_else(|| format!("must be whole days, \"1d\" to \"{RETENTION_DAYS_MAX}d\""))
-    });
+    let retention_days = events.parsed("retention", days);
     events.finish();
+
+    let recording = recording(&mut top, &directories.state);
+    let mut webrtc = top.section("webrtc");
+    let udp_port = webrtc.integer("udp_port", 1..=u64::from(u16::MAX));
+    let announce = webrtc.list("announce", |text| {
+        text.parse::<IpAddr>().map_err(|_| "must be an IP address such as 192.0.2.7")
+    });
+    webrtc.finish();
+    let webrtc = Webrtc {
+        udp_port: udp_port.and_then(|at| u16::try_from(at.value).ok()).unwrap_or(WEBRTC_PORT),
+        announce: announce.map(|at| at.value).unwrap_or_default(),
+    };
 
     let mut runner = top.section("runner");
     let onnxruntime = runner.path("onnxruntime").map(|at| at.value);
@@ -464,6 +526,8 @@ fn read(
         frame_export,
         store_empty,
         retention_days: retention_days.map_or(RETENTION_DAYS_DEFAULT, |at| at.value),
+        recording,
+        webrtc,
         onnxruntime,
         threads,
         cpu_capacity,
@@ -478,6 +542,62 @@ fn read(
     config
 }
 
+fn recording(top: &mut Section<'_>, state: &Path) -> Recording {
+    let mut section = top.section("recording");
+    let dir = section.path("dir").map(|at| at.value);
+    let days = section.parsed("retention", days);
+    let high = section.integer("disk_high_percent", 2..=99);
+    let low = section.integer("disk_low_percent", 1..=98);
+    let (high_default, low_default) = DISK_PERCENT;
+    let recording = Recording {
+        dir: dir.unwrap_or_else(|| state.join("recordings")),
+        retention_days: days.map_or(RECORDING_DAYS_DEFAULT, |at| at.value),
+        disk_high_percent: high.as_ref().map_or(high_default, |at| at.value),
+        disk_low_percent: low.as_ref().map_or_else(
+            || low_default.min(high.as_ref().map_or(high_default, |at| at.value) - 1),
+            |at| at.value,
+        ),
+    };
+    if let Some(at) = &low
+        && at.value >= recording.disk_high_percent
+    {
+        let text = format_args!(
+            "is {}, must be below disk_high_percent, which is {}",
+            at.value, recording.disk_high_percent
+        );
+        section.wrong(at.line, "disk_low_percent", text);
+    }
+    section.finish();
+    recording
+}
+
+/// Whole days, `1d` to ten years.
+fn days(text: &str) -> Result<u64, String> {
+    let days = text.strip_suffix('d').and_then(|n| n.parse::<u64>().ok());
+    days.filter(|days| (1..=RETENTION_DAYS_MAX).contains(days))
+        .ok_or_else(|| format!("must be whole days, \"1d\" to \"{RETENTION_DAYS_MAX}d\""))
+}
+
+/// The address of a stream; what is wrong with it is told without credentials.
+fn address(section: &mut Section<'_>, key: &'static str, directory: &Path) -> Option<At<String>> {
+    let At { line, value: text } = section.text(key)?;
+    match source_url::parse(&text, directory) {
+        Ok(value) => Some(At { line, value }),
+        Err(error) => {
+            let shown = source_url::shown(&text);
+            section.wrong(line, key, format_args!("is \"{shown}\": {error}"));
+            None
+        }
+    }
+}
+
+fn word(text: &str, allowed: &[&str]) -> Result<String, String> {
+    if allowed.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be one of {}", allowed.join(", ")))
+}
+
 fn cameras(top: &mut Section<'_>, directory: &Path) -> Vec<Camera> {
     let mut cameras = Vec::new();
     let mut seen = BTreeMap::new();
@@ -486,12 +606,25 @@ fn cameras(top: &mut Section<'_>, directory: &Path) -> Vec<Camera> {
         let name = section.parsed("name", |text| short(text, 1));
         let description = section.parsed("description", |text| short(text, 0));
         let location = section.parsed("location", |text| short(text, 0));
-        let url = section.parsed("main_url", |text| source_url::parse(text, directory));
+        let url = address(&mut section, "main_url", directory);
+        let sub = address(&mut section, "sub_url", directory);
+        let sub_roles = section.list("sub_roles", |text| word(text, &["record", "live", "detect"]));
+        let transport = section.parsed("transport", |text| word(text, &["tcp", "udp"]));
+        let record = section.boolean("record").map(|at| at.value);
+        let live = section.boolean("live").map(|at| at.value);
         let export = section.boolean("export").map(|at| at.value);
         let offset = section.integer("loop_offset_ms", 0..=LOOP_OFFSET_MS_MAX);
         let enabled = section.boolean("enabled").map(|at| at.value);
         if let Some(at) = &id {
             unique(&section, &mut seen, "id", at.line, at.value.to_string());
+        }
+        if let (Some(main), Some(at)) = (&url, &sub)
+            && main.value == at.value
+        {
+            section.wrong(at.line, "sub_url", "is main_url itself, must be another stream");
+        }
+        if let (None, Some(at)) = (&sub, &sub_roles) {
+            section.wrong(at.line, "sub_roles", "needs sub_url, which this camera does not have");
         }
         section.require("id");
         section.require("main_url");
@@ -502,6 +635,11 @@ fn cameras(top: &mut Section<'_>, directory: &Path) -> Vec<Camera> {
                 description: description.map(|at| at.value),
                 location: location.map(|at| at.value),
                 main_url: url.value,
+                sub_url: sub.map(|at| at.value),
+                sub_roles: sub_roles.map(|at| at.value),
+                transport: transport.map(|at| at.value),
+                record,
+                live,
                 export,
                 loop_offset_ms: offset.map(|at| at.value),
                 enabled,

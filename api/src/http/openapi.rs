@@ -114,6 +114,7 @@ fn operation(route: &Route) -> Value {
             406 => "The stream can't be shown in a browser; the message says what to configure.",
             409 => "The thing is not in a state for that.",
             410 => "The file is gone.",
+            413 => "The body is too large.",
             415 => "The body is of another media type.",
             416 => "The range lies outside of the file.",
             422 => "A parameter or a key of the body is wrong or unknown; details name each.",

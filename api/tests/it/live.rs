@@ -1,6 +1,6 @@
 //! The live view, pictures, and the scheduler's connection.
 
-use crate::support::{Node, get, get_error, get_json, model, wait_count, wait_for};
+use crate::support::{Node, get, get_error, get_json, inlined, model, wait_count, wait_for};
 use crate::testing;
 use api::Server;
 use api::config_rows::AssignmentRow;
@@ -13,18 +13,6 @@ use std::time::Duration;
 
 const STATUS: &str = "/ai/observability/status";
 
-/// Replaces references, so that the checker of parameters can check answers too.
-fn inlined(schema: &Value, schemas: &Value) -> Value {
-    match schema {
-        Value::Object(rules) => match rules.get("$ref").and_then(Value::as_str) {
-            Some(name) => inlined(&schemas[name.rsplit('/').next().unwrap()], schemas),
-            None => rules.iter().map(|(k, v)| (k.clone(), inlined(v, schemas))).collect(),
-        },
-        Value::Array(items) => items.iter().map(|item| inlined(item, schemas)).collect(),
-        other => other.clone(),
-    }
-}
-
 /// Every JSON answer is what the document says it is, key by key.
 fn check_against_document(server: &Server) {
     let document = get_json(server, "/openapi.json");
@@ -32,6 +20,9 @@ fn check_against_document(server: &Server) {
     let events = get_json(server, "/api/v1/ai-events");
     let event = events["events"][0]["id"].as_str().unwrap_or("none").to_owned();
     for (path, operation) in document["paths"].as_object().unwrap() {
+        if operation.get("get").is_none() {
+            continue;
+        }
         let target = match path.as_str() {
             "/api/v1/ai-events/{id}" => path.replace("{id}", &event),
             "/api/v1/ai-model-assignments/{id}" => path.replace("{id}", "front.nano"),

@@ -2,11 +2,15 @@
 //! directories of its own.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod cameras;
 mod clients;
 mod desired_state;
 mod events;
+mod ingest;
 mod live;
+mod media;
 mod start;
+mod streams;
 mod support;
 #[path = "../../src/testing.rs"]
 mod testing;

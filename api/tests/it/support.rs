@@ -207,6 +207,78 @@ pub fn get(server: &Server, target: &str) -> Reply {
     request(server.address(), "GET", target)
 }
 
+/// Sends a body and reads the answer. JSON unless `kind` says otherwise.
+pub fn send(server: &Server, method: &str, target: &str, kind: &str, body: &[u8]) -> Reply {
+    let address = server.address();
+    let mut stream = connect(address);
+    let length = body.len();
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    read_reply(&mut stream, false).unwrap()
+}
+
+/// Sends JSON and checks the answer against the document.
+pub fn call(server: &Server, method: &str, target: &str, body: &Value) -> Reply {
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let reply = send(server, method, target, "application/json", text.as_bytes());
+    check_reply(server, method, target, &reply);
+    reply
+}
+
+/// The JSON of an answer with this status.
+pub fn call_json(server: &Server, status: u16, method: &str, target: &str, body: &Value) -> Value {
+    let reply = call(server, method, target, body);
+    let text = String::from_utf8_lossy(&reply.body);
+    assert_eq!(reply.status, status, "{method} {target} {body}: {text}");
+    if reply.body.is_empty() { Value::Null } else { reply.json() }
+}
+
+/// The error of an answer with this status.
+pub fn call_error(server: &Server, status: u16, method: &str, target: &str, body: &Value) -> Value {
+    call_json(server, status, method, target, body)["error"].clone()
+}
+
+/// Fails when an answer is not one that the document describes.
+pub fn check_reply(server: &Server, method: &str, target: &str, reply: &Reply) {
+    let document = get_json(server, "/openapi.json");
+    let path = target.split('?').next().unwrap();
+    let fits = |template: &str| {
+        template.split('/').count() == path.split('/').count()
+            && template.split('/').zip(path.split('/')).all(|(t, p)| t.starts_with('{') || t == p)
+    };
+    let paths = document["paths"].as_object().unwrap();
+    // Of several the one with fewer placeholders: /validate before /{id}.
+    let mut fitting: Vec<_> = paths.iter().filter(|(template, _)| fits(template)).collect();
+    fitting.sort_by_key(|(template, _)| template.matches('{').count());
+    let verb = method.to_lowercase();
+    let Some((template, verbs)) = fitting.into_iter().find(|(_, v)| v.get(&verb).is_some()) else {
+        return;
+    };
+    let told = &verbs[&verb]["responses"][reply.status.to_string()];
+    assert!(told.is_object(), "{method} {template} answers an undocumented {}", reply.status);
+    let content = &told["content"]["application/json"];
+    if reply.header("content-type") == Some("application/json") {
+        let schema = inlined(&content["schema"], &document["components"]["schemas"]);
+        let problems = api::schema::problems(&schema, &reply.json(), template);
+        assert!(problems.is_empty(), "{problems:#?}");
+    }
+}
+
+/// Replaces references, so that the checker of parameters can check answers too.
+pub fn inlined(schema: &Value, schemas: &Value) -> Value {
+    match schema {
+        Value::Object(rules) => match rules.get("$ref").and_then(Value::as_str) {
+            Some(name) => inlined(&schemas[name.rsplit('/').next().unwrap()], schemas),
+            None => rules.iter().map(|(k, v)| (k.clone(), inlined(v, schemas))).collect(),
+        },
+        Value::Array(items) => items.iter().map(|item| inlined(item, schemas)).collect(),
+        other => other.clone(),
+    }
+}
+
 /// The JSON of a 200.
 pub fn get_json(server: &Server, target: &str) -> Value {
     let reply = get(server, target);

@@ -35,7 +35,7 @@ fn options(config: &Config) -> std::io::Result<api::Options> {
         export_enabled: config.frame_export,
         store_empty: config.store_empty,
         retention: DAY * u32::try_from(config.retention_days).unwrap_or(u32::MAX),
-        recordings: config.directories.recordings(),
+        recordings: config.recording.dir.clone(),
         media_command: vec![vas.into(), "--under".into(), under.into(), "media".into()],
         version: env!("CARGO_PKG_VERSION"),
     })
@@ -82,6 +82,11 @@ fn camera(camera: &Camera) -> CameraRow {
         location: camera.location.clone(),
         enabled: camera.enabled,
         export: camera.export,
+        sub_url: camera.sub_url.clone(),
+        sub_roles: camera.sub_roles.clone(),
+        transport: camera.transport.clone(),
+        record: camera.record,
+        live: camera.live,
         loop_offset_ms: camera.loop_offset_ms,
         ..CameraRow::new(camera.id.clone(), camera.main_url.clone())
     }

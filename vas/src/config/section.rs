@@ -153,6 +153,35 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// Texts of which each is accepted by `parse`.
+    pub fn list<T, E: Display>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<At<Vec<T>>> {
+        let at = self.take(key)?;
+        let wanted = "a list of texts in quotes";
+        let DeValue::Array(items) = &at.value else {
+            self.mismatch(key, &at, wanted);
+            return None;
+        };
+        let mut list = Vec::new();
+        for item in items {
+            let DeValue::String(text) = item.get_ref() else {
+                self.mismatch(key, &at, wanted);
+                return None;
+            };
+            match parse(text) {
+                Ok(value) => list.push(value),
+                Err(error) => {
+                    self.wrong(at.line, key, format_args!("holds \"{text}\": {error}"));
+                    return None;
+                }
+            }
+        }
+        Some(At { line: at.line, value: list })
+    }
+
     /// A path; a relative one is beneath the file's directory.
     pub fn path(&mut self, key: &'static str) -> Option<At<PathBuf>> {
         let directory = self.source.directory.clone();

@@ -1,7 +1,8 @@
 //! A configuration as text: `vas config show`. What it prints is itself a valid configuration with
-//! the same meaning.
+//! the same meaning, but for the credentials of cameras, which are shown as `***` and refused when
+//! they are read.
 
-use super::{Config, EXPORT_VARIABLE};
+use super::{Config, EXPORT_VARIABLE, source_url};
 use scheduler::Steering;
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -26,6 +27,21 @@ impl Display for Config {
         let store_empty = self.store_empty;
         writeln!(f, "store_empty = {store_empty}  # store results without detections too")?;
         writeln!(f, "retention = \"{}d\"  # whole days", self.retention_days)?;
+        let recording = &self.recording;
+        writeln!(f, "\n[recording]")?;
+        writeln!(f, "dir = {}", path(&recording.dir))?;
+        writeln!(f, "retention = \"{}d\"  # whole days", recording.retention_days)?;
+        let (high, low) = (recording.disk_high_percent, recording.disk_low_percent);
+        writeln!(f, "disk_high_percent = {high}  # of the disk used: the oldest go")?;
+        writeln!(f, "disk_low_percent = {low}  # until no more is used")?;
+        writeln!(f, "\n[webrtc]")?;
+        writeln!(f, "udp_port = {}  # of all viewers", self.webrtc.udp_port)?;
+        let announce: Vec<String> = self.webrtc.announce.iter().map(quoted).collect();
+        let announce = announce.join(", ");
+        writeln!(
+            f,
+            "announce = [{announce}]  # addresses told to viewers; none: every interface's"
+        )?;
         writeln!(f, "\n[runner]")?;
         match &self.onnxruntime {
             Some(library) => writeln!(f, "onnxruntime = {}", path(library))?,
@@ -51,10 +67,20 @@ impl Display for Config {
         for camera in &self.cameras {
             writeln!(f, "\n[[camera]]")?;
             writeln!(f, "id = {}", quoted(&camera.id))?;
-            writeln!(f, "main_url = {}", quoted(&camera.main_url))?;
+            writeln!(f, "main_url = {}", quoted(source_url::shown(&camera.main_url)))?;
+            let sub = camera.sub_url.as_ref().map(|url| quoted(source_url::shown(url)));
+            named(f, "sub_url", sub, "none")?;
+            let roles = camera.sub_roles.as_ref().map(|roles| {
+                let roles: Vec<String> = roles.iter().map(quoted).collect();
+                format!("[{}]", roles.join(", "))
+            });
+            named(f, "sub_roles", roles, "[\"detect\"]")?;
+            named(f, "transport", camera.transport.as_ref().map(quoted), "tcp")?;
             named(f, "name", camera.name.as_ref().map(quoted), "the id")?;
             named(f, "description", camera.description.as_ref().map(quoted), "none")?;
             named(f, "location", camera.location.as_ref().map(quoted), "none")?;
+            named(f, "record", camera.record, "false")?;
+            named(f, "live", camera.live, "true")?;
             named(f, "export", camera.export, "true")?;
             named(f, "loop_offset_ms", camera.loop_offset_ms, "0, where the clip starts")?;
             named(f, "enabled", camera.enabled, "true")?;

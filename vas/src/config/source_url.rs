@@ -1,17 +1,14 @@
-//! Where a camera's video comes from, as text: `file:` URLs and plain paths.
+//! Where a camera's video comes from, as text: `rtsp:` and `file:` URLs and plain paths.
 
 use std::path::{Path, PathBuf};
 
-/// Turns what a person wrote into the URL that the other processes read: `file:///...` for a path
-/// or a file URL; a relative path is beneath `directory`.
+/// Turns what a person wrote into the URL that the other processes read: `rtsp://...` as it is,
+/// `file:///...` for a path or a file URL; a relative path is beneath `directory`.
 pub(super) fn parse(text: &str, directory: &Path) -> Result<String, String> {
     let path = match text.split_once(':') {
         Some(("file", rest)) => rest.strip_prefix("//").unwrap_or(rest),
         Some((scheme, _)) if is_scheme(scheme) => {
-            return Err(format!(
-                "scheme `{scheme}` is not supported; cameras are video files so far: write a path or \
-                 file:///path"
-            ));
+            return api::camera_url::check(text).map(|()| text.to_owned());
         }
         _ => text,
     };
@@ -25,6 +22,16 @@ pub(super) fn parse(text: &str, directory: &Path) -> Result<String, String> {
     match absolute.to_str() {
         Some(path) => Ok(format!("file://{path}")),
         None => Err(format!("directory {} is not UTF-8", directory.display())),
+    }
+}
+
+/// The same text as messages and `vas config show` may print it: without credentials.
+pub(super) fn shown(text: &str) -> String {
+    match text.split_once(':') {
+        Some((scheme, _)) if scheme != "file" && is_scheme(scheme) => {
+            api::camera_url::without_credentials(text)
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -24,6 +24,14 @@ enabled = true
 [events]
 store_empty = true
 retention = "7d"
+[recording]
+dir = "/srv/rec"
+retention = "14d"
+disk_high_percent = 80
+disk_low_percent = 70
+[webrtc]
+udp_port = 9000
+announce = ["192.0.2.7", "2001:db8::1"]
 [runner]
 onnxruntime = "lib/libonnxruntime.so"
 threads = 3
@@ -50,6 +58,14 @@ loop_offset_ms = 15000
 id = "yard"
 main_url = "file:///srv/yard.mp4"
 enabled = false
+[[camera]]
+id = "gate"
+main_url = "rtsp://10.0.0.9:554/1"
+sub_url = "rtsp://10.0.0.9:554/2"
+sub_roles = ["live", "detect"]
+transport = "udp"
+record = true
+live = false
 [[model]]
 dir = "models/nanodet"
 device = "gpu0-mig1"
@@ -89,13 +105,28 @@ fn every_key_has_its_meaning() {
     };
     let expected = [device("cpu", 2, Some(8000), None), device("gpu0-mig1", 3, None, Some(0.8))];
     assert_eq!(config.devices, expected);
-    let [door, yard] = &config.cameras[..] else { panic!("{:?}", config.cameras) };
+    let [door, yard, gate] = &config.cameras[..] else { panic!("{:?}", config.cameras) };
     assert_eq!((door.id.as_str(), door.name.as_deref()), ("door", Some("Front door")));
     assert_eq!(door.description.as_deref(), Some("above the bell"));
     assert_eq!(door.location.as_deref(), Some("north"));
     assert_eq!(door.main_url, "file:///etc/vas/clips/door.mp4");
     assert_eq!((door.loop_offset_ms, door.export, door.enabled), (Some(15_000), Some(false), None));
     assert_eq!((yard.main_url.as_str(), yard.enabled), ("file:///srv/yard.mp4", Some(false)));
+    assert_eq!((yard.sub_url.as_deref(), yard.record, yard.live), (None, None, None));
+    assert_eq!(gate.main_url, "rtsp://10.0.0.9:554/1");
+    assert_eq!(gate.sub_url.as_deref(), Some("rtsp://10.0.0.9:554/2"));
+    assert_eq!(gate.sub_roles.as_deref(), Some(&["live".to_owned(), "detect".to_owned()][..]));
+    assert_eq!(gate.transport.as_deref(), Some("udp"));
+    assert_eq!((gate.record, gate.live), (Some(true), Some(false)));
+    let recording = Recording {
+        dir: "/srv/rec".into(),
+        retention_days: 14,
+        disk_high_percent: 80,
+        disk_low_percent: 70,
+    };
+    assert_eq!(config.recording, recording);
+    let announce = vec!["192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    assert_eq!(config.webrtc, Webrtc { udp_port: 9000, announce });
     assert_eq!(config.models[0].dir, Path::new("/etc/vas/models/nanodet"));
     let device_of = |n: usize| config.device_of(&config.models[n]).as_str();
     assert_eq!((device_of(0), device_of(1)), ("gpu0-mig1", "cpu"));
@@ -122,6 +153,13 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(config.directories.state, Path::new("/etc/vas/vas-data"));
     assert!(!config.frame_export && !config.store_empty);
     assert_eq!((config.retention_days, config.onnxruntime, config.threads), (30, None, 1));
+    assert_eq!(config.recording.dir, Path::new("/etc/vas/vas-data/recordings"));
+    let recording = &config.recording;
+    assert_eq!(
+        (recording.retention_days, recording.disk_high_percent, recording.disk_low_percent),
+        (7, 90, 85)
+    );
+    assert_eq!(config.webrtc, Webrtc { udp_port: 8189, announce: vec![] });
     assert!(config.cameras.is_empty() && config.models.is_empty());
     assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
     let [cpu] = &config.devices[..] else { panic!("{:?}", config.devices) };
@@ -147,10 +185,10 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
         ],
     );
     check_problems(
-        "[webrtc]\nudp_port = 1\n[events]\nkeep = 3\n",
+        "[telemetry]\nport = 1\n[events]\nkeep = 3\n",
         &[
-            "1: unknown key `webrtc`; known are http, dirs, frame_export, events, runner, scheduler, device, \
-             camera, model, assignment",
+            "1: unknown key `telemetry`; known are http, dirs, frame_export, events, recording, webrtc, runner, \
+             scheduler, device, camera, model, assignment",
             "4: unknown key `keep` in [events]; known are store_empty, retention",
         ],
     );
@@ -227,11 +265,11 @@ fn places_and_addresses_are_checked() {
 fn cameras_and_models_are_checked() {
     check_problems("[[camera]]\n", &["1: [[camera]] needs `id`", "1: [[camera]] needs `main_url`"]);
     check_problems(
-        "[[camera]]\nid = \"a b\"\nmain_url = \"rtsp://x/1\"\nexport = \"no\"\n",
+        "[[camera]]\nid = \"a b\"\nmain_url = \"http://x/1\"\nexport = \"no\"\n",
         &[
             "2: `id` in [[camera]] is \"a b\": camera id `a b` is not 1 to 64 characters of A-Z a-z 0-9 _ -",
-            "3: `main_url` in [[camera]] is \"rtsp://x/1\": scheme `rtsp` is not supported; cameras are video \
-             files so far: write a path or file:///path",
+            "3: `main_url` in [[camera]] is \"http://x/1\": scheme `http` is not supported; write rtsp://host/path \
+             or file:///path",
             "4: `export` in [[camera]] is \"no\", must be true or false",
         ],
     );
@@ -334,4 +372,87 @@ fn warnings_name_what_is_probably_not_meant() {
     for (warning, start) in warnings.iter().zip(starts) {
         assert!(warning.starts_with(start), "{warning}");
     }
+}
+
+#[test]
+fn credentials_of_cameras_are_printed_nowhere() {
+    let camera = |url: &str| format!("[[camera]]\nid = \"a\"\nmain_url = \"{url}\"\n");
+    let config = parse(&camera("rtsp://admin:s3cret@10.0.0.9/1?pwd=s3cret")).unwrap();
+    assert_eq!(config.cameras[0].main_url, "rtsp://admin:s3cret@10.0.0.9/1?pwd=s3cret");
+    let shown = config.to_string();
+    assert!(shown.contains("main_url = \"rtsp://***@10.0.0.9/1?pwd=***\""), "{shown}");
+    assert!(!shown.contains("s3cret") && !shown.contains("admin"));
+    // What was shown is not taken for credentials.
+    let problems = parse(&shown).unwrap_err();
+    assert!(problems.iter().any(|p| p.text.contains("write the credentials")), "{problems:?}");
+    for bad in ["http://admin:s3cret@h/1", "rtsp://admin:s3cret@h/a b", "rtsp://admin:s3c#ret@h/1"]
+    {
+        let problems = parse(&camera(bad)).unwrap_err();
+        assert!(problems.len() == 1 && !problems[0].text.contains("s3c"), "{problems:?}");
+    }
+    let other = "[[camera]]\nid = \"b\"\nmain_url = \"rtsp://h:554/1\"\n";
+    let warnings = parse(&(camera("rtsp://u:s3cret@h/1") + other)).unwrap().warnings();
+    assert!(warnings.iter().any(|w| w.contains("two sessions to one stream")), "{warnings:?}");
+    assert!(!warnings.concat().contains("s3cret"));
+}
+
+#[test]
+fn cameras_recording_and_live_view_are_checked() {
+    let camera = "[[camera]]\nid = \"a\"\nmain_url = \"rtsp://h/1\"\n";
+    for (line, rule) in [
+        (
+            "transport = \"smoke\"",
+            "`transport` in [[camera]] is \"smoke\": must be one of tcp, udp",
+        ),
+        (
+            "sub_url = \"rtsp://h/1\"",
+            "`sub_url` in [[camera]] is main_url itself, must be another stream",
+        ),
+        (
+            "sub_url = \"rtsp://\"",
+            "`sub_url` in [[camera]] is \"rtsp://\": names no host; write rtsp://host/path",
+        ),
+        (
+            "sub_roles = [\"live\"]",
+            "`sub_roles` in [[camera]] needs sub_url, which this camera does not have",
+        ),
+        ("record = 1", "`record` in [[camera]] is 1, must be true or false"),
+    ] {
+        check_problems(&format!("{camera}{line}\n"), &[&format!("4: {rule}")]);
+    }
+    let roles = "sub_url = \"rtsp://h/2\"\nsub_roles = [\"watch\"]";
+    let rule = "5: `sub_roles` in [[camera]] holds \"watch\": must be one of record, live, detect";
+    check_problems(&format!("{camera}{roles}\n"), &[rule]);
+    for (text, rule) in [
+        (
+            "[recording]\nretention = \"7\"",
+            "`retention` in [recording] is \"7\": must be whole days, \"1d\" to \"3650d\"",
+        ),
+        (
+            "[recording]\ndisk_low_percent = 95",
+            "`disk_low_percent` in [recording] is 95, must be below disk_high_percent, which is 90",
+        ),
+        (
+            "[recording]\ndisk_high_percent = 100",
+            "`disk_high_percent` in [recording] is 100, must be a whole number from 2 to 99",
+        ),
+        (
+            "[webrtc]\nudp_port = 0",
+            "`udp_port` in [webrtc] is 0, must be a whole number from 1 to 65535",
+        ),
+        (
+            "[webrtc]\nannounce = \"h\"",
+            "`announce` in [webrtc] is \"h\", must be a list of texts in quotes",
+        ),
+        (
+            "[webrtc]\nannounce = [\"h\"]",
+            "`announce` in [webrtc] holds \"h\": must be an IP address such as 192.0.2.7",
+        ),
+    ] {
+        check_problems(&format!("{text}\n"), &[&format!("2: {rule}")]);
+    }
+    assert_eq!(
+        parse("[recording]\ndisk_high_percent = 60").unwrap().recording.disk_low_percent,
+        59
+    );
 }

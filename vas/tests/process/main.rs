@@ -7,6 +7,7 @@
     reason = "a test fails by panicking; the exemption of clippy.toml ends at helpers"
 )]
 
+mod cameras;
 mod commands;
 mod full;
 mod kill;

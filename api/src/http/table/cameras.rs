@@ -105,7 +105,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Live view: the SDP offer of a browser, answered. WHEP.",
         query: &[STREAM],
         answer: Content::Sdp,
-        failures: &[404, 406, 409, 503],
+        failures: &[400, 404, 406, 409, 413, 503],
         handler: whep::offer,
         ..POST
     },

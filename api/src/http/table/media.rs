@@ -25,7 +25,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/snapshots/devices/{id}/capture/live",
         summary: "Keeps the picture that the camera shows now. No session to the camera is opened for it.",
         answer: Content::Json("SnapshotTaken"),
-        failures: &[404, 500, 503],
+        failures: &[404, 409, 500, 503],
         handler: snapshots::capture_live,
         ..POST
     },

@@ -1,0 +1,467 @@
+//! Cameras made and changed over HTTP, and the desired state that follows.
+
+use crate::ingest::{FakeIngest, down, live};
+use crate::support::{
+    Node, Reply, call, call_error, call_json, connect, get_json, read_reply, request, send,
+    wait_for,
+};
+use api::Server;
+use base::Size;
+use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus};
+use serde_json::{Value, json};
+use std::io::Write;
+
+const DEVICES: &str = "/api/v1/devices";
+const URL: &str = "rtsp://admin:s3cret@10.0.0.7:554/main?pwd=s3cret";
+const SHOWN: &str = "rtsp://***@10.0.0.7:554/main?pwd=***";
+
+fn add(server: &Server, body: Value) -> Value {
+    call_json(server, 201, "POST", DEVICES, &body)
+}
+
+fn at(device: &Value) -> String {
+    format!("{DEVICES}/{}", device["id"].as_str().unwrap())
+}
+
+/// A camera of the desired state.
+fn desired(node: &Node, device: &Value) -> Option<Value> {
+    let state = node.desired();
+    state["cameras"].as_array().unwrap().iter().find(|c| c["id"] == device["id"]).cloned()
+}
+
+fn revision(node: &Node) -> u64 {
+    node.desired()["revision"].as_u64().unwrap()
+}
+
+#[test]
+fn a_camera_is_added_changed_started_stopped_and_deleted() {
+    let node = Node::new();
+    let server = node.start();
+    let before = revision(&node);
+    let reply = call(&server, "POST", DEVICES, &json!({"name": "Gate", "rtsp_url": URL}));
+    assert_eq!(reply.status, 201);
+    let made = reply.json();
+    assert_eq!(reply.header("location"), Some(at(&made).as_str()));
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(id.len(), 36, "a UUID: {id}");
+    assert_eq!((&made["rtsp_url"], &made["is_active"]), (&json!(SHOWN), &json!(false)));
+    assert_eq!((&made["source"], &made["record"]), (&json!("api"), &json!(false)));
+    let wanted = desired(&node, &made).unwrap();
+    assert_eq!(wanted["enabled"], false);
+    assert_eq!(wanted["streams"][0]["url"], URL, "the real address reaches ingest");
+    assert_eq!(wanted["streams"][0]["roles"], json!(["record", "live", "detect"]));
+    assert!(revision(&node) > before);
+
+    let change = json!({
+        "name": "Back gate", "description": "by the bins", "location": "north", "record": true,
+        "sub_url": "rtsp://10.0.0.7/sub", "transport": "udp",
+    });
+    let changed = call_json(&server, 200, "PUT", &at(&made), &change);
+    assert_eq!((&changed["name"], &changed["record"]), (&json!("Back gate"), &json!(true)));
+    assert!(changed["updated_at"].is_string());
+    let wanted = desired(&node, &made).unwrap();
+    assert_eq!((&wanted["record"], &wanted["enabled"]), (&json!(true), &json!(false)));
+    assert_eq!(wanted["streams"][1]["url"], "rtsp://10.0.0.7/sub");
+    assert_eq!(wanted["streams"][1]["roles"], json!(["detect"]));
+    assert_eq!(wanted["streams"][0]["roles"], json!(["record", "live"]));
+    assert_eq!(wanted["streams"][0]["transport"], "udp");
+    let cleared = json!({"description": null, "location": "", "sub_url": null});
+    let changed = call_json(&server, 200, "PUT", &at(&made), &cleared);
+    assert_eq!((&changed["description"], &changed["location"]), (&json!(null), &json!(null)));
+    assert_eq!(desired(&node, &made).unwrap()["streams"][0]["roles"].as_array().unwrap().len(), 3);
+
+    let start = format!("{}/start-stream", at(&made));
+    let started = call_json(&server, 200, "POST", &start, &Value::Null);
+    assert_eq!((&started["status"], &started["reconnect"]), (&json!("success"), &json!(false)));
+    assert_eq!(started["stream"]["status"], "unknown");
+    let why = started["stream"]["message"].as_str().unwrap();
+    assert!(why.contains("ingest does not run; start `vas ingest`"), "{why}");
+    assert_eq!(desired(&node, &made).unwrap()["enabled"], true);
+    let error = call_error(&server, 400, "DELETE", &at(&made), &Value::Null);
+    assert!(error["message"].as_str().unwrap().contains("stop it first"), "{error}");
+    assert_eq!(call_json(&server, 200, "POST", &start, &json!({}))["reconnect"], true);
+    let stop = format!("{}/stop-stream", at(&made));
+    let stopped = call_json(&server, 200, "POST", &stop, &Value::Null);
+    assert_eq!((&stopped["was_active"], &stopped["stopped"]), (&json!(true), &json!(false)));
+    assert_eq!(desired(&node, &made).unwrap()["enabled"], false);
+    let deleted = call(&server, "DELETE", &at(&made), &Value::Null);
+    assert_eq!((deleted.status, deleted.body.len()), (204, 0));
+    assert_eq!(deleted.header("content-type"), None);
+    assert_eq!(desired(&node, &made), None);
+    for (method, path) in [("GET", ""), ("PUT", ""), ("DELETE", ""), ("GET", "/status")] {
+        let body = if method == "PUT" { json!({"name": "x"}) } else { Value::Null };
+        call_error(&server, 404, method, &format!("{}{path}", at(&made)), &body);
+    }
+    for path in ["start-stream", "stop-stream"] {
+        call_error(&server, 404, "POST", &format!("{}/{path}", at(&made)), &Value::Null);
+    }
+}
+
+#[test]
+fn what_was_made_is_there_after_a_restart_and_the_file_says_the_same() {
+    let node = Node::new();
+    let server = node.start();
+    let made = add(&server, json!({"name": "Gate", "rtsp_url": URL, "enabled": true}));
+    let (state, revision) = (desired(&node, &made), revision(&node));
+    server.stop();
+    let server = node.start();
+    assert_eq!(desired(&node, &made), state);
+    assert_eq!(self::revision(&node), revision, "nothing new is written");
+    assert_eq!(get_json(&server, &at(&made))["is_active"], true);
+    // What changes nothing for ingest and scheduler does not disturb them.
+    call_json(&server, 200, "PUT", &at(&made), &json!({"name": "Other", "location": "x"}));
+    assert_eq!(self::revision(&node), revision);
+}
+
+#[test]
+fn both_streams_can_be_named_with_what_each_is_for() {
+    let node = Node::new();
+    let server = node.start();
+    let made = add(
+        &server,
+        json!({"name": "Two", "live": false, "export": false, "streams": [
+            {"name": "main", "url": "rtsp://u:p@cam/1", "roles": ["record"]},
+            {"name": "sub", "url": "rtsp://u:p@cam/2", "transport": "udp"},
+        ]}),
+    );
+    let wanted = desired(&node, &made).unwrap();
+    assert_eq!(
+        wanted["streams"],
+        json!([
+            {"name": "main", "url": "rtsp://u:p@cam/1", "transport": "tcp", "roles": ["record"]},
+            {"name": "sub", "url": "rtsp://u:p@cam/2", "transport": "udp", "roles": ["live", "detect"]},
+        ])
+    );
+    assert_eq!(wanted["live"], false);
+    assert_eq!(made["export"]["wanted"], false);
+    // Sent back as it was shown, with one change.
+    let mut streams = made["streams"].clone();
+    assert_eq!(streams[1]["url"], "rtsp://***@cam/2");
+    streams[1]["url"] = json!("rtsp://***@cam/3");
+    call_json(&server, 200, "PUT", &at(&made), &json!({"streams": streams}));
+    let wanted = desired(&node, &made).unwrap();
+    assert_eq!(wanted["streams"][0]["url"], "rtsp://u:p@cam/1");
+    assert_eq!(wanted["streams"][1]["url"], "rtsp://u:p@cam/3");
+}
+
+#[test]
+fn the_shown_address_keeps_the_credentials_and_nobody_else_gets_them() {
+    let node = Node::new();
+    let server = node.start();
+    let made = add(&server, json!({"name": "Gate", "rtsp_url": URL}));
+    call_json(&server, 200, "PUT", &at(&made), &json!({"rtsp_url": SHOWN, "name": "Same"}));
+    assert_eq!(desired(&node, &made).unwrap()["streams"][0]["url"], URL);
+    for (url, told) in [
+        ("rtsp://***@evil.example/main", "write the credentials"),
+        ("rtsp://***@10.0.0.7:8554/main", "write the credentials"),
+    ] {
+        let error = call_error(&server, 422, "PUT", &at(&made), &json!({"rtsp_url": url}));
+        let detail = &error["details"][0];
+        assert_eq!(detail["field"], "rtsp_url");
+        assert!(detail["message"].as_str().unwrap().contains(told), "{error}");
+    }
+    let other = json!({"name": "Thief", "rtsp_url": SHOWN});
+    call_error(&server, 422, "POST", DEVICES, &other);
+    assert_eq!(desired(&node, &made).unwrap()["streams"][0]["url"], URL);
+    // In no answer and no error.
+    let targets =
+        [DEVICES, &at(&made), "/api/v1/streams", "/api/devices", "/ai/observability/status"];
+    for target in targets {
+        let text = String::from_utf8(request(server.address(), "GET", target).body).unwrap();
+        assert!(!text.contains("s3cret") && !text.contains("admin"), "{target}: {text}");
+    }
+    let bad = json!({"name": "", "rtsp_url": "http://admin:s3cret@h/1", "colour": 1});
+    let text = call(&server, "POST", DEVICES, &bad);
+    assert_eq!(text.status, 422);
+    assert!(!String::from_utf8(text.body).unwrap().contains("s3cret"));
+}
+
+#[test]
+fn an_address_belongs_to_one_camera() {
+    let node = Node::new();
+    let server = node.start();
+    let made = add(&server, json!({"name": "Gate", "rtsp_url": URL}));
+    for url in ["rtsp://10.0.0.7/main?pwd=other", URL, "rtsp://x:y@10.0.0.7:554/main/?pwd=z"] {
+        let error =
+            call_error(&server, 400, "POST", DEVICES, &json!({"name": "Twin", "rtsp_url": url}));
+        let message = error["message"].as_str().unwrap();
+        let id = made["id"].as_str().unwrap();
+        assert!(message.contains(id) && message.contains("already"), "{message}");
+        assert!(!message.contains("s3cret"));
+    }
+    // Also one of the configuration file, and by PUT.
+    let taken = json!({"rtsp_url": "rtsp://10.0.0.9/1?pwd=x"});
+    call_error(&server, 400, "PUT", &at(&made), &taken);
+    let both = json!({"sub_url": URL});
+    call_error(&server, 422, "PUT", &at(&made), &both);
+    // Of one clip several cameras can be made.
+    for _ in 0..2 {
+        add(&server, json!({"name": "Clip", "rtsp_url": "file:///data/clip.mp4"}));
+    }
+}
+
+#[test]
+fn bodies_are_checked_key_by_key() {
+    let node = Node::new();
+    let server = node.start();
+    let good = json!({"name": "Gate", "rtsp_url": "rtsp://cam/1"});
+    let with = |key: &str, value: Value| {
+        let mut body = good.clone();
+        body[key] = value;
+        body
+    };
+    let long = "x".repeat(600);
+    for (body, field) in [
+        (json!({"rtsp_url": "rtsp://cam/1"}), "name"),
+        (json!({"name": "Gate"}), "rtsp_url"),
+        (json!([]), "body"),
+        (with("name", json!("")), "name"),
+        (with("name", json!("x".repeat(256))), "name"),
+        (with("name", json!(7)), "name"),
+        (with("colour", json!("red")), "colour"),
+        (with("record", json!("yes")), "record"),
+        (with("live", json!(null)), "live"),
+        (with("transport", json!("smoke")), "transport"),
+        (with("rtsp_url", json!("")), "rtsp_url"),
+        (with("rtsp_url", json!(null)), "rtsp_url"),
+        (with("rtsp_url", json!(format!("rtsp://h/{long}"))), "rtsp_url"),
+        (with("rtsp_url", json!("http://h/1")), "rtsp_url"),
+        (with("rtsp_url", json!("rtsp://h/a b")), "rtsp_url"),
+        (with("rtsp_url", json!("file://relative")), "rtsp_url"),
+        (with("sub_url", json!("ftp://h/1")), "sub_url"),
+        (with("streams", json!([])), "streams"),
+        (with("streams", json!([{"name": "main", "url": "rtsp://h/1"}])), "rtsp_url"),
+        (
+            json!({"name": "x", "streams": [{"name": "sub", "url": "rtsp://h/1"}]}),
+            "streams[0].name",
+        ),
+        (json!({"name": "x", "streams": [{"name": "main"}]}), "streams[0].url"),
+        (json!({"name": "x", "streams": [{"name": "main", "url": "x"}]}), "streams[0].url"),
+        (
+            json!({"name": "x", "streams": [{"name": "main", "url": "rtsp://h", "roles": ["a"]}]}),
+            "streams[0].roles[0]",
+        ),
+        (
+            json!({"name": "x", "streams": [{"name": "main", "url": "rtsp://h/1"},
+                {"name": "main", "url": "rtsp://h/2"}]}),
+            "streams[1].name",
+        ),
+    ] {
+        let error = call_error(&server, 422, "POST", DEVICES, &body);
+        let details = error["details"].as_array().unwrap();
+        assert_eq!(details[0]["field"], field, "{body}: {details:?}");
+        assert!(!details[0]["message"].as_str().unwrap().is_empty());
+    }
+    let mut twice = with("enabled", json!(true));
+    twice["is_active"] = json!(false);
+    assert_eq!(
+        call_error(&server, 422, "POST", DEVICES, &twice)["details"][0]["field"],
+        "is_active"
+    );
+    let several = json!({"name": "", "record": 1, "x": 2});
+    let error = call_error(&server, 422, "POST", DEVICES, &several);
+    assert_eq!(error["details"].as_array().unwrap().len(), 3);
+    assert_eq!(send(&server, "POST", DEVICES, "application/json", b"{").status, 422);
+    assert_eq!(send(&server, "POST", DEVICES, "text/plain", b"{}").status, 415);
+    assert_eq!(send(&server, "POST", DEVICES, "application/json", b"").status, 422);
+    assert_eq!(get_json(&server, DEVICES).as_array().unwrap().len(), 2, "none was made");
+    let start = format!("{DEVICES}/front/start-stream");
+    call_error(&server, 422, "POST", &start, &json!({"fast": true}));
+    assert_eq!(call(&server, "POST", &format!("{start}?x=1"), &Value::Null).status, 422);
+}
+
+#[test]
+fn a_page_of_another_origin_changes_nothing() {
+    let node = Node::new();
+    let server = node.start();
+    let post = |header: &str| -> Reply {
+        let address = server.address();
+        let mut stream = connect(address);
+        write!(
+            stream,
+            "POST {DEVICES}/front/stop-stream HTTP/1.1\r\nHost: {address}\r\n{header}\r\n\
+             Content-Length: 0\r\n\r\n"
+        )
+        .unwrap();
+        read_reply(&mut stream, false).unwrap()
+    };
+    for header in ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"] {
+        let reply = post(header);
+        assert_eq!(reply.status, 403, "{header}");
+        assert!(reply.json()["error"]["message"].as_str().unwrap().contains("may not change"));
+    }
+    assert_eq!(node.desired()["cameras"][0]["enabled"], true);
+    assert_eq!(post(&format!("Origin: http://{}", server.address())).status, 200);
+    assert_eq!(node.desired()["cameras"][0]["enabled"], false);
+}
+
+#[test]
+fn methods_that_a_path_does_not_have_are_named() {
+    let node = Node::new();
+    let server = node.start();
+    for (path, allow) in [
+        (DEVICES, "GET, HEAD, POST"),
+        ("/api/v1/devices/front", "PUT, DELETE, GET, HEAD"),
+        ("/api/v1/devices/front/start-stream", "POST"),
+        ("/api/v1/devices/front/whep/7", "DELETE"),
+        ("/api/v1/rtsp/streams/front/reconnect", "POST"),
+    ] {
+        let reply = request(server.address(), "PATCH", path);
+        let words = |text: &str| -> std::collections::BTreeSet<String> {
+            text.split(", ").map(str::to_owned).collect()
+        };
+        assert_eq!(reply.status, 405, "{path}");
+        assert_eq!(words(reply.header("allow").unwrap()), words(allow), "{path}");
+    }
+}
+
+#[test]
+fn a_desired_state_that_can_not_be_written_leaves_everything_as_it_was() {
+    let node = Node::new();
+    let server = node.start();
+    let before = node.desired();
+    // In the way of the file that is renamed.
+    let obstacle = node.options.directories.state.join("desired.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let new = json!({"name": "Gate", "rtsp_url": URL});
+    let error = call_error(&server, 503, "POST", DEVICES, &new);
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("desired.json") && message.contains("nothing was changed"),
+        "{message}"
+    );
+    call_error(&server, 503, "POST", &format!("{DEVICES}/front/stop-stream"), &Value::Null);
+    assert_eq!(node.desired(), before);
+    assert_eq!(get_json(&server, DEVICES).as_array().unwrap().len(), 2);
+    assert_eq!(get_json(&server, "/api/v1/devices/front")["is_active"], true);
+    std::fs::remove_dir(&obstacle).unwrap();
+    let made = add(&server, new);
+    assert!(desired(&node, &made).is_some());
+    assert!(revision(&node) > before["revision"].as_u64().unwrap());
+}
+
+#[test]
+fn cameras_of_the_configuration_follow_it() {
+    let mut node = Node::new();
+    node.options.cameras[0].record = Some(false);
+    let server = node.start();
+    let front = format!("{DEVICES}/front");
+    // What the file names returns at the next start, what it does not name stays.
+    call_json(&server, 200, "PUT", &front, &json!({"record": true, "location": "gate"}));
+    assert_eq!(node.desired()["cameras"][0]["record"], true);
+    call_json(&server, 200, "POST", &format!("{front}/stop-stream"), &Value::Null);
+    let error = call_error(&server, 409, "DELETE", &front, &Value::Null);
+    assert!(error["message"].as_str().unwrap().contains("[[camera]]"), "{error}");
+    server.stop();
+    let server = node.start();
+    let now = get_json(&server, &front);
+    assert_eq!((&now["record"], &now["location"]), (&json!(false), &json!("gate")));
+    server.stop();
+    // Gone from the file: it can be deleted, and nothing else.
+    let yard = node.options.cameras.remove(0);
+    let server = node.start();
+    call_error(&server, 409, "PUT", &front, &json!({"name": "x"}));
+    call_error(&server, 409, "POST", &format!("{front}/start-stream"), &Value::Null);
+    assert_eq!(call(&server, "DELETE", &front, &Value::Null).status, 204);
+    assert_eq!(
+        call_json(&server, 200, "GET", "/api/v1/ai-model-assignments", &Value::Null)["total"],
+        0,
+        "its assignments went with it"
+    );
+    drop(yard);
+}
+
+#[test]
+fn starting_waits_for_the_camera_and_stopping_for_its_end() {
+    let node = Node::new();
+    let server = node.start();
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    let made = add(&server, json!({"name": "Gate", "rtsp_url": URL}));
+    let id = made["id"].as_str().unwrap().to_owned();
+    ingest.tell(vec![down(&id, "main", StreamState::Connecting, "")]);
+    let (told, name) = (ingest.clone(), id.clone());
+    let desired = node.options.directories.desired();
+    // As ingest does: follow the file, connect, be live.
+    let follower = std::thread::spawn(move || {
+        for (enabled, state) in [(true, live(&name, "main")), (false, stopped(&name))] {
+            wait_for("the desired state", || {
+                let text = std::fs::read_to_string(&desired).unwrap();
+                let state: Value = serde_json::from_str(&text).unwrap();
+                let cameras = state["cameras"].as_array().unwrap();
+                let camera = cameras.iter().find(|c| c["id"] == name.as_str()).unwrap();
+                (camera["enabled"] == enabled).then_some(())
+            });
+            told.tell(vec![state]);
+        }
+    });
+    let started =
+        call_json(&server, 200, "POST", &format!("{}/start-stream", at(&made)), &Value::Null);
+    assert_eq!(started["stream"]["status"], "live", "{started}");
+    assert_eq!(started["stream"]["started_at"], "2026-01-01T00:00:00.000000000Z");
+    let status = call_json(&server, 200, "GET", &format!("{}/status", at(&made)), &Value::Null);
+    assert_eq!(status["streaming"]["active"], true);
+    assert_eq!(status["streaming"]["room_id"], id.as_str());
+    assert_eq!(status["streams"][0]["codec"], "h264");
+    let stopped =
+        call_json(&server, 200, "POST", &format!("{}/stop-stream", at(&made)), &Value::Null);
+    assert_eq!(stopped["stopped"], true);
+    follower.join().unwrap();
+    // A camera that refuses is told at once.
+    let reason = "the camera refused the credentials (401)";
+    ingest.tell(vec![down(&id, "main", StreamState::AuthFailed, reason)]);
+    let path = format!("/api/devices/{id}/stream");
+    let started = call_json(&server, 200, "POST", &path, &Value::Null);
+    assert_eq!(
+        started["stream"],
+        json!({"status": "auth_failed", "message": reason, "started_at": null})
+    );
+    call_json(&server, 200, "DELETE", &path, &Value::Null);
+}
+
+fn stopped(camera: &str) -> StreamStatus {
+    StreamStatus::stopped(camera.parse().unwrap(), "main")
+}
+
+#[test]
+fn an_address_is_tried_by_ingest_and_nothing_is_stored() {
+    let node = Node::new();
+    let server = node.start();
+    let validate = format!("{DEVICES}/validate");
+    let body = json!({"rtsp_url": URL, "transport": "udp"});
+    let error = call_error(&server, 503, "POST", &validate, &body);
+    assert!(error["message"].as_str().unwrap().contains("ingest does not run"), "{error}");
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    ingest.react(|request| {
+        let Request::Probe { url, transport } = request else { panic!("{request:?}") };
+        assert_eq!((url.as_str(), transport.as_str()), (URL, "udp"));
+        let stream = StreamStatus { fps: 0.0, ..live("x", "main") };
+        Some(Answer { streams: vec![stream], ..Answer::done() })
+    });
+    let good = call_json(&server, 200, "POST", &validate, &body);
+    assert_eq!((&good["valid"], &good["rtsp_url"]), (&json!(true), &json!(SHOWN)));
+    assert_eq!(good["message"], "the camera answers with h264 1280x720");
+    assert_eq!(good["stream"]["fps"], json!(null));
+    ingest.react(|_| {
+        let stream = StreamStatus {
+            codec: "h265".into(),
+            size: Size { width: 0, height: 0 },
+            ..live("x", "main")
+        };
+        Some(Answer { streams: vec![stream], ..Answer::done() })
+    });
+    let other = call_json(&server, 200, "POST", &validate, &body);
+    assert!(other["message"].as_str().unwrap().contains("H.265"), "{other}");
+    ingest.react(|_| Some(Answer::failed(401, "the camera refused the credentials")));
+    let bad = call_json(&server, 200, "POST", &validate, &body);
+    assert_eq!(
+        (&bad["valid"], &bad["error"]),
+        (&json!(false), &json!("the camera refused the credentials"))
+    );
+    ingest.react(|_| None);
+    let error = call_error(&server, 503, "POST", &validate, &body);
+    assert!(error["message"].as_str().unwrap().contains("ingest does not answer"), "{error}");
+    for body in [json!({}), json!({"rtsp_url": "http://h"}), json!({"rtsp_url": URL, "x": 1})] {
+        call_error(&server, 422, "POST", &validate, &body);
+    }
+    assert_eq!(get_json(&server, DEVICES).as_array().unwrap().len(), 2);
+}

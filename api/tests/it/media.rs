@@ -1,0 +1,487 @@
+//! Snapshots and bookmarks, with a `vas media` of a few lines of shell, and files in parts.
+
+use crate::ingest::FakeIngest;
+use crate::support::{
+    Node, Reply, call, call_error, call_json, connect, get, get_json, read_reply, request, wait_for,
+};
+use api::Server;
+use base::{ColourMatrix, ColourRange, FrameFlags, FrameInfo, MediaTime, Size, UtcNanos};
+use ipc::ingest_message::{self, Answer, Request};
+use ipc::ring::{RingSpec, RingWriter};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+
+const SNAPSHOTS: &str = "/api/v1/snapshots";
+const BOOKMARKS: &str = "/api/v1/bookmarks";
+/// 2026-01-01T12:00:00Z.
+const NOON: u64 = 1_767_268_800_000_000_000;
+
+/// A node whose media jobs are this script. `$job` is the job, `$output` and `$thumbnail` its files.
+fn node(script: &str) -> Node {
+    let mut node = Node::new();
+    let path = node.home.path().join("media.sh");
+    let head = r#"#!/bin/sh
+read -r job
+key() { printf %s "$job" | sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
+output=$(key output); thumbnail=$(key thumbnail)
+printf '%s\n' "$job" >> "$(dirname "$0")/jobs"
+"#;
+    std::fs::write(&path, format!("{head}{script}\n")).unwrap();
+    node.options.media_command = vec!["/bin/sh".into(), path.into()];
+    node.options.cameras[0].record = Some(true);
+    node
+}
+
+const STILL: &str = r#"cat > "$output"; [ -s "$output" ] || printf still > "$output"
+echo '{"status":"done","at_utc_ns":1767268799960000000,"width":640,"height":360,"bytes":5}'"#;
+const CLIP: &str = r#"printf 0123456789 > "$output"; printf jpeg > "$thumbnail"
+echo '{"status":"done","start_utc_ns":1767268797000000000,"end_utc_ns":1767268803000000000,"duration_ms":6000,"bytes":10,"gaps_ms":40}'"#;
+
+fn jobs(node: &Node) -> Vec<Value> {
+    let text = std::fs::read_to_string(node.home.path().join("jobs")).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Every file of a kind, by name.
+fn files(node: &Node, kind: &str) -> Vec<String> {
+    let root = node.options.directories.state.join("media").join(kind);
+    let folders = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let all = folders.flat_map(|folder| std::fs::read_dir(folder.path()).unwrap());
+    let mut names: Vec<String> =
+        all.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn capture(server: &Server, kind: &str, camera: &str, moment: &str, body: &Value) -> Reply {
+    call(server, "POST", &format!("/api/v1/{kind}/devices/{camera}/capture/{moment}"), body)
+}
+
+fn error_of(reply: &Reply, status: u16) -> String {
+    assert_eq!(reply.status, status, "{}", String::from_utf8_lossy(&reply.body));
+    reply.json()["error"]["message"].as_str().unwrap().to_owned()
+}
+
+fn with_range(server: &Server, target: &str, headers: &str) -> Reply {
+    let address = server.address();
+    let mut stream = connect(address);
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n\r\n").unwrap();
+    read_reply(&mut stream, false).unwrap()
+}
+
+#[test]
+fn a_live_snapshot_is_the_newest_frame_of_the_ring_when_there_is_one() {
+    let node = node("exit 7");
+    let server = node.start();
+    let picture = base::Picture {
+        size: Size { width: 96, height: 64 },
+        matrix: ColourMatrix::Bt601,
+        range: ColourRange::Limited,
+    };
+    let spec = RingSpec { camera: "front".parse().unwrap(), picture, slots: 8 };
+    let mut writer = RingWriter::create(&node.options.directories.shm, &spec).unwrap();
+    let taken = wait_for("a picture of the ring", || {
+        let mut slot = writer.begin();
+        slot.pixels().fill(90);
+        slot.publish(&FrameInfo {
+            media: MediaTime(1),
+            capture: ipc::clock::monotonic(),
+            capture_utc: UtcNanos(NOON),
+            decode_start: ipc::clock::monotonic(),
+            flags: FrameFlags::default(),
+        });
+        // Ingest does not run: 503 until the ring is seen.
+        let reply = capture(&server, "snapshots", "front", "live", &Value::Null);
+        (reply.status == 200).then(|| reply.json())
+    });
+    let snapshot = &taken["snapshot"];
+    assert_eq!(snapshot["timestamp"], "2026-01-01T12:00:00.000000000Z");
+    assert_eq!((&snapshot["width"], &snapshot["height"]), (&json!(96), &json!(64)));
+    assert_eq!(
+        (&snapshot["source"], &snapshot["device_name"]),
+        (&json!("live"), &json!("Front door"))
+    );
+    let image = get(&server, snapshot["url"].as_str().unwrap());
+    assert_eq!((image.status, image.header("content-type")), (200, Some("image/jpeg")));
+    assert!(image.body.starts_with(&[0xff, 0xd8]) && image.body.ends_with(&[0xff, 0xd9]));
+    assert_eq!(image.body.len() as u64, snapshot["file_size"].as_u64().unwrap());
+    assert!(jobs(&node).is_empty(), "no process for it");
+}
+
+#[test]
+fn otherwise_it_is_decoded_from_the_newest_pictures_of_ingest() {
+    let node = node(STILL);
+    let server = node.start();
+    let yard = |status| {
+        let reply = capture(&server, "snapshots", "yard", "live", &Value::Null);
+        error_of(&reply, status)
+    };
+    assert!(yard(503).contains("ingest does not run"));
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    assert!(yard(404).contains("has shown no picture yet"));
+    ingest.react(|_| Some(Answer::failed(409, "camera `yard` is stopped")));
+    assert_eq!(yard(409), "camera `yard` is stopped");
+    ingest.react(|request| {
+        assert!(matches!(request, Request::Pictures { .. }), "{request:?}");
+        let picture = |data: &[u8], utc, key| ingest_message::Picture {
+            data: data.to_vec(),
+            media: MediaTime(0),
+            capture_utc: UtcNanos(utc),
+            key,
+        };
+        let pictures = vec![picture(b"key", 7, true), picture(b"p1", 8, false)];
+        Some(Answer { pictures, codec: "h264".into(), ..Answer::done() })
+    });
+    let reply = capture(&server, "snapshots", "yard", "live", &Value::Null);
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    let snapshot = reply.json()["snapshot"].clone();
+    assert_eq!(get(&server, snapshot["url"].as_str().unwrap()).body, b"keyp1");
+    assert_eq!((&snapshot["width"], &snapshot["file_size"]), (&json!(640), &json!(5)));
+    let job = &jobs(&node)[0];
+    assert_eq!((&job["job"], &job["codec"]), (&json!("still_of"), &json!("h264")));
+    assert_eq!(job["pictures"], json!([{"bytes": 3, "utc_ns": 7}, {"bytes": 2, "utc_ns": 8}]));
+    assert_eq!(capture(&server, "snapshots", "nosuch", "live", &Value::Null).status, 404);
+    assert_eq!(capture(&server, "snapshots", "yard", "live", &json!({"x": 1})).status, 422);
+}
+
+#[test]
+fn a_historical_snapshot_is_of_exactly_that_moment() {
+    let node = node(STILL);
+    let server = node.start();
+    let at = json!({"timestamp": "2026-01-01T13:00:00.000000001+01:00"});
+    let reply = capture(&server, "snapshots", "front", "historical", &at);
+    let snapshot = reply.json()["snapshot"].clone();
+    assert_eq!(snapshot["timestamp"], "2026-01-01T11:59:59.960000000Z", "of the picture");
+    assert_eq!(snapshot["source"], "historical");
+    let job = &jobs(&node)[0];
+    assert_eq!((&job["job"], &job["camera"]), (&json!("still_at"), &json!("front")));
+    assert_eq!(job["at_utc_ns"], NOON + 1);
+    assert_eq!(job["recordings"], json!(node.options.recordings));
+    for body in
+        [json!({}), json!({"timestamp": "noon"}), json!({"timestamp": 5}), json!({"at": "x"})]
+    {
+        assert_eq!(
+            capture(&server, "snapshots", "front", "historical", &body).status,
+            422,
+            "{body}"
+        );
+    }
+    let gone = capture(&server, "snapshots", "nosuch", "historical", &at);
+    assert_eq!(gone.status, 404);
+}
+
+#[test]
+fn what_the_job_says_is_passed_on_and_nothing_is_left() {
+    for (script, status, told) in [
+        (
+            r#"echo '{"status":"failed","code":404,"message":"nothing recorded, nearest is 11:58"}'"#,
+            404,
+            "nearest is 11:58",
+        ),
+        (
+            r#"printf half > "$output"; echo '{"status":"failed","code":500,"message":"x"}'"#,
+            500,
+            "x",
+        ),
+        (r#"printf half > "$output"; kill -9 $$"#, 500, "without an answer"),
+        (
+            r#"echo '{"status":"done","at_utc_ns":1,"width":1,"height":1}'"#,
+            500,
+            "can't keep the file",
+        ),
+        (
+            r#": > "$output"; echo '{"status":"done","at_utc_ns":1,"width":1,"height":1}'"#,
+            500,
+            "the file is empty",
+        ),
+    ] {
+        let node = node(script);
+        let server = node.start();
+        let at = json!({"timestamp": "2026-01-01T12:00:00Z"});
+        let reply = capture(&server, "snapshots", "front", "historical", &at);
+        let message = error_of(&reply, status);
+        assert!(message.contains(told), "{script}: {message}");
+        assert_eq!(files(&node, "snapshots"), [""; 0], "{script}");
+        assert_eq!(get_json(&server, SNAPSHOTS)["total"], 0);
+    }
+}
+
+#[test]
+fn snapshots_are_listed_newest_first_and_outlive_their_camera() {
+    let node = node(STILL);
+    let server = node.start();
+    let at = json!({"timestamp": "2026-01-01T12:00:00Z"});
+    let ids: Vec<String> = ["front", "yard", "front"]
+        .map(|camera| capture(&server, "snapshots", camera, "historical", &at).json())
+        .map(|taken| taken["snapshot"]["id"].as_str().unwrap().to_owned())
+        .to_vec();
+    let list = |query: &str| -> (Vec<String>, Value) {
+        let told = call_json(&server, 200, "GET", &format!("{SNAPSHOTS}{query}"), &Value::Null);
+        let rows = told["snapshots"].as_array().unwrap();
+        (rows.iter().map(|r| r["id"].as_str().unwrap().to_owned()).collect(), told["total"].clone())
+    };
+    let newest =
+        |order: &[usize]| -> Vec<String> { order.iter().map(|i| ids[*i].clone()).collect() };
+    assert_eq!(list(""), (newest(&[2, 1, 0]), json!(3)));
+    assert_eq!(list("?limit=1&skip=1"), (newest(&[1]), json!(3)));
+    assert_eq!(list("?device_id=front"), (newest(&[2, 0]), json!(2)));
+    assert_eq!(list("?device_id=front&skip=1"), (newest(&[0]), json!(2)));
+    assert_eq!(list("?device_id=nosuch"), (vec![], json!(0)));
+    let one = format!("{SNAPSHOTS}/{}", ids[0]);
+    assert_eq!(call_json(&server, 200, "GET", &one, &Value::Null)["device_name"], "Front door");
+    for query in ["?limit=0", "?limit=1001", "?device_id=a%2Fb", "?x=1"] {
+        call_error(&server, 422, "GET", &format!("{SNAPSHOTS}{query}"), &Value::Null);
+    }
+    assert_eq!(call(&server, "DELETE", &one, &Value::Null).status, 204);
+    for (method, path) in
+        [("GET", one.clone()), ("DELETE", one.clone()), ("GET", format!("{one}/image"))]
+    {
+        call_error(&server, 404, method, &path, &Value::Null);
+    }
+    call_error(&server, 404, "GET", &format!("{SNAPSHOTS}/..%2F..%2Fcontrol"), &Value::Null);
+    assert_eq!(files(&node, "snapshots").len(), 2);
+    // Somebody took the file away.
+    let root = node.options.directories.state.join("media/snapshots/yard");
+    std::fs::remove_file(root.join(format!("{}.jpg", ids[1]))).unwrap();
+    call_error(&server, 410, "GET", &format!("{SNAPSHOTS}/{}/image", ids[1]), &Value::Null);
+    assert_eq!(
+        call(&server, "DELETE", &format!("{SNAPSHOTS}/{}", ids[1]), &Value::Null).status,
+        204
+    );
+    // A deleted camera keeps its pictures.
+    let made = json!({"name": "Gate", "rtsp_url": "rtsp://cam/1"});
+    let gate = call_json(&server, 201, "POST", "/api/v1/devices", &made)["id"].clone();
+    let gate = gate.as_str().unwrap();
+    let taken = capture(&server, "snapshots", gate, "historical", &at).json();
+    call(&server, "DELETE", &format!("/api/v1/devices/{gate}"), &Value::Null);
+    let url = taken["snapshot"]["url"].as_str().unwrap();
+    assert_eq!(get(&server, url).status, 200);
+    let row = call_json(&server, 200, "GET", url.strip_suffix("/image").unwrap(), &Value::Null);
+    assert_eq!((&row["device_id"], &row["device_name"]), (&json!(gate), &json!(null)));
+}
+
+fn settled(server: &Server, id: &str) -> Value {
+    wait_for("the clip", || {
+        let row = call_json(server, 200, "GET", &format!("{BOOKMARKS}/{id}"), &Value::Null);
+        matches!(row["state"].as_str(), Some("done" | "failed")).then_some(row)
+    })
+}
+
+fn bookmark(server: &Server, moment: &str, body: &Value) -> Value {
+    let reply = capture(server, "bookmarks", "front", moment, body);
+    assert_eq!(reply.status, 202, "{}", String::from_utf8_lossy(&reply.body));
+    let row = reply.json()["bookmark"].clone();
+    let location = format!("{BOOKMARKS}/{}", row["id"].as_str().unwrap());
+    assert_eq!(reply.header("location"), Some(location.as_str()));
+    row
+}
+
+#[test]
+fn a_clip_is_cut_by_a_job_and_served_in_parts() {
+    let node = node(CLIP);
+    let server = node.start();
+    let asked = json!({"center_timestamp": "2026-01-01T12:00:00Z", "label": "parcel"});
+    let row = bookmark(&server, "historical", &asked);
+    assert_eq!(
+        (&row["state"], &row["video_url"], &row["label"]),
+        (&json!("pending"), &json!(null), &json!("parcel"))
+    );
+    let id = row["id"].as_str().unwrap();
+    let done = settled(&server, id);
+    assert_eq!(done["state"], "done", "{done}");
+    assert_eq!(
+        (&done["duration"], &done["gaps_ms"], &done["file_size"]),
+        (&json!(6.0), &json!(40), &json!(10))
+    );
+    assert_eq!(done["center_timestamp"], "2026-01-01T12:00:00.000000000Z");
+    let job = &jobs(&node)[0];
+    assert_eq!((&job["job"], &job["camera"]), (&json!("clip"), &json!("front")));
+    let second = 1_000_000_000;
+    assert_eq!(
+        (&job["start_utc_ns"], &job["end_utc_ns"]),
+        (&json!(NOON - 3 * second), &json!(NOON + 3 * second))
+    );
+    let video = done["video_url"].as_str().unwrap();
+    wait_for("the file", || (get(&server, video).status == 200).then_some(()));
+    assert_eq!(get(&server, done["thumbnail_url"].as_str().unwrap()).body, b"jpeg");
+    let whole = get(&server, video);
+    assert_eq!(whole.header("content-type"), Some("video/mp4"));
+    assert_eq!(whole.header("accept-ranges"), Some("bytes"));
+    assert!(whole.header("cache-control").unwrap().contains("immutable"));
+    assert_eq!(whole.body, b"0123456789");
+    let tag = whole.header("etag").unwrap().to_owned();
+    for (headers, status, body, range) in [
+        ("Range: bytes=2-4".to_owned(), 206, "234", Some("bytes 2-4/10")),
+        ("Range: bytes=7-".into(), 206, "789", Some("bytes 7-9/10")),
+        ("Range: bytes=-2".into(), 206, "89", Some("bytes 8-9/10")),
+        ("Range: bytes=0-99".into(), 206, "0123456789", Some("bytes 0-9/10")),
+        (format!("Range: bytes=0-0\r\nIf-Range: {tag}"), 206, "0", Some("bytes 0-0/10")),
+        ("Range: bytes=0-0\r\nIf-Range: \"other\"".into(), 200, "0123456789", None),
+        ("Range: bytes=0-0,2-2".into(), 200, "0123456789", None),
+        ("Range: lines=1".into(), 200, "0123456789", None),
+    ] {
+        let reply = with_range(&server, video, &headers);
+        assert_eq!((reply.status, reply.header("content-range")), (status, range), "{headers}");
+        assert_eq!(reply.body, body.as_bytes(), "{headers}");
+    }
+    let outside = with_range(&server, video, "Range: bytes=10-");
+    assert_eq!((outside.status, outside.header("content-range")), (416, Some("bytes */10")));
+    assert_eq!(outside.header("cache-control"), Some("no-store"));
+    assert!(error_of(&outside, 416).contains("lies outside of 10 bytes"));
+    let head = request(server.address(), "HEAD", video);
+    assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
+
+    let path = format!("{BOOKMARKS}/{id}");
+    let changed = call_json(&server, 200, "PUT", &path, &json!({"label": "bird"}));
+    assert_eq!(changed["label"], "bird");
+    assert_eq!(call_json(&server, 200, "PUT", &path, &json!({}))["label"], "bird");
+    assert_eq!(
+        call_json(&server, 200, "PUT", &path, &json!({"label": null}))["label"],
+        json!(null)
+    );
+    for body in [json!({"label": "x".repeat(256)}), json!({"label": 1}), json!({"state": "done"})] {
+        call_error(&server, 422, "PUT", &path, &body);
+    }
+    let list = call_json(&server, 200, "GET", BOOKMARKS, &Value::Null);
+    assert_eq!(
+        (&list["total"], &list["page"], &list["page_size"]),
+        (&json!(1), &json!(1), &json!(100))
+    );
+    assert_eq!(call(&server, "DELETE", &path, &Value::Null).status, 204);
+    assert_eq!(files(&node, "bookmarks"), [""; 0]);
+    for path in [path.clone(), format!("{path}/video"), format!("{path}/thumbnail")] {
+        call_error(&server, 404, "GET", &path, &Value::Null);
+    }
+}
+
+#[test]
+fn large_files_come_whole_and_a_client_that_goes_away_disturbs_nobody() {
+    let big = r#"head -c 30000000 /dev/zero | tr '\0' 'x' > "$output"
+echo '{"status":"done","start_utc_ns":1,"end_utc_ns":2,"duration_ms":6000,"bytes":1,"gaps_ms":0}'"#;
+    let node = node(big);
+    let server = node.start();
+    let asked = json!({"start": "2026-01-01T12:00:00Z", "end": "2026-01-01T13:00:00Z"});
+    let row = bookmark(&server, "historical", &asked);
+    let done = settled(&server, row["id"].as_str().unwrap());
+    assert_eq!((&done["state"], &done["thumbnail_url"]), (&json!("done"), &json!(null)));
+    let video = done["video_url"].as_str().unwrap();
+    let whole = wait_for("the file", || Some(get(&server, video)).filter(|r| r.status == 200));
+    assert!(whole.body.len() == 30_000_000 && whole.body.iter().all(|b| *b == b'x'));
+    for _ in 0..20 {
+        let mut stream = connect(server.address());
+        let host = server.address();
+        write!(stream, "GET {video} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        read_reply(&mut stream, true).unwrap();
+    }
+    let last = with_range(&server, video, "Range: bytes=29999990-");
+    assert_eq!((last.status, last.body.as_slice()), (206, b"xxxxxxxxxx".as_slice()));
+}
+
+#[test]
+fn a_live_clip_needs_a_recording_and_takes_the_last_seconds() {
+    let node = node(CLIP);
+    let server = node.start();
+    let reply = capture(&server, "bookmarks", "yard", "live", &Value::Null);
+    let message = error_of(&reply, 409);
+    assert!(message.contains("not recorded; set record to true"), "{message}");
+    let before = ipc::clock::utc().0;
+    let row = bookmark(&server, "live", &json!({"duration": 2}));
+    assert_eq!((&row["duration"], &row["source"]), (&json!(2.0), &json!("live")));
+    // Asked for again while the first waits for its last fragment.
+    bookmark(&server, "live", &Value::Null);
+    settled(&server, row["id"].as_str().unwrap());
+    let job = jobs(&node)[0].clone();
+    let (start, end) = (job["start_utc_ns"].as_u64().unwrap(), job["end_utc_ns"].as_u64().unwrap());
+    assert_eq!(end - start, 2_000_000_000);
+    assert!(end >= before && ipc::clock::utc().0 >= end + 1_000_000_000, "it waited for the disk");
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    let mut status = crate::ingest::live("front", "main");
+    status.recording_reason = "the disk is full".into();
+    ingest.tell(vec![status]);
+    wait_for("the reason", || {
+        let reply = capture(&server, "bookmarks", "front", "live", &Value::Null);
+        (reply.status == 409).then(|| assert!(error_of(&reply, 409).contains("the disk is full")))
+    });
+}
+
+#[test]
+fn windows_are_checked() {
+    let node = node(CLIP);
+    let server = node.start();
+    let (noon, later) = ("2026-01-01T12:00:00Z", "2026-01-01T13:00:01Z");
+    for body in [
+        json!({}),
+        json!({"center_timestamp": "noon"}),
+        json!({"center_timestamp": noon, "start": noon, "end": later}),
+        json!({"start": noon}),
+        json!({"end": noon}),
+        json!({"start": noon, "end": noon}),
+        json!({"start": later, "end": noon}),
+        json!({"start": noon, "end": later}),
+        json!({"center_timestamp": "2999-01-01T00:00:00Z"}),
+        json!({"center_timestamp": noon, "duration": 0}),
+        json!({"center_timestamp": noon, "duration": 3601}),
+        json!({"center_timestamp": noon, "label": "x".repeat(256)}),
+        json!({"center_timestamp": noon, "colour": 1}),
+    ] {
+        assert_eq!(
+            capture(&server, "bookmarks", "front", "historical", &body).status,
+            422,
+            "{body}"
+        );
+    }
+    let good = json!({"center_timestamp": noon});
+    assert_eq!(capture(&server, "bookmarks", "nosuch", "historical", &good).status, 404);
+    assert_eq!(capture(&server, "bookmarks", "nosuch", "live", &Value::Null).status, 404);
+    assert_eq!(get_json(&server, BOOKMARKS)["total"], 0);
+    assert!(jobs(&node).is_empty());
+}
+
+#[test]
+fn a_clip_that_can_not_be_cut_says_why() {
+    let script = r#"printf half > "$output"
+echo '{"status":"failed","code":404,"message":"nothing was recorded then"}'"#;
+    let node = node(script);
+    let server = node.start();
+    let row = bookmark(&server, "historical", &json!({"center_timestamp": "2026-01-01T12:00:00Z"}));
+    let id = row["id"].as_str().unwrap();
+    let failed = settled(&server, id);
+    assert_eq!(
+        (&failed["state"], &failed["failure_reason"]),
+        (&json!("failed"), &json!("nothing was recorded then"))
+    );
+    let error = call_error(&server, 409, "GET", &format!("{BOOKMARKS}/{id}/video"), &Value::Null);
+    assert!(error["message"].as_str().unwrap().contains("nothing was recorded then"), "{error}");
+    wait_for("the clean folder", || files(&node, "bookmarks").is_empty().then_some(()));
+}
+
+#[test]
+fn clips_wait_in_a_bounded_queue_and_a_restart_fails_them() {
+    let mut node = node("exec sleep 600");
+    let server = node.start();
+    let asked = json!({"center_timestamp": "2026-01-01T12:00:00Z"});
+    let mut taken = 0;
+    let full = wait_for("a full queue", || {
+        let reply = capture(&server, "bookmarks", "front", "historical", &asked);
+        taken += u64::from(reply.status == 202);
+        (reply.status != 202).then_some(reply)
+    });
+    assert!(error_of(&full, 503).contains("32 clips wait already"));
+    assert!((32..=34).contains(&taken), "{taken}");
+    assert_eq!(get_json(&server, BOOKMARKS)["total"], taken, "the refused one left no row");
+    let begun = std::time::Instant::now();
+    server.stop();
+    assert!(begun.elapsed().as_secs() < 10, "jobs do not hold up the end");
+    node.options.media_command = vec!["/bin/false".into()];
+    let server = node.start();
+    let list = get_json(&server, &format!("{BOOKMARKS}?limit=500"));
+    for row in list["bookmarks"].as_array().unwrap() {
+        let why = row["failure_reason"].as_str().unwrap();
+        assert_eq!(row["state"], "failed");
+        assert!(why.contains("serve was restarted"), "{why}");
+    }
+    // A bookmark that is deleted while it waits is not cut.
+    let media: PathBuf = node.options.directories.state.join("media");
+    assert!(!media.join("bookmarks/front").exists() || files(&node, "bookmarks").is_empty());
+}
