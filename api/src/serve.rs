@@ -118,7 +118,7 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (media, clips) = Media::start(
             directories.state.join("media"),
-            options.recordings,
+            options.recordings.clone(),
             options.media_command,
             &control,
             stopping.clone(),
@@ -149,7 +149,7 @@ impl Server {
             live,
             counters,
             stills,
-            recordings: Recordings::new(directories.recordings()),
+            recordings: Recordings::new(options.recordings),
             published,
             ingest: IngestLink::new(directories.ingest_socket()),
             media,

@@ -5,7 +5,6 @@
 //! here but the cached pictures that [`LiveView`] hands out.
 
 use crate::container::ClipReader;
-use crate::live::Hub;
 use crate::rtsp;
 use crate::source::Source;
 use base::{CameraId, Instant};
@@ -54,24 +53,6 @@ pub trait LiveView: Send + Sync {
     fn pictures(&self, camera: &CameraId, stream: &str) -> Answer;
     /// How many watch a stream.
     fn viewers(&self, camera: &CameraId, stream: &str) -> u32;
-}
-
-impl LiveView for Hub {
-    fn offer(&self, camera: &CameraId, stream: &str, sdp: &str) -> Answer {
-        Hub::offer(self, camera, stream, sdp)
-    }
-
-    fn close(&self, camera: &CameraId, session: &str) -> Answer {
-        Hub::close(self, camera, session)
-    }
-
-    fn pictures(&self, camera: &CameraId, stream: &str) -> Answer {
-        Hub::pictures(self, camera, stream)
-    }
-
-    fn viewers(&self, camera: &CameraId, stream: &str) -> u32 {
-        Hub::viewers(self, camera, stream)
-    }
 }
 
 /// What requests are answered from.

@@ -66,10 +66,12 @@ impl Node {
         };
         state.store(&directories.desired()).unwrap();
         let socket = directories.ingest_socket();
+        let recording = ingest::RecordingOptions::new(directories.recordings());
         let options = Options {
             directories,
             export_enabled: false,
             decode_command: vec!["true".into()],
+            recording,
             webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },
         };
         let (trigger, stop) = Stop::pair().unwrap();
