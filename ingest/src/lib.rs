@@ -19,6 +19,7 @@ mod decode;
 mod decoder;
 mod health;
 mod link;
+pub mod live;
 mod nv12;
 mod outlets;
 mod pacing;
@@ -29,7 +30,7 @@ mod source;
 mod stream;
 mod supervision;
 mod timeline;
-mod unit;
+pub mod unit;
 mod watchdog;
 mod worker_message;
 

@@ -5,9 +5,11 @@
 use crate::backoff::LogGate;
 use crate::counters::Counters;
 use crate::link::{Link, LinkOptions};
+use crate::live::{Feed, Hub};
+use crate::stream::StreamId;
 use crate::unit::{AccessUnit, Codec};
 use crate::worker_message::{Configuration, Hints};
-use base::{CameraId, Instant};
+use base::Instant;
 use ipc::clock;
 use ipc::desired::DecodeMode;
 use std::ffi::OsString;
@@ -47,6 +49,8 @@ pub struct Common {
     pub shm: PathBuf,
     /// Program and arguments of a decode worker.
     pub decode_command: Vec<OsString>,
+    /// Viewers of all streams; none when live view can't run.
+    pub live: Option<Hub>,
 }
 
 /// What is known of a stream before its first picture is decoded.
@@ -62,11 +66,12 @@ pub struct Description {
 
 /// The outlets of one stream.
 pub struct Outlets {
-    camera: CameraId,
+    id: StreamId,
     common: Common,
     counters: Arc<Counters>,
     wants: Wants,
     description: Option<Description>,
+    live: Option<Feed>,
     link: Option<Link>,
     /// The link before, while it stops.
     leaving: Option<JoinHandle<()>>,
@@ -77,13 +82,14 @@ pub struct Outlets {
 
 impl Outlets {
     /// Closed ones.
-    pub fn new(camera: CameraId, wants: Wants, common: Common, counters: Arc<Counters>) -> Outlets {
+    pub fn new(id: StreamId, wants: Wants, common: Common, counters: Arc<Counters>) -> Outlets {
         Outlets {
-            camera,
+            id,
             common,
             counters,
             wants,
             description: None,
+            live: None,
             link: None,
             leaving: None,
             link_retry: None,
@@ -95,6 +101,7 @@ impl Outlets {
     pub fn set(&mut self, wants: Wants) {
         self.wants = wants;
         self.keep_link();
+        self.keep_live();
     }
 
     /// The source says what its stream is. Before that no outlet opens.
@@ -114,14 +121,28 @@ impl Outlets {
         {
             link.push(&unit);
         }
+        if let Some(live) = &mut self.live {
+            live.push(&unit);
+        }
     }
 
     /// Closes everything and waits until nothing is left of it.
     pub fn close(&mut self) {
+        self.live = None;
         self.close_link();
         if let Some(leaving) = self.leaving.take() {
             // A panic there has been printed and concerns nobody any more.
             let _ = leaving.join();
+        }
+    }
+
+    /// Viewers may come before the first picture.
+    fn keep_live(&mut self) {
+        if !self.wants.live {
+            self.live = None;
+        } else if self.live.is_none() {
+            let StreamId { camera, name } = &self.id;
+            self.live = self.common.live.as_ref().map(|hub| hub.feed(camera, name));
         }
     }
 
@@ -136,7 +157,7 @@ impl Outlets {
             return link.configure(configuration);
         }
         let options = LinkOptions {
-            camera: self.camera.clone(),
+            camera: self.id.camera.clone(),
             command: self.common.decode_command.clone(),
             configuration,
             counters: Arc::clone(&self.counters),
@@ -146,7 +167,7 @@ impl Outlets {
             Ok(link) => {
                 self.link = Some(link);
                 if self.link_gate.clear() {
-                    tracing::info!(camera = %self.camera, "frame export is on again");
+                    tracing::info!(camera = %self.id.camera, "frame export is on again");
                 }
             }
             Err(e) => {
@@ -154,7 +175,7 @@ impl Outlets {
                 self.link_retry = Some(now + LINK_RETRY);
                 let line = format!("frame export is off: no thread or descriptor is left: {e}");
                 if self.link_gate.allows(&line, now) {
-                    tracing::error!(camera = %self.camera, "{line}; raise the limits of the \
+                    tracing::error!(camera = %self.id.camera, "{line}; raise the limits of the \
                         process; trying again every {} s", LINK_RETRY.as_secs());
                 }
             }
@@ -176,7 +197,7 @@ impl Outlets {
             DecodeMode::Off => 0.0,
         };
         Configuration {
-            camera: self.camera.as_str().to_owned(),
+            camera: self.id.camera.as_str().to_owned(),
             shm: self.common.shm.clone(),
             parent: i32::try_from(std::process::id()).unwrap_or(0),
             fps,
@@ -190,15 +211,17 @@ impl Outlets {
 mod tests {
     use super::*;
     use crate::unit::UnitFlags;
-    use base::{MediaTime, UtcNanos};
+    use base::{CameraId, MediaTime, UtcNanos};
 
     #[test]
     fn a_link_that_could_not_be_started_is_tried_again() {
         let shm = tempfile::tempdir().unwrap();
-        let common = Common { shm: shm.path().to_owned(), decode_command: vec!["true".into()] };
+        let common =
+            Common { shm: shm.path().to_owned(), decode_command: vec!["true".into()], live: None };
         let off = Wants { decode: DecodeMode::Off, deadline_ms: 500, record: false, live: false };
         let camera = CameraId::new("cam").unwrap();
-        let mut outlets = Outlets::new(camera, off, common, Arc::default());
+        let id = StreamId { camera, name: "main".into() };
+        let mut outlets = Outlets::new(id, off, common, Arc::default());
         let hints = Hints::default();
         outlets.describe(Description { codec: Codec::H264, fps: 10.0, hints });
         let emit = |outlets: &mut Outlets| {

@@ -3,6 +3,7 @@
 use crate::camera::{Camera, Streams, streams};
 use crate::control::{Cameras, Control, Server};
 use crate::counters::Counted;
+use crate::live::{Hub, WebrtcOptions};
 use crate::outlets::Common;
 use crate::stream::Gone;
 use base::{CameraId, Instant};
@@ -38,6 +39,8 @@ pub struct Options {
     pub export_enabled: bool,
     /// Program and arguments that start a decode worker, normally `vas decode`.
     pub decode_command: Vec<OsString>,
+    /// How live view is offered.
+    pub webrtc: WebrtcOptions,
 }
 
 /// Why ingest does not start.
@@ -86,7 +89,9 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     let lock = InstanceLock::take(&options.directories)?;
     raise_descriptor_limit();
     let shm = options.directories.shm.clone();
-    let common = Common { shm: shm.clone(), decode_command: options.decode_command };
+    let hub = Hub::start(options.webrtc).map_err(IngestError::Thread)?;
+    let live = Some(hub.clone());
+    let common = Common { shm: shm.clone(), decode_command: options.decode_command, live };
     let fleet = Arc::new(Mutex::new(Some(Fleet {
         common,
         export_enabled: options.export_enabled,
@@ -131,6 +136,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     if let Some(fleet) = last {
         fleet.stop();
     }
+    hub.stop();
     remove_root(&shm);
     lock.release();
     Ok(())
@@ -477,7 +483,7 @@ mod tests {
             let marker = root.path().join("worker-was-started");
             let shm = root.path().join("shm");
             let decode_command = vec!["touch".into(), marker.clone().into_os_string()];
-            let common = Common { shm: shm.clone(), decode_command };
+            let common = Common { shm: shm.clone(), decode_command, live: None };
             let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
             let mut fleet = Fleet { common, export_enabled, cameras, leaving, swept: false };
             fleet.reconcile(&state, clock::monotonic());

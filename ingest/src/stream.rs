@@ -94,7 +94,7 @@ impl Stream {
         let wake = Arc::new(Notify::new());
         let shm = common.shm.clone();
         let mut actor = Actor {
-            outlets: Outlets::new(id.camera.clone(), settings.wants, common, Arc::clone(&counters)),
+            outlets: Outlets::new(id.clone(), settings.wants, common, Arc::clone(&counters)),
             settings: settings.clone(),
             origin,
             inbox,

@@ -2,6 +2,7 @@
 
 use crate::watch::wait_until;
 use ingest::Options;
+use ingest::live::WebrtcOptions;
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, FORMAT};
 use ipc::directories::Directories;
 use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus, call};
@@ -126,6 +127,8 @@ impl Node {
             directories: self.directories.clone(),
             export_enabled: true,
             decode_command: again("decode"),
+            // Tests run side by side.
+            webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },
         }
     }
 

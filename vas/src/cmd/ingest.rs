@@ -15,6 +15,7 @@ pub fn run(config: &Config) -> Outcome {
         directories: config.directories.clone(),
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
+        webrtc: ingest::live::WebrtcOptions::default(),
     };
     ingest::run(options, stop)?;
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,1 @@
+//! Behaviour of the hub, seen by peers in this process.
