@@ -21,11 +21,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use str0m::IceCreds;
 
-/// How long the viewers of a stream without a feed stay (chosen: a camera whose row changes comes
-/// back within a second or two).
-const GRACE: Duration = Duration::from_secs(10);
 /// A port that is taken is tried again (chosen).
-const PORT_RETRY: Duration = Duration::from_secs(5);
+const PORT_RETRY: Duration = Duration::from_secs(2);
 /// Longest offer (chosen: a browser's is about 6 KiB).
 const OFFER_BYTES_MAX: usize = 64 << 10;
 /// Addresses remembered of one viewer.
@@ -191,7 +188,7 @@ impl Worker {
             until = until.min(self.port_retry);
         }
         for stream in self.streams.values().filter(|stream| stream.feeds == 0) {
-            until = until.min(stream.left + GRACE);
+            until = until.min(stream.left + self.options.grace);
         }
         let mut fds = vec![PollFd::new(&self.wake.event, PollFlags::IN)];
         if let Ok(port) = &self.port {
@@ -369,7 +366,7 @@ impl Worker {
             return refused(503, why.into());
         }
         if self.common.is_none() {
-            self.common = Some(common()?);
+            self.common = Some(common(self.options.silence)?);
         }
         let Some(common) = &self.common else { return refused(503, "no certificate".into()) };
         let ice = IceCreds { ufrag: unguessable(8)?, pass: unguessable(16)? };
@@ -519,7 +516,8 @@ impl Worker {
 
     /// Ends streams that have had no feed for long.
     fn leave_streams(&mut self, now: Instant) {
-        let over = |stream: &Stream| stream.feeds == 0 && now - stream.left >= GRACE;
+        let grace = self.options.grace;
+        let over = |stream: &Stream| stream.feeds == 0 && now - stream.left >= grace;
         let over: Vec<_> =
             self.streams.iter().filter(|(_, s)| over(s)).map(|(&id, _)| id).collect();
         for id in over {
@@ -614,7 +612,7 @@ fn deliver(
     })
 }
 
-fn common() -> Result<Common, Refused> {
+fn common(silence: Duration) -> Result<Common, Refused> {
     let provider = str0m::crypto::from_feature_flags();
     let failed = |e: &dyn std::fmt::Display| Refused {
         status: 503,
@@ -622,7 +620,7 @@ fn common() -> Result<Common, Refused> {
     };
     let certificate =
         provider.dtls_provider.generate_certificate().ok_or_else(|| failed(&"none was made"))?;
-    Ok(Common { certificate, clock: Clock::new() })
+    Ok(Common { certificate, clock: Clock::new(), silence })
 }
 
 /// `bytes` random bytes in hexadecimal.

@@ -13,15 +13,11 @@ use std::rc::Rc;
 use std::time::Duration;
 use str0m::change::SdpOffer;
 use str0m::config::DtlsCert;
-use str0m::format::Codec;
 use str0m::media::{MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcConfig};
 
-/// A viewer that is not heard of for longer is gone (chosen: browsers send a report every second
-/// and prove their consent every 5 s).
-pub const SILENCE: Duration = Duration::from_secs(15);
 /// Time to say goodbye.
 const CLOSING: Duration = Duration::from_secs(1);
 /// How long the group so far is spread (chosen: live within 1 s, and a browser decodes 720p at more
@@ -57,6 +53,8 @@ pub struct Common {
     pub certificate: DtlsCert,
     /// Both clocks.
     pub clock: Clock,
+    /// As in the options.
+    pub silence: Duration,
 }
 
 #[derive(Debug)]
@@ -93,6 +91,9 @@ pub struct Viewer {
     pause: Duration,
     narrow: u32,
     wants_group: bool,
+    /// To say goodbye at the next drive.
+    leaves: bool,
+    silence: Duration,
     closing: Option<Instant>,
     gone: Option<&'static str>,
 }
@@ -128,10 +129,6 @@ impl Viewer {
         if !sdp.lines().any(|line| line.starts_with("m=video")) {
             return Err(bad("it has no m=video line"));
         }
-        let h264 = |line: &str| {
-            let line = line.to_ascii_lowercase();
-            line.starts_with("a=rtpmap:") && line.contains(" h264/90000")
-        };
         let no_h264 = || {
             refused(
                 406,
@@ -140,7 +137,7 @@ impl Viewer {
                     .into(),
             )
         };
-        if !sdp.lines().any(h264) {
+        if h264_types(sdp).is_empty() {
             return Err(no_h264());
         }
         let offer = SdpOffer::from_sdp_string(sdp).map_err(|e| bad(&e.to_string()))?;
@@ -169,15 +166,12 @@ impl Viewer {
         let mids = answer.lines().filter_map(|line| line.strip_prefix("a=mid:"));
         let mid = mids.map(|mid| Mid::from(mid.trim())).find(sends);
         let mid = mid.ok_or_else(|| bad("it has no video line that receives"))?;
-        let types: Vec<_> = rtc
-            .codec_config()
-            .params()
-            .iter()
-            .filter(|p| rtc.media(mid).is_some_and(|media| media.remote_pts().contains(&p.pt())))
-            .filter(|p| p.spec().codec == Codec::H264)
-            .filter(|p| p.spec().format.packetization_mode == Some(1))
-            .map(|p| ((p.spec().format.profile_level_id.unwrap_or(0x42_00_1f) >> 8) as u16, p.pt()))
-            .collect();
+        // What both have: of the offer, for its numbers are those that count.
+        let agreed = |pt: Pt| {
+            let ours = rtc.codec_config().params().iter().any(|p| p.pt() == pt);
+            ours && rtc.media(mid).is_some_and(|media| media.remote_pts().contains(&pt))
+        };
+        let types: Vec<_> = h264_types(sdp).into_iter().filter(|&(_, pt)| agreed(pt)).collect();
         if types.is_empty() {
             return Err(no_h264());
         }
@@ -196,6 +190,8 @@ impl Viewer {
             pause: Duration::ZERO,
             narrow: 0,
             wants_group: false,
+            leaves: false,
+            silence: common.silence,
             closing: None,
             gone: None,
         };
@@ -301,17 +297,21 @@ impl Viewer {
         if self.closing.is_some_and(|until| now >= until) {
             return None;
         }
-        if now - self.heard > SILENCE {
+        if now - self.heard > self.silence {
             self.gone = Some("it was not heard of any more");
         }
         let mut turns = 0;
         loop {
+            if std::mem::take(&mut self.leaves) {
+                tracing::info!("a viewer is sent away: media time jumped too far for it");
+                self.close(now);
+            }
             let due = self.poll(clock, now, transmit)?;
             if std::mem::take(&mut self.wants_group) {
                 self.begin(group, now);
             }
             let next = self.catch_up(group, profile, clock, now);
-            if next.is_some_and(|next| next <= now) {
+            if self.leaves || next.is_some_and(|next| next <= now) {
                 continue;
             }
             turns += 1;
@@ -323,7 +323,7 @@ impl Viewer {
                 continue;
             }
             let due = due.max(now + Duration::from_micros(500));
-            let until = self.closing.unwrap_or(self.heard + SILENCE);
+            let until = self.closing.unwrap_or(self.heard + self.silence);
             return Some(next.map_or(due, |next| due.min(next)).min(until));
         }
     }
@@ -451,7 +451,7 @@ impl Viewer {
         let wanted = stamp.unwrap_or(own);
         if self.last.is_some_and(|last| wanted + JUMP < last || wanted > last.saturating_add(JUMP))
         {
-            self.gone = Some("media time jumped");
+            self.leaves = true;
             return;
         }
         // Where it was caught up, the times just before may be ahead by a few ticks.
@@ -495,9 +495,36 @@ impl Viewer {
         if self.closing.is_none() {
             self.closing = Some(now + CLOSING);
             // Whoever is not connected yet can't be told.
-            let _ = self.rtc.close();
+            if !self.connected || self.rtc.close().is_err() {
+                self.gone = Some("it is sent away");
+            }
         }
     }
+}
+
+/// Profile and number of the payload types of an offer that are H.264 of packetization mode 1.
+fn h264_types(sdp: &str) -> Vec<(u16, Pt)> {
+    let lines = || sdp.lines().map(|line| line.trim().to_ascii_lowercase());
+    let maps = lines().filter_map(|line| {
+        let (number, codec) = line.strip_prefix("a=rtpmap:")?.split_once(' ')?;
+        codec.starts_with("h264/90000").then(|| number.to_owned())
+    });
+    maps.filter_map(|number| {
+        let parameters = lines().find_map(|line| {
+            let (of, parameters) = line.strip_prefix("a=fmtp:")?.split_once(' ')?;
+            (of == number).then(|| parameters.to_owned())
+        })?;
+        let value = |name: &str| {
+            parameters.split(';').find_map(|p| p.trim().strip_prefix(name)?.strip_prefix('='))
+        };
+        (value("packetization-mode") == Some("1")).then_some(())?;
+        // Without one it is Baseline (RFC 6184, 8.1).
+        let level_id =
+            u32::from_str_radix(value("profile-level-id").unwrap_or("42000a"), 16).ok()?;
+        let number: u8 = number.parse().ok()?;
+        Some(((level_id >> 8) as u16, Pt::from(number)))
+    })
+    .collect()
 }
 
 /// A frame's time where it does not matter much, ticks (25 fps).

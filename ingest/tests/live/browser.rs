@@ -2,91 +2,126 @@
 
 use crate::camera::{Camera, group_of_5s};
 use crate::chromium::Chromium;
-use crate::until;
+use crate::page::{PAGE, Page};
+use crate::patience::until;
+use crate::relay::Relay;
 use base::CameraId;
 use ingest::live::{Hub, WebrtcOptions};
-use serde_json::{Value, json};
+use serde_json::json;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Plays one stream; `seen` is every picture that was shown.
-const PAGE: &str = r#"
-document.body.innerHTML = '<video id=v autoplay muted playsinline width=640></video>';
-window.seen = [];
-window.pc = new RTCPeerConnection();
-pc.addTransceiver('video', {direction: 'recvonly'});
-pc.ontrack = e => { e.receiver.jitterBufferTarget = 0; v.srcObject = new MediaStream([e.track]); };
-const shown = (now, m) => {
-    seen.push({rtp: m.rtpTimestamp, at: performance.timeOrigin + m.expectedDisplayTime});
-    v.requestVideoFrameCallback(shown);
-};
-v.requestVideoFrameCallback(shown);
-window.pixels = () => {
-    const c = new OffscreenCanvas(160, 90), g = c.getContext('2d');
-    g.drawImage(v, 0, 0, 160, 90);
-    return Array.from(g.getImageData(0, 0, 160, 90).data);
-};
-window.received = async () => {
-    for (const s of (await pc.getStats()).values()) if (s.type === 'inbound-rtp') return s;
-};
-"#;
-
-pub struct Page {
-    pub chromium: Chromium,
-    pub session: String,
-    pub offered: Instant,
+/// Keeps what is shown beside the other results of the build.
+fn keep(page: &mut Page, name: &str) {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    page.chromium.screenshot(&path);
+    println!("screenshot: {}", path.display());
 }
 
-impl Page {
-    /// A browser that plays `camera`; `change` may rewrite the answer.
-    pub fn open(hub: &Hub, camera: &str, prefix: &[&str], change: impl Fn(&str) -> String) -> Page {
-        let mut chromium = Chromium::start(prefix);
-        chromium.evaluate(PAGE);
-        let mut page = Page { chromium, session: String::new(), offered: Instant::now() };
-        page.offer(hub, camera, change);
-        page
-    }
+/// A namespace of the network with one way out, over which an address of this machine is routed.
+struct Elsewhere {
+    name: String,
+    device: String,
+    here: Ipv4Addr,
+}
 
-    fn offer(&mut self, hub: &Hub, camera: &str, change: impl Fn(&str) -> String) {
-        let offer = "pc.setLocalDescription().then(() => pc.localDescription.sdp)";
-        let offer = self.chromium.evaluate(offer);
-        self.offered = Instant::now();
-        let answer = hub.offer(&CameraId::new(camera).unwrap(), "", offer.as_str().unwrap());
-        assert_eq!(answer.status, 201, "{}", answer.message);
-        self.session = answer.session;
-        let sdp = json!({"type": "answer", "sdp": change(&answer.sdp)});
-        self.chromium.evaluate(&format!("pc.setRemoteDescription({sdp})"));
+impl Elsewhere {
+    /// None where this user may not make one.
+    fn new() -> Option<Elsewhere> {
+        let process = std::process::id();
+        let [_, _, a, b] = process.to_be_bytes();
+        let this = Elsewhere {
+            name: format!("live{process}"),
+            device: format!("lv{process}"),
+            here: Ipv4Addr::new(10, 197, a, b),
+        };
+        let Elsewhere { name, device, here } = &this;
+        let ip = |words: &str| {
+            let status = Command::new("ip").args(words.split(' ')).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        let peer = format!("{device}p");
+        let all = ip(&format!("netns add {name}"))
+            && ip(&format!("link add {device} type veth peer name {peer} netns {name}"))
+            && ip(&format!("addr add 169.254.{a}.{b}/32 peer 10.196.{a}.{b} dev {device}"))
+            && ip(&format!("link set {device} up"))
+            && ip(&format!("addr add {here}/32 dev lo"))
+            && ip(&format!("-n {name} link set lo up"))
+            && ip(&format!("-n {name} addr add 10.196.{a}.{b}/32 peer 169.254.{a}.{b} dev {peer}"))
+            && ip(&format!("-n {name} link set {peer} up"))
+            && ip(&format!("-n {name} route add default via 169.254.{a}.{b}"));
+        all.then_some(this)
     }
+}
 
-    /// Pictures shown so far.
-    pub fn shown(&mut self) -> u64 {
-        self.chromium.evaluate("seen.length").as_u64().unwrap()
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let Elsewhere { name, device, here } = self;
+        let address = format!("{here}/32");
+        for words in [
+            &["link", "del", device][..],
+            &["addr", "del", &address, "dev", "lo"],
+            &["netns", "del", name],
+        ] {
+            let _ = Command::new("ip").args(words).stderr(Stdio::null()).status();
+        }
     }
+}
 
-    pub fn wait_shown(&mut self, count: u64) {
-        until("a picture", || (self.shown() >= count).then_some(()));
-    }
+#[test]
+fn a_browser_in_another_network_plays_over_a_routed_address() {
+    let Some(elsewhere) = Elsewhere::new() else {
+        println!("SKIPPED: this user can't make a network namespace with a route; run it as root");
+        return;
+    };
+    let announce = vec![elsewhere.here.into()];
+    let options = WebrtcOptions { udp_port: 0, announce, ..WebrtcOptions::default() };
+    let hub = Hub::start(options).unwrap();
+    let camera = Camera::start(&hub, "cam", group_of_5s(), 0, 0);
+    until("a picture", || (camera.sent.load(Ordering::Relaxed) > 0).then_some(()));
+    let prefix = ["ip", "netns", "exec", &elsewhere.name];
+    let mut page = Page::open(&hub, "cam", &prefix, str::to_owned);
+    page.wait_shown(50);
+    assert!(page.moves() > 0.01);
+    let pair = page.chromium.evaluate(
+        "pc.getStats().then(all => { for (const s of all.values())          if (s.type === 'candidate-pair' && s.nominated) return all.get(s.remoteCandidateId).address })",
+    );
+    assert_eq!(pair, json!(elsewhere.here.to_string()));
+    keep(&mut page, "live_routed.png");
+    hub.stop();
+}
 
-    /// Share of the picture's values that differ between two moments, at which it shows other
-    /// pictures.
-    pub fn moves(&mut self) -> f64 {
-        let before = self.chromium.evaluate("pixels()");
-        let shown = self.shown();
-        self.wait_shown(shown + 10);
-        let after = self.chromium.evaluate("pixels()");
-        let (before, after) = (before.as_array().unwrap(), after.as_array().unwrap());
-        let apart = |(a, b): (&Value, &Value)| a.as_i64().unwrap().abs_diff(b.as_i64().unwrap());
-        let differ = before.iter().zip(after).filter(|&pair| apart(pair) > 16).count();
-        differ as f64 / before.len() as f64
-    }
-
-    /// Keeps what is shown beside the other results of the build.
-    pub fn keep(&mut self, name: &str) -> PathBuf {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        self.chromium.screenshot(&path);
-        println!("screenshot: {}", path.display());
-        path
-    }
+#[test]
+fn two_of_a_hundred_packets_lost_are_not_seen() {
+    let hub = hub();
+    let camera = Camera::start(&hub, "cam", group_of_5s(), 0, 0);
+    until("a picture", || (camera.sent.load(Ordering::Relaxed) > 0).then_some(()));
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port().unwrap()));
+    let relay = Relay::start(here, 20, 23);
+    let mut page = Page::open(&hub, "cam", &[], |answer| relay.instead(answer));
+    until("losses", || (relay.lost.load(Ordering::Relaxed) >= 6).then_some(()));
+    page.wait_shown(100);
+    assert!(page.moves() > 0.01);
+    let received = page.chromium.evaluate("received()");
+    let (lost, seen) = (relay.lost.load(Ordering::Relaxed), relay.seen.load(Ordering::Relaxed));
+    let count = |name: &str| received[name].as_u64().unwrap_or(0);
+    let (decoded, dropped) = (count("framesDecoded"), count("framesDropped"));
+    let (nacks, freezes) = (count("nackCount"), count("freezeCount"));
+    println!(
+        "{lost} of {seen} datagrams lost, {nacks} asked for again, {decoded} pictures decoded, \
+        {dropped} dropped, {freezes} freezes"
+    );
+    assert!(lost > 0 && nacks > 0);
+    // Every picture since the first was decoded: RTP times of those shown tell how many there were.
+    let gaps = page.chromium.evaluate(
+        "seen.slice(30).reduce(([n, last], s) => [n + (last && s.rtp - last > 4 * 3600), s.rtp], [0, 0])[0]",
+    );
+    assert_eq!(gaps, json!(0), "no gap of more than 160 ms");
+    keep(&mut page, "live_with_loss.png");
+    hub.stop();
 }
 
 pub fn hub() -> Hub {
@@ -97,8 +132,8 @@ pub fn hub() -> Hub {
 fn the_picture_comes_at_once_moves_and_goes_on_when_the_camera_returns() {
     let hub = hub();
     let camera = Camera::start(&hub, "cam", group_of_5s(), 0, 0);
-    let media = |c: &Camera| c.media.load(std::sync::atomic::Ordering::Relaxed);
-    let sent = |c: &Camera| c.sent.load(std::sync::atomic::Ordering::Relaxed);
+    let media = |c: &Camera| c.media.load(Ordering::Relaxed);
+    let sent = |c: &Camera| c.sent.load(Ordering::Relaxed);
     let mut chromium = Chromium::start(&[]);
     chromium.evaluate(PAGE);
     // Well inside a group: the next key picture is at least 3 s away.
@@ -118,7 +153,7 @@ fn the_picture_comes_at_once_moves_and_goes_on_when_the_camera_returns() {
     println!("live after {:?}", page.offered.elapsed());
     let moved = page.moves();
     assert!(moved > 0.01, "{moved} of the picture changed");
-    page.keep("live.png");
+    keep(&mut page, "live.png");
 
     let last = camera.stop();
     std::thread::sleep(Duration::from_millis(500));
@@ -129,7 +164,7 @@ fn the_picture_comes_at_once_moves_and_goes_on_when_the_camera_returns() {
     assert_eq!(page.chromium.evaluate("pc.connectionState"), json!("connected"));
     let newest = page.chromium.evaluate("seen.at(-1).rtp").as_u64().unwrap() as u32;
     assert!((media(&camera) as u32).wrapping_sub(newest) < 90_000, "RTP time is media time");
-    page.keep("live_after_restart.png");
+    keep(&mut page, "live_after_restart.png");
     assert_eq!(hub.viewers(&CameraId::new("cam").unwrap(), "main"), 1);
     println!("{}", page.chromium.evaluate("received()"));
     hub.stop();

@@ -5,8 +5,8 @@ use ingest::live::Hub;
 use ingest::unit::{AccessUnit, Codec, UnitFlags};
 use ipc::clock;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub struct Camera {
     pub sent: Arc<AtomicU64>,
     /// Media time of the newest picture.
     pub media: Arc<AtomicU64>,
+    /// RTP time and UTC in nanoseconds of every picture as it was handed over.
+    pub taken: Arc<Mutex<Vec<(u32, u64)>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,6 +66,8 @@ impl Camera {
         let id = CameraId::new(name).unwrap();
         let mut feed = hub.feed(&id, "main");
         let (stop, sent, media) = (Arc::default(), Arc::default(), Arc::default());
+        let taken: Arc<Mutex<Vec<_>>> = Arc::default();
+        let pictures = Arc::clone(&taken);
         let (stopped, count, newest) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&media));
         let thread = std::thread::spawn(move || {
             let start = Instant::now();
@@ -76,13 +80,15 @@ impl Camera {
                 let flags = UnitFlags::when(key(data), UnitFlags::KEY)
                     .with(UnitFlags::when(at == 0, UnitFlags::DISCONTINUITY));
                 let media = origin + at * 90_000 / FPS;
-                feed.push(&unit(data, Codec::H264, media, flags));
+                let unit = unit(data, Codec::H264, media, flags);
+                pictures.lock().unwrap().push((media as u32, unit.capture_utc.0));
+                feed.push(&unit);
                 AtomicU64::store(&newest, media, Ordering::Relaxed);
                 AtomicU64::fetch_add(&count, 1, Ordering::Relaxed);
                 at += 1;
             }
         });
-        Camera { stop, sent, media, thread: Some(thread) }
+        Camera { stop, sent, media, taken, thread: Some(thread) }
     }
 
     /// Ends it; returns the last media time.

@@ -6,11 +6,11 @@ use ipc::ingest_message::Answer;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use str0m::change::SdpAnswer;
-use str0m::media::{Direction, MediaKind};
+use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
 
-use crate::PATIENCE;
+use crate::patience::PATIENCE;
 use crate::relay::Relay;
 
 /// A picture as it came.
@@ -21,6 +21,8 @@ pub struct Frame {
     pub at: Instant,
     /// Nothing is missing before it.
     pub contiguous: bool,
+    /// `profile-level-id` of the payload type it came as.
+    pub profile: Option<u32>,
 }
 
 impl Frame {
@@ -31,6 +33,7 @@ impl Frame {
 
 pub struct Peer {
     rtc: Rtc,
+    mid: Mid,
     socket: UdpSocket,
     pub session: String,
     pub answer: Answer,
@@ -71,9 +74,11 @@ impl Peer {
         };
         let sdp = SdpAnswer::from_sdp_string(&answer_sdp).unwrap();
         rtc.sdp_api().accept_answer(pending, sdp).unwrap();
+        let mid = answer.sdp.lines().find_map(|line| line.strip_prefix("a=mid:")).unwrap();
+        let mid = Mid::from(mid);
         let session = answer.session.clone();
         let (frames, connected, closed) = (Vec::new(), false, false);
-        Peer { rtc, socket, session, answer, frames, offered, connected, closed }
+        Peer { rtc, mid, socket, session, answer, frames, offered, connected, closed }
     }
 
     /// Lives until `done`.
@@ -114,6 +119,21 @@ impl Peer {
         self.poll();
     }
 
+    /// Says that it can't decode.
+    pub fn ask_for_key(&mut self) {
+        use str0m::media::KeyframeRequestKind;
+        let mut writer = self.rtc.writer(self.mid).unwrap();
+        writer.request_keyframe(None, KeyframeRequestKind::Pli).unwrap();
+        self.poll();
+    }
+
+    /// Says goodbye.
+    pub fn leave(mut self) {
+        self.rtc.close().unwrap();
+        self.poll();
+        self.turn(Duration::from_millis(10));
+    }
+
     fn poll(&mut self) -> Instant {
         loop {
             match self.rtc.poll_output().unwrap() {
@@ -130,6 +150,7 @@ impl Peer {
                     rtp: media.time.numer() as u32,
                     at: Instant::now(),
                     contiguous: media.contiguous,
+                    profile: media.params.spec().format.profile_level_id,
                     data: media.data.to_vec(),
                 }),
                 Output::Event(_) => {}
