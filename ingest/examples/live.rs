@@ -12,6 +12,9 @@
 //! the moment for which the browser plans to show it (`expectedDisplayTime` of
 //! requestVideoFrameCallback), joined by RTP time; the first second is left out.
 
+// Its parts are those of the tests.
+#![allow(clippy::unwrap_used)]
+
 #[path = "../tests/live/camera.rs"]
 #[allow(dead_code)]
 mod camera;

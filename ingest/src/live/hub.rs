@@ -7,7 +7,7 @@ use super::socket::{Outgoing, Port, Received};
 use super::viewer::{Common, Refused, Viewer};
 use super::{Shared, Wake, WebrtcOptions, media_origin, stun};
 use crate::timeline::ticks_of_utc;
-use crate::unit::{AccessUnit, Codec, UnitFlags};
+use crate::unit::{AccessUnit, Codec};
 use base::{CameraId, Instant, MediaTime};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use ipc::ingest_message::Answer;
@@ -29,6 +29,11 @@ const OFFER_BYTES_MAX: usize = 64 << 10;
 const ADDRESSES_MAX: usize = 8;
 /// Batches of datagrams taken before units have their turn.
 const RECEIVE_TURNS: usize = 64;
+/// Commands taken before datagrams and deadlines have their turn.
+const COMMAND_TURNS: usize = 256;
+/// Groups of pictures without B-frames after which a stream counts as free of them (chosen: some
+/// groups may have none by chance).
+const GROUPS_WITHOUT: u32 = 3;
 
 /// What others want of the hub.
 pub enum Command {
@@ -84,6 +89,8 @@ struct Stream {
     left: Instant,
     group: Group,
     unfit: Option<Unfit>,
+    /// Key pictures since the last B picture.
+    groups_without: u32,
     profile: Option<u16>,
     newest: Option<MediaTime>,
     viewers: BTreeSet<u64>,
@@ -109,6 +116,8 @@ pub struct Worker {
     port_retry: Instant,
     out: Outgoing,
     streams: BTreeMap<u64, Stream>,
+    /// Streams without a feed.
+    feedless: BTreeSet<u64>,
     seats: HashMap<u64, Seat>,
     next_viewer: u64,
     sessions: HashMap<String, u64>,
@@ -139,6 +148,7 @@ impl Worker {
             port_retry: Instant::ZERO,
             out: Outgoing::default(),
             streams: BTreeMap::new(),
+            feedless: BTreeSet::new(),
             seats: HashMap::new(),
             next_viewer: 1,
             sessions: HashMap::new(),
@@ -153,13 +163,14 @@ impl Worker {
 
     /// Until it is stopped, or everyone who could ask is gone.
     pub fn run(&mut self) {
+        let mut more = false;
         loop {
-            let now = ipc::clock::monotonic();
-            self.nap(now);
+            self.nap(more, ipc::clock::monotonic());
             self.wake.clear();
             self.keep_port(ipc::clock::monotonic());
-            if !self.commands() {
-                return;
+            match self.commands() {
+                Some(left) => more = left,
+                None => return,
             }
             self.receive();
             let now = ipc::clock::monotonic();
@@ -179,15 +190,16 @@ impl Worker {
         }
     }
 
-    fn nap(&mut self, now: Instant) {
-        let mut until = now + Duration::from_secs(3600);
+    /// Until something is due or comes; only looks when there is `more` to do.
+    fn nap(&mut self, more: bool, now: Instant) {
+        let mut until = now + Duration::from_secs(if more { 0 } else { 3600 });
         if let Some(&(due, _)) = self.due.first() {
             until = until.min(due);
         }
         if self.port.is_err() {
             until = until.min(self.port_retry);
         }
-        for stream in self.streams.values().filter(|stream| stream.feeds == 0) {
+        for stream in self.feedless.iter().filter_map(|id| self.streams.get(id)) {
             until = until.min(stream.left + self.options.grace);
         }
         let mut fds = vec![PollFd::new(&self.wake.event, PollFlags::IN)];
@@ -228,15 +240,16 @@ impl Worker {
         }
     }
 
-    /// Takes what others want; false when nobody is left.
-    fn commands(&mut self) -> bool {
-        loop {
+    /// Takes what others want. Returns whether there is more, and None when nobody is left.
+    fn commands(&mut self) -> Option<bool> {
+        for _ in 0..COMMAND_TURNS {
             match self.inbox.try_recv() {
                 Ok(command) => self.command(command, ipc::clock::monotonic()),
-                Err(TryRecvError::Empty) => return true,
-                Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return Some(false),
+                Err(TryRecvError::Disconnected) => return None,
             }
         }
+        Some(true)
     }
 
     fn command(&mut self, command: Command, now: Instant) {
@@ -250,21 +263,24 @@ impl Worker {
                     left: now,
                     group: Group::default(),
                     unfit: None,
+                    groups_without: 0,
                     profile: None,
                     newest: None,
                     viewers: BTreeSet::new(),
                 });
                 stream.feeds += 1;
+                self.feedless.remove(&stream.shared.id);
             }
             Command::Unit { stream, unit } => self.unit(stream, unit, now),
-            Command::Gone { stream } => {
-                if let Some(stream) = self.streams.get_mut(&stream) {
+            Command::Gone { stream: id } => {
+                if let Some(stream) = self.streams.get_mut(&id) {
                     stream.feeds = stream.feeds.saturating_sub(1);
                     stream.left = now;
                     // Another source may follow: nobody is shown the end of this one as if it
                     // were live.
                     if stream.feeds == 0 {
                         stream.group.clear();
+                        self.feedless.insert(id);
                     }
                 }
             }
@@ -312,10 +328,9 @@ impl Worker {
         let picture = Rc::new(Picture::new(unit));
         let follows = stream.group.push(&picture) == Follows::Yes;
         let (viewers, profile) = (stream.viewers.clone(), stream.profile);
-        let Some(clock) = self.common.as_ref().map(|common| common.clock) else { return };
         for viewer in viewers {
             if let Some(seat) = self.seats.get_mut(&viewer) {
-                seat.viewer.picture(&picture, follows, profile, &clock, now);
+                seat.viewer.picture(&picture, follows, profile, now);
             }
             self.drive(viewer, now);
         }
@@ -517,9 +532,8 @@ impl Worker {
     /// Ends streams that have had no feed for long.
     fn leave_streams(&mut self, now: Instant) {
         let grace = self.options.grace;
-        let over = |stream: &Stream| stream.feeds == 0 && now - stream.left >= grace;
-        let over: Vec<_> =
-            self.streams.iter().filter(|(_, s)| over(s)).map(|(&id, _)| id).collect();
+        let over = |id: &u64| self.streams.get(id).is_some_and(|s| now - s.left >= grace);
+        let over: Vec<_> = self.feedless.iter().copied().filter(over).collect();
         for id in over {
             if let Some(stream) = self.streams.get(&id) {
                 for viewer in stream.viewers.clone() {
@@ -528,6 +542,7 @@ impl Worker {
                 }
             }
             self.streams.remove(&id);
+            self.feedless.remove(&id);
         }
     }
 
@@ -547,12 +562,13 @@ impl Stream {
         }
         if unit.key() {
             self.profile = bitstream::profile(&unit.data).or(self.profile);
-            let anew = UnitFlags(UnitFlags::NEW_PARAMETERS.0 | UnitFlags::DISCONTINUITY.0);
-            if self.unfit == Some(Unfit::H265) || unit.flags.0 & anew.0 != 0 {
+            self.groups_without = self.groups_without.saturating_add(1);
+            if self.unfit == Some(Unfit::H265) || self.groups_without > GROUPS_WITHOUT {
                 self.unfit = None;
             }
-        } else if self.unfit.is_none() && bitstream::bipredicted(&unit.data) {
+        } else if bitstream::bipredicted(&unit.data) {
             self.unfit = Some(Unfit::Bipredicted);
+            self.groups_without = 0;
         }
     }
 

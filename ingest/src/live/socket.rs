@@ -14,10 +14,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 const KERNEL_BYTES: usize = 4 << 20;
 /// Largest payload that one system call takes.
 const SEGMENTS_BYTES: usize = 60_000;
+/// Most addresses that a viewer is told (chosen: hosts of containers have hundreds).
+const ADDRESSES_MAX: usize = 32;
 /// Attempts to find a port that is free for both families.
 const PORT_ATTEMPTS: usize = 8;
-/// Viewers send little: a batch of datagrams that fit this is read in one system call.
-const RECEIVE_BYTES: usize = 16 << 10;
+/// The kernel joins datagrams of one sender up to this (UDP_GRO); a smaller buffer would cut them.
+const RECEIVE_BYTES: usize = 64 << 10;
 
 /// One bound socket.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl Port {
             })
             .map(|ip| (ip.is_loopback(), ip))
             .collect();
-        Ok(found.into_iter().map(|(_, ip)| ip).collect())
+        Ok(found.into_iter().map(|(_, ip)| ip).take(ADDRESSES_MAX).collect())
     }
 }
 

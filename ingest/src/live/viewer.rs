@@ -10,6 +10,7 @@ use base::{Instant, MediaTime};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use str0m::change::SdpOffer;
 use str0m::config::DtlsCert;
@@ -27,6 +28,16 @@ const CATCH_UP_BITS_PER_SECOND: u64 = 60_000_000;
 const CATCH_UP_MAX: Duration = Duration::from_millis(700);
 /// A viewer that can't decode gets the group again, not more often than this (chosen).
 const AGAIN: Duration = Duration::from_secs(2);
+/// Packets that leave at once, and the pause until the next (chosen: a browser's socket holds about
+/// 64 KiB; together 280 Mb/s).
+const BURST_PACKETS: usize = 32;
+const BURST_PAUSE: Duration = Duration::from_millis(1);
+/// Pictures that may wait for their turn to leave; beyond, the next key picture is waited for.
+const OUTBOX_PICTURES: usize = 256;
+/// A group whose newest picture is older is the end of what a camera sent before it stopped: nobody
+/// is shown it as if it were live, and nobody who misses something gets it again.
+const STALE: Duration = Duration::from_secs(5);
+const STALE_AGAIN: Duration = Duration::from_secs(1);
 /// Packets of the past that a viewer can ask for again (chosen: 1 s of 16 Mb/s).
 const RESEND_PACKETS: usize = 2048;
 /// Loss in two seconds on end that means that the way is too narrow (chosen: random loss of radio
@@ -57,6 +68,16 @@ pub struct Common {
     pub silence: Duration,
 }
 
+/// A picture on its way out.
+#[derive(Debug)]
+struct Sending {
+    picture: Rc<Picture>,
+    /// Payloads that have left.
+    sent: usize,
+    stamp: u32,
+    pt: Pt,
+}
+
 #[derive(Debug)]
 enum Feeding {
     /// For a key picture.
@@ -80,6 +101,9 @@ pub struct Viewer {
     local: Vec<SocketAddr>,
     connected: bool,
     feeding: Feeding,
+    outbox: VecDeque<Sending>,
+    /// When more of it may leave.
+    outbox_due: Instant,
     sequence: u64,
     /// Newest RTP time, not cut to 32 bits.
     last: Option<u64>,
@@ -182,6 +206,8 @@ impl Viewer {
             local,
             connected: false,
             feeding: Feeding::Waits,
+            outbox: VecDeque::new(),
+            outbox_due: now,
             sequence: 1,
             last: None,
             heard: now,
@@ -224,7 +250,10 @@ impl Viewer {
         self.heard = now;
         if let Err(e) = self.rtc.handle_input(input) {
             tracing::debug!("a viewer's datagram is refused: {e}");
-            self.gone = Some("it sent what can't be understood");
+            // Later on anyone who knows its address could have sent it.
+            if !self.connected {
+                self.gone = Some("it sent what can't be understood");
+            }
         }
     }
 
@@ -251,7 +280,6 @@ impl Viewer {
         picture: &Rc<Picture>,
         follows: bool,
         profile: Option<u16>,
-        clock: &Clock,
         now: Instant,
     ) {
         if !self.connected || self.closing.is_some() {
@@ -265,10 +293,10 @@ impl Viewer {
                 if picture.unit.key() && now >= self.paused_until {
                     self.feeding = Feeding::Follows;
                     self.began = now;
-                    self.send(picture, None, profile, clock);
+                    self.send(picture, None, profile);
                 }
             }
-            Feeding::Follows => self.send(picture, None, profile, clock),
+            Feeding::Follows => self.send(picture, None, profile),
             Feeding::CatchesUp { pictures, .. } => {
                 pictures.push_back(Rc::clone(picture));
                 if pictures.len() > 2 * group::PICTURES {
@@ -306,25 +334,27 @@ impl Viewer {
                 tracing::info!("a viewer is sent away: media time jumped too far for it");
                 self.close(now);
             }
+            // Everything is taken out of the peer before something else goes in.
             let due = self.poll(clock, now, transmit)?;
             if std::mem::take(&mut self.wants_group) {
                 self.begin(group, now);
             }
-            let next = self.catch_up(group, profile, clock, now);
-            if self.leaves || next.is_some_and(|next| next <= now) {
-                continue;
+            let mut next = self.catch_up(group, profile, now);
+            while next.is_some_and(|next| next <= now) {
+                next = self.catch_up(group, profile, now);
             }
+            let before = self.sequence;
+            let more = self.let_out(clock, now);
+            let wrote = self.sequence != before;
             turns += 1;
             // More than a few turns at one moment: something would like to run hot.
-            if due <= now && turns < 8 {
-                if self.rtc.handle_input(Input::Timeout(clock.theirs(now))).is_err() {
-                    return None;
-                }
+            if self.leaves || ((wrote || due <= now) && turns < 8) {
+                self.rtc.handle_input(Input::Timeout(clock.theirs(now))).ok()?;
                 continue;
             }
-            let due = due.max(now + Duration::from_micros(500));
             let until = self.closing.unwrap_or(self.heard + self.silence);
-            return Some(next.map_or(due, |next| due.min(next)).min(until));
+            let due = due.max(now + Duration::from_micros(500)).min(until);
+            return [Some(due), next, more].into_iter().flatten().min();
         }
     }
 
@@ -386,12 +416,18 @@ impl Viewer {
             self.pause = (self.pause * 2).clamp(Duration::from_secs(1), PAUSE_MAX);
             self.paused_until = now + self.pause;
             tracing::debug!("a viewer loses {:.0} % and pauses {:?}", loss * 100.0, self.pause);
+            self.outbox.clear();
             self.wait();
         }
     }
 
     fn begin(&mut self, group: &Group, now: Instant) {
         let mut pictures = group.pictures().clone();
+        let stale = if self.last.is_some() { STALE_AGAIN } else { STALE };
+        if pictures.back().is_some_and(|newest| now - newest.unit.capture > stale) {
+            // One that follows goes on following.
+            return;
+        }
         if !group.whole() {
             // What comes next does not lean on these: a still until the next key picture.
             pictures.truncate(1);
@@ -409,13 +445,7 @@ impl Viewer {
     }
 
     /// Sends the next picture of the group so far, if it is due. Returns when the next one is.
-    fn catch_up(
-        &mut self,
-        group: &Group,
-        profile: Option<u16>,
-        clock: &Clock,
-        now: Instant,
-    ) -> Option<Instant> {
+    fn catch_up(&mut self, group: &Group, profile: Option<u16>, now: Instant) -> Option<Instant> {
         let Feeding::CatchesUp { pictures, due, pause_per_byte } = &mut self.feeding else {
             return None;
         };
@@ -441,36 +471,67 @@ impl Viewer {
         if last {
             self.feeding = if group.whole() { Feeding::Follows } else { Feeding::Waits };
         }
-        self.send(&picture, Some(stamp), profile, clock);
+        self.send(&picture, Some(stamp), profile);
         if last { None } else { Some(due) }
     }
 
     /// Puts a picture on its way, at its own time or at `stamp`.
-    fn send(&mut self, picture: &Picture, stamp: Option<u64>, profile: Option<u16>, clock: &Clock) {
-        let own = picture.unit.media.0;
-        let wanted = stamp.unwrap_or(own);
-        if self.last.is_some_and(|last| wanted + JUMP < last || wanted > last.saturating_add(JUMP))
-        {
+    fn send(&mut self, picture: &Rc<Picture>, stamp: Option<u64>, profile: Option<u16>) {
+        let wanted = stamp.unwrap_or(picture.unit.media.0);
+        let far =
+            |last: u64| wanted.saturating_add(JUMP) < last || wanted > last.saturating_add(JUMP);
+        if self.last.is_some_and(far) {
             self.leaves = true;
             return;
+        }
+        if self.outbox.len() >= OUTBOX_PICTURES {
+            self.outbox.clear();
+            return self.wait();
         }
         // Where it was caught up, the times just before may be ahead by a few ticks.
         let stamp = self.last.map_or(wanted, |last| wanted.max(last + 1));
         self.last = Some(stamp);
         let Some(pt) = self.payload_type(profile) else { return };
-        let wallclock = clock.theirs(picture.unit.capture);
-        let mut api = self.rtc.direct_api();
-        let Some(stream) = api.stream_tx_by_mid(self.mid, None) else { return };
-        let payloads = picture.payloads();
-        for (at, payload) in payloads.iter().enumerate() {
-            let rtp_time = stamp as u32;
-            let payload = std::sync::Arc::clone(payload);
-            let packet = RtpWrite::new(pt, self.sequence.into(), rtp_time, wallclock, payload)
-                .marker(at + 1 == payloads.len())
-                .nackable(true);
-            stream.write_rtp(packet);
-            self.sequence += 1;
+        let (picture, stamp) = (Rc::clone(picture), stamp as u32);
+        self.outbox.push_back(Sending { picture, sent: 0, stamp, pt });
+    }
+
+    /// Lets packets out, as many as may leave at once. Returns when more may.
+    fn let_out(&mut self, clock: &Clock, now: Instant) -> Option<Instant> {
+        if self.outbox.is_empty() || self.closing.is_some() {
+            return None;
         }
+        if now < self.outbox_due {
+            return Some(self.outbox_due);
+        }
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_tx_by_mid(self.mid, None) else {
+            self.outbox.clear();
+            return None;
+        };
+        let mut room = BURST_PACKETS;
+        while let Some(sending) = self.outbox.front_mut() {
+            let payloads = sending.picture.payloads();
+            let wallclock = clock.theirs(sending.picture.unit.capture);
+            for payload in payloads[sending.sent..].iter().take(room) {
+                let (number, payload) = (self.sequence.into(), Arc::clone(payload));
+                sending.sent += 1;
+                let last = sending.sent == payloads.len();
+                let packet = RtpWrite::new(sending.pt, number, sending.stamp, wallclock, payload);
+                stream.write_rtp(packet.marker(last).nackable(true));
+                self.sequence += 1;
+                room -= 1;
+            }
+            if sending.sent < payloads.len() {
+                break;
+            }
+            self.outbox.pop_front();
+            if room == 0 {
+                break;
+            }
+        }
+        self.outbox_due = now + if room == 0 { BURST_PAUSE } else { Duration::ZERO };
+        (!self.outbox.is_empty()).then_some(self.outbox_due)
     }
 
     /// The payload type of a stream's profile, else the next more capable one, else the most
