@@ -89,6 +89,7 @@ fn main() -> ExitCode {
         directories: directories.clone(),
         export_enabled: true,
         decode_command: vec![std::env::current_exe().unwrap().into(), "decode".into()],
+        webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let thread = std::thread::spawn(move || ingest::run(options, stop));
     std::thread::sleep(Duration::from_secs(3));

@@ -1,15 +1,14 @@
-//! What live view costs and how late it is: a clip played into a hub, viewers in this process, and
+//! What live view costs and how late it is: an RTSP camera into ingest, viewers in this process, and
 //! a headless chromium.
 //!
-//! `cargo run -p ingest --example live -- CLIP SECONDS VIEWERS`; CLIP is an elementary
-//! H.264 stream of 25 fps with access unit delimiters, such as
+//! `cargo run -p ingest --example live -- CLIP|URL SECONDS VIEWERS`; URL is that of a camera; CLIP is
+//! played by a camera of the tests, and is an elementary H.264 stream of 25 fps with access unit delimiters, such as
 //!
 //! `ffmpeg -f lavfi -i testsrc2=s=1280x720:r=25:d=20,noise=alls=8:allf=t -c:v libx264 -profile:v main
 //! -bf 0 -g 50 -b:v 2M -maxrate 2M -bufsize 2M -x264-params aud=1:repeat-headers=1 clip.h264`
 //!
 //! CPU is that of the hub's thread, user and system, viewers' own side not included: with none,
-//! with VIEWERS, with none again. Latency is from the moment that a unit is handed to the hub to
-//! the moment for which the browser plans to show it (`expectedDisplayTime` of
+//! with VIEWERS. Latency is from the moment that a unit was complete in ingest to the moment for which the browser plans to show it (`expectedDisplayTime` of
 //! requestVideoFrameCallback), joined by RTP time; the first second is left out.
 
 // Its parts are those of the tests.
@@ -19,7 +18,11 @@
 #[allow(dead_code)]
 mod camera;
 #[path = "../tests/live/chromium.rs"]
+#[allow(dead_code)]
 mod chromium;
+#[path = "../tests/live/node.rs"]
+#[allow(dead_code)]
+mod node;
 #[path = "../tests/live/page.rs"]
 #[allow(dead_code)]
 mod page;
@@ -32,9 +35,11 @@ mod peer;
 #[allow(dead_code)]
 mod relay;
 
-use camera::Camera;
-use ingest::live::{Hub, WebrtcOptions};
+use base::CameraId;
+use ipc::ingest_message::Request;
+use node::Node;
 use page::Page;
+use patience::until;
 use peer::Peer;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,13 +52,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [clip, seconds, viewers] = arguments.as_slice() else { return Err(usage.into()) };
     let seconds = Duration::from_secs(seconds.parse().map_err(|_| usage)?);
     let viewers: usize = viewers.parse().map_err(|_| usage)?;
-    let units = camera::units(clip.as_ref());
-    let bytes: usize = units.iter().map(Vec::len).sum();
-    let bits = bytes as u64 * 8 * camera::FPS / units.len().max(1) as u64;
-    println!("{clip}: {} pictures, {} kb/s", units.len(), bits / 1000);
-
-    let hub = Hub::start(WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() })?;
-    let camera = Camera::start(&hub, "cam", units, 0, 0);
+    // Dropped last.
+    let mut camera = None;
+    let url = match clip.contains("://") {
+        true => clip.clone(),
+        false => {
+            let settings =
+                fake_camera::Settings::new(fake_camera::Clip::read(clip.as_ref())?, 25.0);
+            camera.insert(fake_camera::Camera::start(settings)?).url()
+        }
+    };
+    let hub = Node::start(&url);
+    until("live", || hub.status().filter(|status| status.bits_per_second > 0));
     let none = cpu(seconds)?;
     let stop = Arc::new(AtomicBool::new(false));
     let threads: Vec<_> = (0..viewers)
@@ -79,6 +89,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let fewest = received.iter().map(|(frames, _)| *frames).min().unwrap_or(0);
     let gaps: usize = received.iter().map(|(_, gaps)| gaps).sum();
+    if let Some(status) = hub.status() {
+        let (size, fps, rate) = (status.size, status.fps, status.bits_per_second / 1000);
+        println!(
+            "camera: {}x{}, {fps:.1} pictures per second, {rate} kb/s",
+            size.width, size.height
+        );
+    }
     println!("hub without viewers: {:.2} % of a core", none * 100.0);
     println!(
         "hub with {viewers} viewers: {:.2} %, so {:.3} % of a core per viewer; at least {fewest} \
@@ -90,9 +107,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut page = Page::open(&hub, "cam", &[], str::to_owned);
     page.wait_shown(1);
     println!("browser: first picture {:?} after the offer", page.offered.elapsed());
-    std::thread::sleep(seconds + Duration::from_secs(1));
-    let taken: HashMap<u32, u64> =
-        camera.taken.lock().map_err(|_| "the camera")?.iter().copied().collect();
+    // When each picture was complete: out of the groups that are kept, before they are replaced.
+    let mut taken = HashMap::new();
+    let end = Instant::now() + seconds + Duration::from_secs(1);
+    while Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(300));
+        let pictures = Request::Pictures { camera: CameraId::new("cam")?, stream: String::new() };
+        for picture in hub.call(&pictures).map(|answer| answer.pictures).unwrap_or_default() {
+            taken.insert(picture.media.0 as u32, picture.capture_utc.0);
+        }
+    }
     let seen = page.chromium.evaluate("seen.slice(25).map(s => [s.rtp, s.at])");
     let mut late: Vec<f64> = seen
         .as_array()
@@ -107,7 +131,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let at = |share: f64| late.get(((late.len() - 1) as f64 * share) as usize).copied();
     if let (Some(p50), Some(p95), Some(max)) = (at(0.5), at(0.95), at(1.0)) {
         println!(
-            "browser: handed over to presented p50 {p50:.1} ms, p95 {p95:.1} ms, max {max:.1} ms, \
+            "browser: complete in ingest to presented p50 {p50:.1} ms, p95 {p95:.1} ms, max {max:.1} ms, \
              {} pictures",
             late.len()
         );
@@ -117,7 +141,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
          ${s.freezeCount}, jitter buffer ${(1000 * s.jitterBufferDelay / s.jitterBufferEmittedCount).toFixed(1)} ms, \
          decoding ${(1000 * s.totalDecodeTime / s.framesDecoded).toFixed(1)} ms`)",
     ));
-    hub.stop();
+    drop((hub, camera));
     Ok(())
 }
 

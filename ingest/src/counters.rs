@@ -54,6 +54,8 @@ counters! {
     overflowed => "dropped at the worker's queue",
     /// Units that came while no worker could take them.
     unserved => "without a worker",
+    /// Units dropped because live view did not keep up.
+    unwatched => "dropped before live view",
     /// Frames in the ring.
     exported => "frames exported",
     /// Frames decoded and not exported.

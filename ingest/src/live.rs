@@ -12,6 +12,7 @@ mod socket;
 mod stun;
 mod viewer;
 
+use crate::control::LiveView;
 use crate::unit::{AccessUnit, Codec};
 use base::{CameraId, MediaTime};
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -23,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -97,7 +98,6 @@ struct Shared {
     id: u64,
     queued_bytes: AtomicUsize,
     queued_units: AtomicUsize,
-    dropped: AtomicU64,
     viewers: AtomicU32,
 }
 
@@ -233,6 +233,24 @@ impl Hub {
     }
 }
 
+impl LiveView for Hub {
+    fn offer(&self, camera: &CameraId, stream: &str, sdp: &str) -> Answer {
+        Hub::offer(self, camera, stream, sdp)
+    }
+
+    fn close(&self, camera: &CameraId, session: &str) -> Answer {
+        Hub::close(self, camera, session)
+    }
+
+    fn pictures(&self, camera: &CameraId, stream: &str) -> Answer {
+        Hub::pictures(self, camera, stream)
+    }
+
+    fn viewers(&self, camera: &CameraId, stream: &str) -> u32 {
+        Hub::viewers(self, camera, stream)
+    }
+}
+
 fn unavailable(why: &str) -> Answer {
     Answer::failed(503, format!("{why}; look into the log of ingest"))
 }
@@ -247,16 +265,15 @@ pub struct Feed {
 
 impl Feed {
     /// Hands over the next unit. Never waits: when the hub does not keep up, units are dropped up
-    /// to the next key picture.
-    pub fn push(&mut self, unit: &Arc<AccessUnit>) {
+    /// to the next key picture. Returns whether this one was taken.
+    pub fn push(&mut self, unit: &Arc<AccessUnit>) -> bool {
         let shared = &self.shared;
         let units = shared.queued_units.load(Ordering::Relaxed);
         let bytes = shared.queued_bytes.load(Ordering::Relaxed);
         let full = units >= QUEUE_UNITS || (units > 0 && bytes + unit.data.len() > QUEUE_BYTES);
         if full || (self.gap && !unit.key()) {
             self.gap = true;
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+            return false;
         }
         self.gap = false;
         shared.queued_units.fetch_add(1, Ordering::Relaxed);
@@ -267,11 +284,7 @@ impl Feed {
         if watched || unit.key() || units >= UNWATCHED_UNITS {
             self.hub.wake.wake();
         }
-    }
-
-    /// Units dropped because the hub did not keep up.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        true
     }
 }
 

@@ -121,8 +121,10 @@ impl Outlets {
         {
             link.push(&unit);
         }
-        if let Some(live) = &mut self.live {
-            live.push(&unit);
+        if let Some(live) = &mut self.live
+            && !live.push(&unit)
+        {
+            self.counters.unwatched.add(1);
         }
     }
 

@@ -105,7 +105,8 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
         remove_root(&shm);
     }
     let socket = options.directories.ingest_socket();
-    let control = Control { cameras: Arc::new(Reached(Arc::clone(&fleet))), live: None };
+    let cameras = Arc::new(Reached(Arc::clone(&fleet)));
+    let control = Control { cameras, live: Some(Arc::new(hub.clone())) };
     let server =
         Server::start(&socket, control, stop.clone()).map_err(|source| IngestError::Io {
             action: "listen at",

@@ -483,7 +483,8 @@ impl Worker {
         let (Some(seat), Some(common), Ok(port)) =
             (self.seats.get_mut(&id), &self.common, &self.port)
         else {
-            return;
+            // Nobody who could be due.
+            return self.due.retain(|(_, other)| *other != id);
         };
         self.due.remove(&(seat.due, id));
         let Some(stream) = self.streams.get(&seat.stream) else { return self.remove(id) };

@@ -1,12 +1,14 @@
 //! What a person sees: a headless browser that plays from the hub.
 
-use crate::camera::{Camera, group_of_5s};
+use crate::camera::{Camera, asset, group_of_5s};
 use crate::chromium::Chromium;
+use crate::node::Node;
 use crate::page::{PAGE, Page};
 use crate::patience::until;
 use crate::relay::Relay;
 use base::CameraId;
 use ingest::live::{Hub, WebrtcOptions};
+use ipc::ingest_message::{Request, StreamState};
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -69,6 +71,45 @@ impl Drop for Elsewhere {
             let _ = Command::new("ip").args(words).stderr(Stdio::null()).status();
         }
     }
+}
+
+#[test]
+fn a_browser_follows_an_rtsp_camera_through_its_restart() {
+    let clip = fake_camera::Clip::read(&asset("group_5s.h264")).unwrap();
+    let settings = fake_camera::Settings::new(clip, 25.0);
+    let camera = fake_camera::Camera::start(settings.clone()).unwrap();
+    let node = Node::start(&camera.url());
+    until("live", || node.status().filter(|s| s.state == StreamState::Live));
+    let mut page = Page::open(&node, "cam", &[], str::to_owned);
+    page.wait_shown(1);
+    let first = page.offered.elapsed();
+    let pictures = camera.seen().pictures;
+    println!("first picture after {first:?}, {pictures} pictures of the camera in all");
+    assert!(pictures < 125, "before the camera's next key picture");
+    page.wait_shown(20);
+    assert!(page.moves() > 0.01);
+    let at = camera.address();
+    drop(camera);
+    until("gone", || node.status().filter(|s| s.state != StreamState::Live));
+    let shown = page.shown();
+    let camera = fake_camera::Camera::start_at(at, settings).unwrap();
+    page.wait_shown(shown + 20);
+    assert!(page.moves() > 0.01);
+    assert_eq!(page.chromium.evaluate("pc.connectionState"), json!("connected"));
+    let status = node.status().unwrap();
+    assert_eq!((status.viewers, status.connects), (1, 2));
+    // RTP time is the low half of media time.
+    let newest = page.chromium.evaluate("seen.at(-1).rtp").as_u64().unwrap() as u32;
+    let ahead = (node.status().unwrap().media.0 as u32).wrapping_sub(newest);
+    assert!(ahead < 90_000, "{ahead} ticks behind ingest");
+    keep(&mut page, "live_rtsp.png");
+    let (camera_id, session) = (CameraId::new("cam").unwrap(), page.session.clone());
+    assert_eq!(node.call(&Request::Close { camera: camera_id, session }).unwrap().status, 200);
+    until("the browser is told", || {
+        let state = page.chromium.evaluate("pc.connectionState");
+        (state != json!("connected")).then_some(())
+    });
+    drop((node, camera));
 }
 
 #[test]

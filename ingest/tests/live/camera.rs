@@ -5,8 +5,8 @@ use ingest::live::Hub;
 use ingest::unit::{AccessUnit, Codec, UnitFlags};
 use ipc::clock;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,8 @@ pub struct Camera {
     pub sent: Arc<AtomicU64>,
     /// Media time of the newest picture.
     pub media: Arc<AtomicU64>,
-    /// RTP time and UTC in nanoseconds of every picture as it was handed over.
-    pub taken: Arc<Mutex<Vec<(u32, u64)>>>,
+    /// Set: it sends nothing, and is not gone.
+    pub quiet: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,8 +66,8 @@ impl Camera {
         let id = CameraId::new(name).unwrap();
         let mut feed = hub.feed(&id, "main");
         let (stop, sent, media) = (Arc::default(), Arc::default(), Arc::default());
-        let taken: Arc<Mutex<Vec<_>>> = Arc::default();
-        let pictures = Arc::clone(&taken);
+        let quiet: Arc<AtomicBool> = Arc::default();
+        let silent = Arc::clone(&quiet);
         let (stopped, count, newest) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&media));
         let thread = std::thread::spawn(move || {
             let start = Instant::now();
@@ -75,20 +75,22 @@ impl Camera {
             let mut at = 0u64;
             while !AtomicBool::load(&stopped, Ordering::Relaxed) {
                 let due = start + Duration::from_micros(at * 1_000_000 / FPS);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let pause = due.saturating_duration_since(Instant::now());
+                std::thread::sleep(pause.max(Duration::from_millis(1)));
+                if silent.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let data = &clip[(first + at as usize) % clip.len()];
                 let flags = UnitFlags::when(key(data), UnitFlags::KEY)
                     .with(UnitFlags::when(at == 0, UnitFlags::DISCONTINUITY));
                 let media = origin + at * 90_000 / FPS;
-                let unit = unit(data, Codec::H264, media, flags);
-                pictures.lock().unwrap().push((media as u32, unit.capture_utc.0));
-                feed.push(&unit);
+                feed.push(&unit(data, Codec::H264, media, flags));
                 AtomicU64::store(&newest, media, Ordering::Relaxed);
                 AtomicU64::fetch_add(&count, 1, Ordering::Relaxed);
                 at += 1;
             }
         });
-        Camera { stop, sent, media, taken, thread: Some(thread) }
+        Camera { stop, sent, media, quiet, thread: Some(thread) }
     }
 
     /// Ends it; returns the last media time.

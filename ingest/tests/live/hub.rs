@@ -225,8 +225,10 @@ fn a_viewer_that_can_not_decode_gets_the_group_again() {
     });
     assert!(peer.frames.windows(2).all(|pair| pair[1].rtp > pair[0].rtp));
     assert!(peer.frames.iter().all(|frame| frame.contiguous));
-    // Of a camera that stopped nobody gets the end again.
-    let last = camera.stop() as u32;
+    // Of a camera that stalls nobody gets the end again.
+    camera.quiet.store(true, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(50));
+    let last = camera.media.load(Ordering::Relaxed) as u32;
     peer.run("the last", |peer| peer.frames.last().is_some_and(|frame| frame.rtp == last));
     let before = peer.frames.len();
     let end = Instant::now() + Duration::from_secs(3);
@@ -245,7 +247,7 @@ fn many_viewers_share_the_port() {
     let other = Camera::start(&hub, "other", group_of_5s(), 50, 0);
     let hub = &hub;
     let watch = |n: usize| {
-        let mut peer = Peer::watch(hub, if n % 2 == 0 { "cam" } else { "other" });
+        let mut peer = Peer::watch(hub, if n < 12 { "cam" } else { "other" });
         peer.run("50 pictures", |peer| peer.frames.len() >= 50);
         peer
     };
@@ -493,10 +495,9 @@ fn a_feed_whose_hub_is_gone_drops_and_never_waits() {
     let mut feed = hub.feed(&id("cam"), "main");
     hub.stop();
     let data = vec![0; 1000];
-    for at in 0..10_000 {
-        feed.push(&unit(&data, Codec::H264, at, UnitFlags::KEY));
-    }
-    assert!(feed.dropped() > 9_000, "{} dropped", feed.dropped());
+    let taken =
+        (0..10_000).filter(|&at| feed.push(&unit(&data, Codec::H264, at, UnitFlags::KEY))).count();
+    assert!(taken < 1000, "{taken} wait for nobody");
     let answer = hub.offer(&id("cam"), "", "");
     assert_eq!(answer.status, 503);
 }

@@ -1,9 +1,9 @@
 //! A page in a browser that plays one stream of a hub, and what it shows.
 
 use crate::chromium::Chromium;
+use crate::node::Door;
 use crate::patience::until;
 use base::CameraId;
-use ingest::live::Hub;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -37,7 +37,12 @@ pub struct Page {
 
 impl Page {
     /// A browser that plays `camera`; `change` may rewrite the answer.
-    pub fn open(hub: &Hub, camera: &str, prefix: &[&str], change: impl Fn(&str) -> String) -> Page {
+    pub fn open(
+        hub: &impl Door,
+        camera: &str,
+        prefix: &[&str],
+        change: impl Fn(&str) -> String,
+    ) -> Page {
         let mut chromium = Chromium::start(prefix);
         chromium.evaluate(PAGE);
         let mut page = Page { chromium, session: String::new(), offered: Instant::now() };
@@ -45,11 +50,11 @@ impl Page {
         page
     }
 
-    pub fn offer(&mut self, hub: &Hub, camera: &str, change: impl Fn(&str) -> String) {
+    pub fn offer(&mut self, hub: &impl Door, camera: &str, change: impl Fn(&str) -> String) {
         let offer = "pc.setLocalDescription().then(() => pc.localDescription.sdp)";
         let offer = self.chromium.evaluate(offer);
         self.offered = Instant::now();
-        let answer = hub.offer(&CameraId::new(camera).unwrap(), "", offer.as_str().unwrap());
+        let answer = hub.watch(&CameraId::new(camera).unwrap(), offer.as_str().unwrap());
         assert_eq!(answer.status, 201, "{}", answer.message);
         self.session = answer.session;
         let sdp = json!({"type": "answer", "sdp": change(&answer.sdp)});

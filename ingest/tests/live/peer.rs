@@ -1,7 +1,7 @@
 //! A viewer in this process: str0m as the peer that receives.
 
+use crate::node::Door;
 use base::CameraId;
-use ingest::live::Hub;
 use ipc::ingest_message::Answer;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -55,18 +55,18 @@ pub fn config() -> RtcConfig {
 }
 
 impl Peer {
-    pub fn watch(hub: &Hub, camera: &str) -> Peer {
+    pub fn watch(hub: &impl Door, camera: &str) -> Peer {
         Peer::watch_through(hub, camera, None)
     }
 
-    pub fn watch_through(hub: &Hub, camera: &str, relay: Option<&Relay>) -> Peer {
+    pub fn watch_through(hub: &impl Door, camera: &str, relay: Option<&Relay>) -> Peer {
         let mut rtc = config().build(Instant::now());
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let local = socket.local_addr().unwrap();
         rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
         let (sdp, pending) = offer(&mut rtc);
         let offered = Instant::now();
-        let answer = hub.offer(&CameraId::new(camera).unwrap(), "", &sdp);
+        let answer = hub.watch(&CameraId::new(camera).unwrap(), &sdp);
         assert_eq!(answer.status, 201, "{}", answer.message);
         let answer_sdp = match relay {
             Some(relay) => relay.instead(&answer.sdp),

@@ -247,7 +247,9 @@ pub fn ingest_process() -> ExitCode {
         drop(trigger);
     });
     let decode_command = again("decode");
-    ingest::run(Options { directories, export_enabled: true, decode_command }, stop).unwrap();
+    let webrtc = WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() };
+    let options = Options { directories, export_enabled: true, decode_command, webrtc };
+    ingest::run(options, stop).unwrap();
     ExitCode::SUCCESS
 }
 
