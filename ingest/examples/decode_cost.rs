@@ -158,6 +158,7 @@ fn main() -> ExitCode {
         directories: directories.clone(),
         export_enabled: true,
         decode_command: vec![me.clone().into(), "decode".into()],
+        webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let ours = std::thread::spawn(move || ingest::run(options, stop));
     let clip_text = clip.to_str().unwrap();
