@@ -180,8 +180,8 @@ impl Take {
         let mut annex_b = AnnexB::new(codec, init.record()).map_err(Failed::reading)?;
         let mut pictures = Pictures::new(codec)?;
         let mut unit = Vec::new();
-        let same = |shot: &&Shot| shot.init == self.shots[target].init;
-        for (at, shot) in self.shots[first..].iter().enumerate().take_while(|(_, s)| same(&s)) {
+        let same = |shot: &Shot| shot.init == self.shots[target].init;
+        for (at, shot) in self.shots[first..].iter().enumerate().take_while(|(_, s)| same(s)) {
             let bytes = self.bytes(shot)?;
             annex_b
                 .convert(&bytes, shot.sample.key, &mut unit)

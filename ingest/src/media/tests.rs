@@ -27,8 +27,11 @@ fn decoded(units: &[AccessUnit]) -> Vec<Vec<u8>> {
     found
 }
 
-/// Time in seconds and luma of every picture that a player shows of a file.
-fn shown(path: &Path) -> Vec<(f64, Vec<u8>)> {
+/// Time in seconds and luma.
+type Shown = (f64, Vec<u8>);
+
+/// Every picture that a player shows of a file.
+fn shown(path: &Path) -> Vec<Shown> {
     crate::decoder::initialise();
     let mut input = ff::format::input(path).unwrap();
     let stream = input.streams().best(ff::media::Type::Video).unwrap();
@@ -54,7 +57,7 @@ fn shown(path: &Path) -> Vec<(f64, Vec<u8>)> {
     found
 }
 
-fn clip(rig: &Rig, from: u64, to: u64) -> Result<(Done, Vec<(f64, Vec<u8>)>), Failed> {
+fn clip(rig: &Rig, from: u64, to: u64) -> Result<(Done, Vec<Shown>), Failed> {
     let output = rig.storage.recordings.root().join("clip.mp4");
     let job = Job::Clip {
         recordings: rig.storage.recordings.root().to_owned(),

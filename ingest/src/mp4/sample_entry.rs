@@ -216,3 +216,62 @@ pub fn write_sample(codec: Codec, unit: &[u8], key: bool, out: &mut Vec<u8>) -> 
     }
     out.len() - before
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::tests::units;
+    use base::UtcNanos;
+
+    #[test]
+    fn entries_say_size_and_depth_and_know_their_sets() {
+        for (clip, name, size, bits) in [
+            ("pedestrians.mp4", b"avc1", (768, 576), 8),
+            ("bframes.mp4", b"avc1", (128, 96), 8),
+            ("hevc.mp4", b"hvc1", (128, 96), 8),
+            ("ten_bits.mkv", b"hvc1", (128, 96), 10),
+        ] {
+            let units = units(clip, UtcNanos(1 << 60), 1, |_| 0);
+            let (codec, data) = (units[0].codec, &units[0].data);
+            let entry = SampleEntry::of(codec, data).unwrap();
+            assert_eq!((entry.width, entry.height), size, "{clip}");
+            assert_eq!(&entry.bytes[4..8], name);
+            let sequence = if codec == Codec::H264 { NalKind::Set(7) } else { NalKind::Set(33) };
+            let set = sets_of(codec, data).find(|nal| kind(codec, nal) == sequence).unwrap();
+            assert_eq!(sequence_parameters::read(codec, set).unwrap().luma_bits, bits);
+            assert!(entry.fits(codec, data) && entry.fits(codec, &units[1].data));
+            assert_eq!(SampleEntry::of(codec, &units[1].data), Err(EntryError::Missing));
+            let mut sample = Vec::new();
+            write_sample(codec, data, true, &mut sample);
+            assert!(!sample.windows(set.len()).any(|part| part == set), "sets are in the entry");
+        }
+    }
+
+    #[test]
+    fn damaged_parameter_sets_are_refused_or_read_but_never_more() {
+        let mut seed = 22u64;
+        let mut next = move |below: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        for clip in ["pedestrians.mp4", "hevc.mp4"] {
+            let units = units(clip, UtcNanos(1 << 60), 1, |_| 0);
+            let whole = &units[0].data[..200];
+            for _ in 0..20_000 {
+                let mut bytes = whole.to_vec();
+                for _ in 0..=next(6) {
+                    let at = next(bytes.len());
+                    bytes[at] = [0, 1, 0xff, next(256) as u8][next(4)];
+                }
+                bytes.truncate(next(bytes.len() + 1));
+                for codec in [Codec::H264, Codec::H265] {
+                    if let Ok(entry) = SampleEntry::of(codec, &bytes) {
+                        entry.fits(codec, &bytes);
+                    }
+                }
+            }
+        }
+    }
+}

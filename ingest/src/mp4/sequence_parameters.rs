@@ -97,8 +97,8 @@ fn h264(bytes: &[u8]) -> Option<SequenceParameters> {
         if chroma == 3 {
             planes = bits.flag()?;
         }
-        luma_bits = 8 + bits.ue()?;
-        chroma_bits = 8 + bits.ue()?;
+        luma_bits = bits.ue()?.saturating_add(8);
+        chroma_bits = bits.ue()?.saturating_add(8);
         bits.bit()?;
         if bits.flag()? {
             for list in 0..if chroma == 3 { 12 } else { 8 } {
@@ -203,7 +203,7 @@ fn h265(bytes: &[u8]) -> Option<SequenceParameters> {
             *side = bits.ue()?;
         }
     }
-    let (luma_bits, chroma_bits) = (8 + bits.ue()?, 8 + bits.ue()?);
+    let (luma_bits, chroma_bits) = (bits.ue()?.saturating_add(8), bits.ue()?.saturating_add(8));
     let (unit_x, unit_y) = match chroma {
         1 => (2, 2),
         2 => (2, 1),

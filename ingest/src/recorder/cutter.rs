@@ -79,12 +79,50 @@ struct Open {
     key: bool,
     entry: Arc<SampleEntry>,
     first_capture: Instant,
-    /// Bytes and media time of each.
-    units: Vec<(u32, u64)>,
+    units: Vec<Unit>,
     pictures: Vec<u8>,
-    /// Sum of what arrivals are behind media times, and the newest one, in nanoseconds.
+}
+
+/// A picture of the fragment that is being filled.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    bytes: u32,
+    media: u64,
+    capture: Instant,
+    /// What its arrival is behind its media time, nanoseconds.
     behind: i128,
-    newest_behind: i64,
+}
+
+impl Open {
+    /// A fragment that goes on where another one ends.
+    fn after(entry: &Arc<SampleEntry>, first_capture: Instant) -> Open {
+        Open {
+            begins_segment: false,
+            discontinuity: false,
+            key: false,
+            entry: Arc::clone(entry),
+            first_capture,
+            units: vec![],
+            pictures: vec![],
+        }
+    }
+
+    /// Takes off the newest pictures that later ones may be shown before: the last one that was
+    /// shown after all before it, and what follows it.
+    fn split(&mut self) -> Option<Open> {
+        let mut newest = 0;
+        let mut anchor = 0;
+        for (at, unit) in self.units.iter().enumerate() {
+            if unit.media > newest {
+                (newest, anchor) = (unit.media, at);
+            }
+        }
+        let mut tail = Open::after(&self.entry, self.units.get(anchor)?.capture);
+        let bytes: usize = self.units[..anchor].iter().map(|unit| unit.bytes as usize).sum();
+        tail.units = self.units.split_off(anchor);
+        tail.pictures = self.pictures.split_off(bytes);
+        Some(tail)
+    }
 }
 
 /// The segment that is being filled.
@@ -185,7 +223,8 @@ impl Cutter {
         }
         let anchor = self.newest_media.is_none_or(|newest| media > newest);
         let full = self.open.as_ref().is_some_and(|open| {
-            let longest = open.units.first().map_or(0, |first| media.saturating_sub(first.1));
+            let first = open.units.first();
+            let longest = first.map_or(0, |first| media.saturating_sub(first.media));
             open.pictures.len() + unit.data.len() > FRAGMENT_BYTES
                 || unit.capture - open.first_capture >= FRAGMENT
                 || longest >= MediaTime::RATE
@@ -245,38 +284,23 @@ impl Cutter {
             begins_segment,
             discontinuity: std::mem::take(&mut self.gap),
             key: true,
-            entry: Arc::clone(entry),
-            first_capture: unit.capture,
-            units: vec![],
-            pictures: vec![],
-            behind: 0,
-            newest_behind: 0,
+            ..Open::after(entry, unit.capture)
         });
         self.add(unit, true);
     }
 
     fn add(&mut self, unit: &AccessUnit, key: bool) {
         let Some(entry) = &self.entry else { return };
-        let open = self.open.get_or_insert_with(|| Open {
-            begins_segment: false,
-            discontinuity: false,
-            key: false,
-            entry: Arc::clone(entry),
-            first_capture: unit.capture,
-            units: vec![],
-            pictures: vec![],
-            behind: 0,
-            newest_behind: 0,
-        });
+        let open = self.open.get_or_insert_with(|| Open::after(entry, unit.capture));
         let bytes = write_sample(unit.codec, &unit.data, key, &mut open.pictures);
         let media = unit.media.0;
         if bytes == 0 {
             // Delimiters alone are no picture.
             return;
         }
-        open.newest_behind = (i128::from(unit.capture_utc.0) - nanos(media)) as i64;
-        open.behind += i128::from(open.newest_behind);
-        open.units.push((u32::try_from(bytes).unwrap_or(u32::MAX), media));
+        let behind = i128::from(unit.capture_utc.0) - nanos(media);
+        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+        open.units.push(Unit { bytes: length, media, capture: unit.capture, behind });
         if let Some(segment) = &mut self.segment {
             segment.bytes += bytes as u64 + 64;
         }
@@ -286,17 +310,38 @@ impl Cutter {
 
     /// Ends what waits too long for a next picture; everything at the end of the stream.
     pub fn flush(&mut self, now: Instant, end: bool) -> Option<Fragment> {
-        let open = self.open.as_ref()?;
-        (end || now - open.first_capture >= FRAGMENT_WAIT).then(|| self.cut(None))?
+        let open = self.open.as_mut()?;
+        if end {
+            return self.cut(None);
+        }
+        if now - open.first_capture < FRAGMENT_WAIT {
+            return None;
+        }
+        // Pictures that come may be shown before the newest ones.
+        let tail = if self.reordered { open.split() } else { None };
+        let cut = if open.units.is_empty() { None } else { self.cut(None) };
+        match (cut, tail) {
+            (Some(cut), tail) => {
+                self.open = tail;
+                Some(cut)
+            }
+            (None, Some(tail)) => {
+                // One picture alone: it waits for those that belong before it no longer.
+                let open = self.open.as_mut()?;
+                (open.units, open.pictures) = (tail.units, tail.pictures);
+                self.cut(None)
+            }
+            (None, None) => None,
+        }
     }
 
     /// Ends the open fragment; `next` = media time of the picture that follows, in decoding order.
     fn cut(&mut self, next: Option<u64>) -> Option<Fragment> {
         let open = self.open.take()?;
-        let mut sorted: Vec<u64> = open.units.iter().map(|unit| unit.1).collect();
+        let mut sorted: Vec<u64> = open.units.iter().map(|unit| unit.media).collect();
         sorted.sort_unstable();
         let (&start, &last) = (sorted.first()?, sorted.last()?);
-        let waits = sorted.iter().zip(&open.units).map(|(at, unit)| at.saturating_sub(unit.1));
+        let waits = sorted.iter().zip(&open.units).map(|(at, unit)| at.saturating_sub(unit.media));
         let waits = waits.filter(|wait| *wait <= REORDER_MAX).max();
         self.delay = self.delay.max(waits.unwrap_or(0));
         // Decoding times rise, whatever the camera says.
@@ -331,9 +376,9 @@ impl Cutter {
         self.decode_least = decode[decode.len() - 1] + 1;
         let samples = (0..decode.len()).map(|at| {
             let next = decode.get(at + 1).copied().unwrap_or(end);
-            let composition = i128::from(open.units[at].1) - i128::from(decode[at]);
+            let composition = i128::from(open.units[at].media) - i128::from(decode[at]);
             Sample {
-                bytes: open.units[at].0,
+                bytes: open.units[at].bytes,
                 duration: u32::try_from(next - decode[at]).unwrap_or(u32::MAX),
                 composition: i32::try_from(composition).unwrap_or(0),
             }
@@ -344,7 +389,8 @@ impl Cutter {
             start > before + tolerance || before > start + tolerance
         });
         (self.end_media, self.last_media) = (Some(last + length), Some(last));
-        let mean = open.behind / open.units.len() as i128;
+        let behind: i128 = open.units.iter().map(|unit| unit.behind).sum();
+        let mean = behind / open.units.len() as i128;
         let off = self.line.map(|line| mean - line);
         // Arrival that is off by a second is a step of the clock or of the camera.
         let stepped = off.is_some_and(|off| off.unsigned_abs() >= u128::from(GAP));

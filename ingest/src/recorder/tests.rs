@@ -280,7 +280,7 @@ fn other_parameters_and_jumps_begin_a_segment_and_say_so() {
     // An hour later on another line, in the middle of a group of pictures.
     let mut later = units("bframes.mp4", UtcNanos(noon().0 + 3600 * SECOND), 8, |_| 0);
     for unit in &mut later {
-        unit.capture = unit.capture + Duration::from_secs(3600);
+        unit.capture += Duration::from_secs(3600);
     }
     all.extend(other);
     all.extend(later.split_off(10));

@@ -13,5 +13,6 @@ mod full;
 mod kill;
 mod node;
 mod plan;
+mod recording;
 mod two_stage;
 mod up;
