@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// How often a waiting job looks whether serve stops.
 const LOOK: Duration = Duration::from_millis(100);
+/// What a job may take to end once it has answered.
+const GRACE: Duration = Duration::from_secs(1);
 /// Longest answer; it is one line.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// Address space of a job (chosen: decoding 4K takes a tenth; FFmpeg's threads reserve the rest).
@@ -79,15 +81,9 @@ impl Jobs {
             .spawn()
             .map_err(|error| JobError::Start(format!("{}: {error}", program.display())))?;
         let answer = self.converse(&mut child, job, bytes);
-        if answer.is_err() {
-            // It may have ended by itself.
-            let _ = child.kill();
-        }
-        let ended = child.wait();
-        let line = match answer {
-            Ok(line) => line,
-            Err(error) => return Err(error),
-        };
+        // After its answer it has nothing left to do; without one it is not waited for.
+        let ended = end(&mut child, if answer.is_ok() { GRACE } else { Duration::ZERO });
+        let line = answer?;
         let told: Value = match serde_json::from_slice(&line) {
             Ok(told) => told,
             Err(_) => {
@@ -160,6 +156,20 @@ impl Jobs {
     }
 }
 
+/// Waits for the end of a process, and brings it about when it does not come.
+fn end(child: &mut Child, grace: Duration) -> io::Result<ExitStatus> {
+    let deadline = Instant::now() + grace;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // It may have ended by itself.
+    let _ = child.kill();
+    child.wait()
+}
+
 /// Bounds what a job can take of the machine, before it gets its job.
 fn restrain(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -191,6 +201,10 @@ mod tests {
             r#"read -r job; echo "{\"status\":\"done\",\"as\":$(ulimit -v),\"nice\":$(nice)}""#;
         let done = jobs(limits).run(&json!({}), vec![]).unwrap();
         assert_eq!((&done["as"], &done["nice"]), (&json!(ADDRESS_SPACE >> 10), &json!(NICE)));
+        // One that does not end after its answer is ended.
+        jobs(r#"read -r job; echo '{"status":"done"}'; exec sleep 600"#)
+            .run(&json!({}), vec![])
+            .unwrap();
         // One that wants no bytes is not waited for.
         let early = r#"read -r job; echo '{"status":"done"}'; exec 0<&-; exit 0"#;
         jobs(early).run(&json!({}), vec![7; 3_000_000]).unwrap();
