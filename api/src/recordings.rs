@@ -197,8 +197,8 @@ mod tests {
     /// A row `n` half seconds after noon, in segments of six.
     fn row(n: u64) -> Row {
         let utc = NOON + n * NANOS_PER_SEC / 2;
-        let first = n % 6 == 0;
-        let flags = if n % 2 == 0 { RowFlags::KEY } else { RowFlags::default() };
+        let first = n.is_multiple_of(6);
+        let flags = if n.is_multiple_of(2) { RowFlags::KEY } else { RowFlags::default() };
         Row {
             start_utc: UtcNanos(utc),
             start_media: MediaTime(n * 45_000),

@@ -59,14 +59,15 @@ pub fn playlist(services: &Services, request: &Request) -> Result<Answer, Failur
     let start = query.read("start", iso, moment::parse);
     let end = query.read("end", iso, moment::parse);
     let mut window = None;
-    match (date, start, end) {
-        (Some(day), None, None) => {
+    let in_a_day = date.is_some() || start_time.is_some() || end_time.is_some();
+    match (start, end) {
+        (None, None) if in_a_day => {
+            let midnight = date.unwrap_or_else(|| Day::of(clock::utc())).start().0;
             let from = start_time.map_or(0, |(nanos, _)| nanos);
             // The last second is meant whole.
             let to = end_time.map_or(86_400 * NANOS_PER_SEC, |(nanos, whole)| {
                 if whole { nanos + NANOS_PER_SEC } else { nanos }
             });
-            let midnight = day.start().0;
             window = Some((UtcNanos(midnight + from), UtcNanos(midnight + to)));
             if from >= to {
                 query.refuse(
@@ -77,17 +78,13 @@ pub fn playlist(services: &Services, request: &Request) -> Result<Answer, Failur
                 );
             }
         }
-        (Some(_), ..) => query.refuse("date", "", "is given together with start or end"),
-        (None, Some(start), end) => {
-            let end = end.unwrap_or_else(clock::utc);
+        (None, None) => {}
+        _ if in_a_day => query.refuse("date", "", "is given together with start or end"),
+        (start, end) => {
+            let (start, end) = open_window(start, end, LIVE, PLAYLIST_MAX);
             window = Some((start, end));
             check_window(&mut query, start, end, PLAYLIST_MAX);
         }
-        (None, None, Some(_)) => query.refuse("end", "", "needs start"),
-        (None, None, None) if start_time.is_some() || end_time.is_some() => {
-            query.refuse("start_time", "", "needs date");
-        }
-        (None, None, None) => {}
     }
     query.finish()?;
     let camera = camera(services, request.captured(0))?;
@@ -166,9 +163,8 @@ pub fn timeline(services: &Services, request: &Request) -> Result<Answer, Failur
     let mut query = Query::of(request);
     let iso = "a time in ISO 8601";
     let start = query.read("start", iso, moment::parse);
-    let end = query.read("end", iso, moment::parse).unwrap_or_else(clock::utc);
-    let day = 86_400 * NANOS_PER_SEC;
-    let start = start.unwrap_or(UtcNanos(end.0.saturating_sub(day)));
+    let end = query.read("end", iso, moment::parse);
+    let (start, end) = open_window(start, end, 86_400 * NANOS_PER_SEC, TIMELINE_MAX);
     check_window(&mut query, start, end, TIMELINE_MAX);
     query.finish()?;
     let camera = camera(services, request.captured(0))?;
@@ -193,6 +189,19 @@ pub fn timeline(services: &Services, request: &Request) -> Result<Answer, Failur
         "ranges": shown.collect::<Vec<Value>>(),
         "gaps": gaps.iter().map(|gap| span(gap.start, gap.end)).collect::<Vec<Value>>(),
     })))
+}
+
+/// A window of which an end may be missing: it goes on until now, or as far as it may; it begins as
+/// long before its end as is usual.
+fn open_window(
+    start: Option<UtcNanos>,
+    end: Option<UtcNanos>,
+    usual: u64,
+    longest: u64,
+) -> (UtcNanos, UtcNanos) {
+    let furthest = start.map_or(UtcNanos::FAR, |start| UtcNanos(start.0.saturating_add(longest)));
+    let end = end.unwrap_or_else(|| clock::utc().min(furthest));
+    (start.unwrap_or(UtcNanos(end.0.saturating_sub(usual))), end)
 }
 
 fn check_window(query: &mut Query<'_>, start: UtcNanos, end: UtcNanos, longest: u64) {

@@ -6,17 +6,19 @@ use crate::http::schemas;
 
 const WINDOW_START: Parameter = Parameter {
     name: "start",
-    description: "Where the window begins. ISO 8601; without an offset it is UTC.",
+    description: "Where the window begins. ISO 8601; without an offset it is UTC. As long \
+        before its end as is usual unless given.",
     schema: schemas::time,
     example: "2026-01-31T12:00:00.250Z",
 };
 const WINDOW_END: Parameter = Parameter {
     name: "end",
-    description: "Where the window ends, exclusive; now unless given. ISO 8601.",
+    description: "Where the window ends, exclusive. Now, or as far as it may, unless given.",
     schema: schemas::time,
     example: "2026-01-31T12:05:00Z",
 };
 
+/// Routes of recordings.
 pub static ROUTES: &[Route] = &[
     Route {
         path: "/api/v1/recordings/devices/{id}/dates",
@@ -34,19 +36,19 @@ pub static ROUTES: &[Route] = &[
         query: &[
             Parameter {
                 name: "date",
-                description: "A day (UTC), YYYYMMDD.",
+                description: "A day (UTC), YYYYMMDD; today when only a time of day is given.",
                 schema: schemas::text,
                 example: "20260131",
             },
             Parameter {
                 name: "start_time",
-                description: "With date: not before, HH:MM:SS.",
+                description: "On that day: not before, HH:MM:SS.",
                 schema: schemas::text,
                 example: "12:00:00",
             },
             Parameter {
                 name: "end_time",
-                description: "With date: not after, HH:MM:SS.",
+                description: "On that day: not after, HH:MM:SS.",
                 schema: schemas::text,
                 example: "12:05:00",
             },
