@@ -99,6 +99,8 @@ fn what_a_camera_showed_is_played_over_http() {
     state.store(&place.state().join("desired.json")).unwrap();
     let serve = Process::start(&["serve", "--config", &config]);
     wait_for("serve listens", || TcpStream::connect(("127.0.0.1", place.port)).is_ok());
+    // It answers when all of its start is done.
+    assert_eq!(get(&place, "/health").0, 200);
     // Serve publishes a state of its own at its start: this one comes after it.
     DesiredState { revision: 1000, ..state }.store(&place.state().join("desired.json")).unwrap();
     let ingest = Process::start(&["ingest", "--config", &config]);
