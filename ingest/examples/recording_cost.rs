@@ -66,6 +66,7 @@ fn main() {
         export_enabled: false,
         decode_command: vec!["true".into()],
         recording: ingest::RecordingOptions::new(directories.recordings()),
+        webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let thread = std::thread::spawn(move || ingest::run(options, stop));
     let rival = |n: u64| -> Child {

@@ -196,6 +196,13 @@ pub static ROUTES: &[Route] = &[
         ..GET
     },
     Route {
+        path: "/whep.js",
+        summary: "The player of live view: watch(video, camera, {state, picture}).",
+        answer: Content::File("text/javascript"),
+        handler: page::player,
+        ..GET
+    },
+    Route {
         path: "/health",
         summary: "Whether serve answers.",
         query: &[],

@@ -2,10 +2,12 @@
 
 use crate::node::{Place, Process, clip, model, until};
 use base::{CameraId, Newest};
+use fake_camera::{Auth, Camera, Clip, Settings};
 use ipc::ring::RingReader;
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 
 /// Status and body of a request with a JSON body.
 fn call(place: &Place, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
@@ -105,4 +107,79 @@ fn ingest_follows_what_serve_is_told_and_lives_and_starts_without_it() {
     frames_come(&mut reader);
     assert!(ingest.runs());
     assert_eq!(call(&place, "DELETE", &format!("/api/v1/devices/{id}"), "").unwrap().0, 400);
+}
+
+/// Arguments of every process of this machine, and their environment as far as it can be read.
+fn arguments_of_all() -> String {
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ") + "\n").collect()
+}
+
+#[test]
+fn an_rtsp_camera_is_recorded_and_snapped_and_its_password_is_shown_nowhere() {
+    const PASSWORD: &str = "dont-tell-7f3a";
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../ingest/tests/assets/two_sizes.h264");
+    let clip = Clip::read(Path::new(file)).unwrap().part(0, 25);
+    let auth = Auth::Digest("admin".into(), PASSWORD.into());
+    let camera = Camera::start(Settings { auth, ..Settings::new(clip, 25.0) }).unwrap();
+    let place = Place::new("[frame_export]\nenabled = true\n");
+    let config = place.config_text();
+    let start = |part: &str| Process::start(&[part, "--config", &config]);
+    let (serve, ingest) = (start("serve"), start("ingest"));
+    serve.wait_for("serving on");
+    ingest.wait_for("ingest runs");
+    let mut told = String::new();
+    let mut ask = |method: &str, path: &str, body: &str| {
+        let (status, answer) = call(&place, method, path, body).unwrap();
+        told += &answer.to_string();
+        (status, answer)
+    };
+    let address = camera.url_as("admin", PASSWORD);
+    let of = |url: &str| serde_json::json!({"name": "Gate", "rtsp_url": url}).to_string();
+
+    // Tried first: with a wrong password, then with the right one.
+    let wrong = camera.url_as("admin", &format!("{PASSWORD}-not"));
+    let (status, tried) = ask("POST", "/api/v1/devices/validate", &of(&wrong));
+    assert_eq!((status, &tried["valid"]), (200, &false.into()), "{tried}");
+    let (status, tried) = ask("POST", "/api/v1/devices/validate", &of(&address));
+    assert_eq!((status, &tried["valid"]), (200, &true.into()), "{tried}");
+
+    let new = serde_json::json!({
+        "name": "Gate", "rtsp_url": address, "enabled": true, "record": true,
+    });
+    let (status, made) = ask("POST", "/api/v1/devices", &new.to_string());
+    assert_eq!(status, 201, "{made}");
+    let id = made["id"].as_str().unwrap().to_owned();
+    let health = format!("/api/v1/rtsp/streams/{id}/health");
+    until("live video", || ask("GET", &health, "").1["healthy"] == true);
+    until("a recording", || {
+        let (_, list) = ask("GET", "/api/v1/streams", "");
+        list["streams"][0]["recording"] == true && list["streams"][0]["width"] == 128
+    });
+
+    let sessions = camera.seen().connections;
+    // Nothing is decoded for models: the picture comes from what live view keeps.
+    let capture = format!("/api/v1/snapshots/devices/{id}/capture/live");
+    let (status, taken) = ask("POST", &capture, "");
+    assert_eq!((status, &taken["snapshot"]["width"]), (200, &128.into()), "{taken}");
+    let clip = format!("/api/v1/bookmarks/devices/{id}/capture/live");
+    let mut bookmark = String::new();
+    until("two seconds of recording", || {
+        let (status, asked) = ask("POST", &clip, "{\"duration\": 2}");
+        bookmark = asked["bookmark"]["id"].as_str().unwrap_or_default().to_owned();
+        status < 300
+    });
+    until("the clip", || {
+        let (_, shown) = ask("GET", &format!("/api/v1/bookmarks/{bookmark}"), "");
+        assert_ne!(shown["state"], "failed", "{shown}");
+        shown["state"] == "done"
+    });
+    assert_eq!(camera.seen().connections, sessions, "no media action opens a session");
+
+    assert!(!arguments_of_all().contains(PASSWORD));
+    for (what, text) in [("answers", &told), ("serve", &serve.text()), ("ingest", &ingest.text())] {
+        assert!(!text.contains(PASSWORD), "{what}: {text}");
+    }
+    assert!(told.contains("rtsp://***@"));
 }
