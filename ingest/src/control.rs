@@ -59,23 +59,18 @@ pub trait LiveView: Send + Sync {
 pub struct Control {
     /// The cameras.
     pub cameras: Arc<dyn Cameras>,
-    /// The live view, where there is one.
-    pub live: Option<Arc<dyn LiveView>>,
+    /// The live view.
+    pub live: Arc<dyn LiveView>,
 }
 
 impl Control {
     fn answer(&self, request: Request) -> Answer {
-        let live = |ask: &dyn Fn(&dyn LiveView) -> Answer| match &self.live {
-            Some(live) => ask(&**live),
-            None => Answer::failed(503, "this ingest has no live view; update it"),
-        };
+        let live = &*self.live;
         match request {
             Request::Status => {
                 let mut streams = self.cameras.status();
                 for status in &mut streams {
-                    let viewers =
-                        |live: &Arc<dyn LiveView>| live.viewers(&status.camera, &status.stream);
-                    status.viewers = self.live.as_ref().map_or(0, viewers);
+                    status.viewers = live.viewers(&status.camera, &status.stream);
                 }
                 Answer { streams, ..Answer::done() }
             }
@@ -86,11 +81,9 @@ impl Control {
                 }
             },
             Request::Probe { url, transport } => probe(&url, &transport),
-            Request::Offer { camera, stream, sdp } => {
-                live(&|live| live.offer(&camera, &stream, &sdp))
-            }
-            Request::Close { camera, session } => live(&|live| live.close(&camera, &session)),
-            Request::Pictures { camera, stream } => live(&|live| live.pictures(&camera, &stream)),
+            Request::Offer { camera, stream, sdp } => live.offer(&camera, &stream, &sdp),
+            Request::Close { camera, session } => live.close(&camera, &session),
+            Request::Pictures { camera, stream } => live.pictures(&camera, &stream),
         }
     }
 }
@@ -287,13 +280,12 @@ mod tests {
         _root: tempfile::TempDir,
     }
 
-    fn start(live: bool) -> Running {
+    fn start() -> Running {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("ingest.sock");
         // What a dead one left.
         fs::write(&path, "").unwrap();
-        let live = live.then(|| Arc::new(Watched) as Arc<dyn LiveView>);
-        let control = Control { cameras: Arc::new(Two), live };
+        let control = Control { cameras: Arc::new(Two), live: Arc::new(Watched) };
         let (trigger, stop) = Stop::pair().unwrap();
         let server = Server::start(&path, control, stop).unwrap();
         Running { server, path, trigger, _root: root }
@@ -309,7 +301,7 @@ mod tests {
 
     #[test]
     fn requests_are_answered_and_nothing_is_left() {
-        let running = start(true);
+        let running = start();
         let path = &running.path;
         let mode = fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -333,15 +325,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_live_view_its_requests_are_answered_too() {
-        let running = start(false);
-        let close = Request::Close { camera: camera("a"), session: "7".into() };
-        assert_eq!(ask(&running.path, close).status, 503);
-    }
-
-    #[test]
     fn clients_that_are_silent_slow_or_talk_nonsense_hold_up_nobody() {
-        let running = start(false);
+        let running = start();
         let path = &running.path;
         let mut silent: Vec<_> =
             (0..CONNECTIONS - 2).map(|_| UnixStream::connect(path).unwrap()).collect();

@@ -115,7 +115,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     }
     let socket = options.directories.ingest_socket();
     let cameras = Arc::new(Reached(Arc::clone(&fleet)));
-    let control = Control { cameras, live: Some(Arc::new(hub.clone())) };
+    let control = Control { cameras, live: Arc::new(hub.clone()) };
     let server =
         Server::start(&socket, control, stop.clone()).map_err(|source| IngestError::Io {
             action: "listen at",
