@@ -112,7 +112,7 @@ pub struct Recording {
 /// `[webrtc]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webrtc {
-    /// UDP port of all viewers. Default 8189.
+    /// UDP port of all viewers; 0 = any that is free. Default 8189.
     pub udp_port: u16,
     /// Addresses that viewers are told. Default: none, which means those of every interface.
     pub announce: Vec<IpAddr>,
@@ -483,7 +483,7 @@ fn read(
 
     let recording = recording(&mut top, &directories.state);
     let mut webrtc = top.section("webrtc");
-    let udp_port = webrtc.integer("udp_port", 1..=u64::from(u16::MAX));
+    let udp_port = webrtc.integer("udp_port", 0..=u64::from(u16::MAX));
     let announce = webrtc.list("announce", |text| {
         text.parse::<IpAddr>().map_err(|_| "must be an IP address such as 192.0.2.7")
     });

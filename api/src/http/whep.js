@@ -58,10 +58,10 @@ function watch(video, camera, on = {}) {
     timer = setTimeout(look, 1000, mine);
   };
   const start = async () => {
-    say("connecting");
     const mine = pc = new RTCPeerConnection();
     [media, seen, lost] = [undefined, undefined, 0];
     try {
+      say("connecting");
       mine.addTransceiver("video", { direction: "recvonly" });
       mine.ontrack = event => {
         // As late as pictures come, not later.

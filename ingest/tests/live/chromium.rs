@@ -56,6 +56,11 @@ impl Chromium {
         this
     }
 
+    /// Opens a page.
+    pub fn open(&mut self, url: &str) {
+        self.call("Page.navigate", json!({"url": url}));
+    }
+
     /// What an expression is, awaited.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let parameters =

@@ -437,8 +437,8 @@ fn cameras_recording_and_live_view_are_checked() {
             "`disk_high_percent` in [recording] is 100, must be a whole number from 2 to 99",
         ),
         (
-            "[webrtc]\nudp_port = 0",
-            "`udp_port` in [webrtc] is 0, must be a whole number from 1 to 65535",
+            "[webrtc]\nudp_port = 65536",
+            "`udp_port` in [webrtc] is 65536, must be a whole number from 0 to 65535",
         ),
         (
             "[webrtc]\nannounce = \"h\"",

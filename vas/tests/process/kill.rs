@@ -107,7 +107,8 @@ fn start(place: &Place, part: &str) -> Process {
 fn undisturbed(up: &Process) {
     let lines = |camera: &str| -> Vec<String> {
         let text = up.text();
-        let of = |l: &&str| l.contains("since start") && l.ends_with(&format!("camera={camera}"));
+        let of =
+            |l: &&str| l.contains("since start") && l.ends_with(&format!("stream={camera}/main"));
         text.lines().filter(of).map(str::to_owned).collect()
     };
     for camera in CAMERAS {

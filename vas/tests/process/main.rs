@@ -8,10 +8,14 @@
 )]
 
 mod cameras;
+#[path = "../../../ingest/tests/live/chromium.rs"]
+#[allow(dead_code, reason = "shared with the tests of live view")]
+mod chromium;
 mod commands;
 mod full;
 mod kill;
 mod node;
+mod page;
 mod plan;
 mod recording;
 mod two_stage;

@@ -101,7 +101,8 @@ impl Place {
     /// Writes the configuration anew.
     pub fn configure(&self, extra: &str) {
         let text = format!(
-            "[http]\nbind = \"127.0.0.1:{}\"\n[dirs]\nshm = \"{}\"\nruntime = \"run\"\nstate = \"state\"\n{extra}",
+            "[http]\nbind = \"127.0.0.1:{}\"\n[dirs]\nshm = \"{}\"\nruntime = \"run\"\nstate = \"state\"\n\
+             [webrtc]\nudp_port = 0\n{extra}",
             self.port,
             self.rings().display()
         );
