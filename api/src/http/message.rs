@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use store::StoreError;
 
@@ -70,12 +69,11 @@ pub struct MediaFile {
 }
 
 impl MediaFile {
-    /// Opens a regular file.
+    /// All of a regular file.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn open(path: &Path) -> io::Result<MediaFile> {
-        let file = File::open(path)?;
+    pub fn of(file: File) -> io::Result<MediaFile> {
         let told = file.metadata()?;
         if !told.is_file() {
             return Err(io::Error::other("is not a regular file"));

@@ -136,9 +136,16 @@ impl Clips {
 
     /// Gives the files of a finished clip their names.
     fn settle(&self, camera: &CameraId, id: &MediaId, thumbnail: bool) {
-        for extension in if thumbnail { &["mp4", "jpg"][..] } else { &["mp4"][..] } {
-            if let Err(fault) = self.files.settle(Kind::Bookmarks, camera, id, extension) {
-                error!("can't name the {extension} of clip {id}: {fault}");
+        let kind = Kind::Bookmarks;
+        let settle = |extension| self.files.settle(kind, camera, id, extension);
+        let settled = settle("mp4").and_then(|()| if thumbnail { settle("jpg") } else { Ok(()) });
+        match self.control.bookmark(id) {
+            // Deleted after it was said to be done: what got its name since then goes too.
+            Ok(None) => self.files.remove(kind, camera, id),
+            _ => {
+                if let Err(fault) = settled {
+                    error!("can't name the files of clip {id}: {fault}; the next start does");
+                }
             }
         }
     }
@@ -244,6 +251,20 @@ printf clip > "$output"; printf picture > "${output%mp4}jpg"; echo '{"status":"d
         fn state(&self) -> JobState {
             self.clips.control.bookmark(&self.row.id).unwrap().unwrap().state
         }
+    }
+
+    #[test]
+    fn a_clip_that_is_deleted_before_its_file_has_a_name_leaves_no_file() {
+        let rig = rig();
+        let change: Change<'_> = &|id, work| {
+            let written = rig.clips.control.write(|write| write.update_bookmark(id, work))?;
+            if written.as_ref().is_some_and(|row| row.state == JobState::Done) {
+                rig.clips.control.write(|write| write.delete_bookmark(id))?;
+            }
+            Ok(written)
+        };
+        rig.clips.cut(&rig.row.id, change, Duration::ZERO);
+        assert_eq!(rig.names(), [""; 0]);
     }
 
     #[test]

@@ -356,6 +356,30 @@ fn a_clip_is_cut_by_a_job_and_served_in_parts() {
 }
 
 #[test]
+fn a_clip_that_is_done_is_there_before_its_file_has_a_name() {
+    let node = node(CLIP);
+    let server = node.start();
+    let asked = json!({"center_timestamp": "2026-01-01T12:00:00Z"});
+    let row = bookmark(&server, "historical", &asked);
+    let id = row["id"].as_str().unwrap();
+    settled(&server, id);
+    wait_for("the files", || {
+        (files(&node, "bookmarks") == [format!("{id}.jpg"), format!("{id}.mp4")]).then_some(())
+    });
+    // As it is for a moment after every clip.
+    let folder = node.options.directories.state.join("media/bookmarks/front");
+    for kind in ["mp4", "jpg"] {
+        let (name, new) = (format!("{id}.{kind}"), format!("new-{id}.{kind}"));
+        std::fs::rename(folder.join(name), folder.join(new)).unwrap();
+    }
+    let path = format!("{BOOKMARKS}/{id}");
+    assert_eq!(get(&server, &format!("{path}/video")).body, b"0123456789");
+    assert_eq!(get(&server, &format!("{path}/thumbnail")).body, b"jpeg");
+    assert_eq!(call(&server, "DELETE", &path, &Value::Null).status, 204);
+    assert_eq!(files(&node, "bookmarks"), [""; 0]);
+}
+
+#[test]
 fn large_files_come_whole_and_a_client_that_goes_away_disturbs_nobody() {
     let big = r#"head -c 30000000 /dev/zero | tr '\0' 'x' > "$output"
 echo '{"status":"done","start_utc_ns":1,"end_utc_ns":2,"duration_ms":6000,"bytes":1,"gaps_ms":0}'"#;
