@@ -9,6 +9,7 @@
 //! is named `deleted-<id>...`, its row is deleted, then the file. After a crash the row decides:
 //! [`Files::mend`] gives such a file its name when there is a row, and removes it when there is none.
 //! Files with other names are never touched, so a lost registry loses no media.
+//! Between row and name a file is found under both names, and whoever sees that the row is gone removes it.
 
 use base::CameraId;
 use std::fs::{self, DirBuilder, File};
