@@ -2,8 +2,10 @@
 //! asked for at most once a second whoever wants to know.
 //!
 //! Calls wait; each kind that waits long has a bound on how many wait at once, so that a camera or an
-//! ingest that does not answer can't take all handlers.
+//! ingest that does not answer can't take all handlers. All bounds together leave [`FREE_MIN`] free.
 
+use crate::media::CAPTURES_MAX;
+use crate::serve::HANDLERS_MAX;
 use base::CameraId;
 use ipc::ingest_message::{self, Answer, Request, StreamStatus};
 use std::io::ErrorKind;
@@ -20,10 +22,18 @@ const STATUS_WAIT: Duration = Duration::from_millis(800);
 const PROBE_WAIT: Duration = Duration::from_secs(12);
 /// How long anything else may take.
 const CALL_WAIT: Duration = Duration::from_secs(4);
-/// Probes at once (chosen: a quarter of the handlers).
-const PROBES_MAX: usize = 4;
-/// Other calls at once (chosen: half of the handlers).
-const CALLS_MAX: usize = 8;
+/// How often a handler that follows the streams looks (chosen: people do not notice it).
+const LOOK: Duration = Duration::from_millis(200);
+/// Probes at once (chosen: the longest waits, and one person tries one camera).
+const PROBES_MAX: usize = 3;
+/// Other calls at once (chosen: a quarter of the handlers; an ingest that works answers at once).
+const CALLS_MAX: usize = 4;
+/// Handlers that follow the streams at once (chosen: those beyond it only tell less).
+const FOLLOWS_MAX: usize = 3;
+/// Handlers that no waiting ever takes.
+const FREE_MIN: usize = 3;
+const _: () =
+    assert!(PROBES_MAX + CALLS_MAX + FOLLOWS_MAX + CAPTURES_MAX + FREE_MIN <= HANDLERS_MAX);
 
 /// Why ingest did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +88,7 @@ pub struct IngestLink {
     cached: Mutex<Cached>,
     probes: AtomicUsize,
     calls: AtomicUsize,
+    follows: AtomicUsize,
 }
 
 impl IngestLink {
@@ -88,15 +99,20 @@ impl IngestLink {
             cached: Mutex::default(),
             probes: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            follows: AtomicUsize::new(0),
         }
     }
 
     /// What the streams do, at most a second old; older while another asks.
     pub fn streams(&self) -> Arc<StreamsView> {
+        self.streams_within(STATUS_AGE)
+    }
+
+    fn streams_within(&self, age: Duration) -> Arc<StreamsView> {
         {
             let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((at, view)) = &cached.view
-                && (cached.asking || at.elapsed() < STATUS_AGE)
+                && (cached.asking || at.elapsed() < age)
             {
                 return Arc::clone(view);
             }
@@ -105,9 +121,18 @@ impl IngestLink {
         self.ask()
     }
 
-    /// What the streams do now.
-    pub fn streams_now(&self) -> Arc<StreamsView> {
-        self.ask()
+    /// Follows what the streams do from now on, until `there` or for so long. When
+    /// [`FOLLOWS_MAX`] others do so already, it is what they do now.
+    pub fn follow(&self, wait: Duration, there: impl Fn(&StreamsView) -> bool) -> Arc<StreamsView> {
+        let Some(_slot) = Slot::take(&self.follows, FOLLOWS_MAX) else { return self.streams() };
+        let deadline = Instant::now() + wait;
+        // What was known before says nothing of what was changed just now.
+        let mut view = self.ask();
+        while !there(&view) && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+            view = self.streams_within(LOOK);
+        }
+        view
     }
 
     fn ask(&self) -> Arc<StreamsView> {

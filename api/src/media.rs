@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use store::control::{MediaId, Moment, Snapshot};
 use store::{Control, StoreError};
 
-/// Pictures taken at once (chosen: a quarter of the handlers; each is a process with a decoder).
-const CAPTURES_MAX: usize = 4;
+/// Pictures taken at once (chosen: each is a handler, and a process with a decoder).
+pub const CAPTURES_MAX: usize = 3;
 
 /// Why there is no picture or clip.
 #[derive(Debug, thiserror::Error)]

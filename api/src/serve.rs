@@ -42,8 +42,8 @@ use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-/// Threads that handlers run on at most.
-const HANDLERS_MAX: usize = 16;
+/// Threads that handlers run on, and files are read on, at most.
+pub const HANDLERS_MAX: usize = 16;
 
 /// Bounds that an operator does not set.
 #[derive(Debug, Clone, Copy, Default)]

@@ -170,7 +170,7 @@ pub fn video(services: &Services, request: &Request) -> Result<Answer, Failure> 
     Query::of(request).finish()?;
     let row = bookmark(services, request)?;
     done(&row)?;
-    file("video/mp4", &services.media.files.path(Kind::Bookmarks, &row.camera, &row.id, "mp4"))
+    file("video/mp4", services.media.files.open(Kind::Bookmarks, &row.camera, &row.id, "mp4"))
 }
 
 /// GET /api/v1/bookmarks/{id}/thumbnail
@@ -181,7 +181,7 @@ pub fn thumbnail(services: &Services, request: &Request) -> Result<Answer, Failu
     if !row.thumbnail {
         return Err(Failure::not_found(format!("bookmark `{}` has no thumbnail", row.id)));
     }
-    file("image/jpeg", &services.media.files.path(Kind::Bookmarks, &row.camera, &row.id, "jpg"))
+    file("image/jpeg", services.media.files.open(Kind::Bookmarks, &row.camera, &row.id, "jpg"))
 }
 
 fn done(row: &Bookmark) -> Result<(), Failure> {

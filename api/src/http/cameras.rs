@@ -10,14 +10,12 @@ use crate::services::Services;
 use base::CameraId;
 use ipc::ingest_message::{Request as Ask, StreamState};
 use serde_json::{Map, Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::control::{Device, Source, Stream};
 
 /// How long start and stop wait for ingest to follow (chosen: a camera in the same network answers in
 /// a fraction of it).
 const FOLLOW: Duration = Duration::from_secs(3);
-/// Between two looks at ingest while waiting.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// POST /api/v1/devices
 pub fn create(services: &Services, request: &Request) -> Result<Answer, Failure> {
@@ -135,7 +133,6 @@ pub fn validate(services: &Services, request: &Request) -> Result<Answer, Failur
 pub fn start(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     let (row, was) = switch(services, request, true)?;
-    let deadline = Instant::now() + FOLLOW;
     let settled = |view: &crate::ingest_link::StreamsView| {
         view.fault().is_some()
             || view.of(&row.id).any(|s| {
@@ -145,12 +142,9 @@ pub fn start(services: &Services, request: &Request) -> Result<Answer, Failure> 
                 )
             })
     };
-    let mut view = services.ingest.streams_now();
     // A camera that nobody watches, records or decodes stays stopped: that is told, not waited for.
-    while !settled(&view) && wanted(services, &row) && Instant::now() < deadline {
-        std::thread::sleep(LOOK);
-        view = services.ingest.streams_now();
-    }
+    let wanted = wanted(services, &row);
+    let view = services.ingest.follow(FOLLOW, |view| !wanted || settled(view));
     let shown = streaming(&row, &view, None);
     Ok(Answer::json(&json!({
         "status": "success",
@@ -171,15 +165,10 @@ pub fn start(services: &Services, request: &Request) -> Result<Answer, Failure> 
 pub fn stop(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     let (row, was) = switch(services, request, false)?;
-    let deadline = Instant::now() + FOLLOW;
-    let mut view = services.ingest.streams_now();
     let stopped = |view: &crate::ingest_link::StreamsView| {
         view.of(&row.id).all(|s| s.state == StreamState::Stopped)
     };
-    while view.fault().is_none() && !stopped(&view) && Instant::now() < deadline {
-        std::thread::sleep(LOOK);
-        view = services.ingest.streams_now();
-    }
+    let view = services.ingest.follow(FOLLOW, |view| view.fault().is_some() || stopped(view));
     Ok(Answer::json(&json!({
         "status": "success",
         "device_id": row.id.as_str(),

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use store::StoreError;
 
@@ -58,30 +57,31 @@ pub enum Body {
     Still(Arc<crate::stills::Still>),
 }
 
-/// A file that is sent as it is read, never whole in memory.
+/// A file, or a part of one, that is sent as it is read, never whole in memory.
 #[derive(Debug)]
 pub struct MediaFile {
     /// Open for reading.
     pub file: File,
-    /// Its size.
+    /// Where in the file it begins.
+    pub first: u64,
+    /// Its size from there on; ranges are within it.
     pub bytes: u64,
-    /// Names this content: another content has another tag. With quotes.
-    pub tag: String,
+    /// Names this content: another content has another tag. With quotes; `None` = it may change.
+    pub tag: Option<String>,
 }
 
 impl MediaFile {
-    /// Opens a regular file.
+    /// All of a regular file.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn open(path: &Path) -> io::Result<MediaFile> {
-        let file = File::open(path)?;
+    pub fn of(file: File) -> io::Result<MediaFile> {
         let told = file.metadata()?;
         if !told.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
         let tag = format!("\"{:x}-{:x}-{:x}\"", told.len(), told.mtime(), told.mtime_nsec());
-        Ok(MediaFile { file, bytes: told.len(), tag })
+        Ok(MediaFile { file, first: 0, bytes: told.len(), tag: Some(tag) })
     }
 }
 
@@ -105,9 +105,10 @@ impl Answer {
         Answer { status: 204, content_type: "", headers: vec![], body: Body::Empty }
     }
 
-    /// A file that never changes, with ranges.
+    /// A file with ranges: one with a tag never changes, one without is never kept.
     pub fn file(content_type: &'static str, file: MediaFile) -> Answer {
-        let headers = vec![(IMMUTABLE.0, IMMUTABLE.1.to_owned())];
+        let kept = file.tag.is_some().then(|| (IMMUTABLE.0, IMMUTABLE.1.to_owned()));
+        let headers = kept.into_iter().collect();
         Answer { status: 200, content_type, headers, body: Body::File(file) }
     }
 }

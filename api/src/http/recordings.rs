@@ -1,7 +1,7 @@
 //! Recordings: what days there are, playlists, segments, and what was recorded when.
 
 use super::events::store_failure;
-use super::message::{Answer, Body, Failure, Request};
+use super::message::{Answer, Body, Failure, MediaFile, Request};
 use super::query::Query;
 use crate::moment;
 use crate::recordings::{self, Part};
@@ -13,7 +13,7 @@ use ipc::recording::{Day, Init, SegmentName};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 
 /// The playlist without a window goes back so far (chosen: enough to look at what just happened).
 const LIVE: u64 = 600 * NANOS_PER_SEC;
@@ -131,23 +131,21 @@ pub fn segment(services: &Services, request: &Request) -> Result<Answer, Failure
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(absent()),
         opened => opened.map_err(unreadable)?,
     };
-    let length = file.metadata().map_err(unreadable)?.len();
+    let told = file.metadata().map_err(unreadable)?;
     let range = match part {
-        Part::Whole => 0..length,
+        Part::Whole => 0..told.len(),
         Part::Initialisation => {
             let init = Init::read(&file).map_err(unreadable)?.ok_or_else(absent)?;
             0..init.bytes
         }
-        Part::Fragments(from, to) if to <= length => from..to,
+        Part::Fragments(from, to) if to <= told.len() => from..to,
         Part::Fragments(..) => return Err(absent()),
     };
-    let mut bytes = vec![0; (range.end - range.start) as usize];
-    file.read_exact_at(&mut bytes, range.start).map_err(unreadable)?;
+    let (first, bytes) = (range.start, range.end - range.start);
     // A segment only grows: its parts stay what they are, the whole of an open one does not.
     let settled = part != Part::Whole || settled(services, &camera, name).map_err(unreadable)?;
-    let cache = if settled { "private, max-age=31536000, immutable" } else { "no-store" };
-    let headers = vec![("cache-control", cache.to_owned())];
-    Ok(Answer { status: 200, content_type: "video/mp4", headers, body: Body::Owned(bytes) })
+    let tag = settled.then(|| format!("\"{:x}-{first:x}-{bytes:x}\"", told.ino()));
+    Ok(Answer::file("video/mp4", MediaFile { file, first, bytes, tag }))
 }
 
 /// Whether a segment grows no more: another one follows it, or it is long ago.

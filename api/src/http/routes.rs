@@ -161,7 +161,8 @@ fn success(answer: Answer, range: Option<&str>, if_range: Option<&str>, url: &st
         Body::Still(still) => Bytes::from_owner(StillBytes(still)),
         Body::File(file) => {
             // A part of another content than the client has is of no use to it.
-            let range = range.filter(|_| if_range.is_none_or(|tag| tag == file.tag));
+            let range =
+                range.filter(|_| if_range.is_none_or(|tag| Some(tag) == file.tag.as_deref()));
             let reply = file_reply(content_type, file, range, url);
             return with_headers(reply, headers);
         }
@@ -179,7 +180,7 @@ fn file_reply(
     range: Option<&str>,
     url: &str,
 ) -> Reply {
-    let MediaFile { file, bytes: length, tag } = file;
+    let MediaFile { file, first: begin, bytes: length, tag } = file;
     let (status, first, bytes) = match wanted(range, length) {
         Wanted::Whole => (200, 0, length),
         Wanted::Part { first, bytes } => (206, first, bytes),
@@ -190,8 +191,9 @@ fn file_reply(
         }
     };
     let mut reply = listener::reply(status, content_type, Bytes::new());
-    *reply.body_mut() = ReplyBody::File(FileBody::new(file, first, bytes));
-    let mut headers = vec![("accept-ranges", "bytes".to_owned()), ("etag", tag)];
+    *reply.body_mut() = ReplyBody::File(FileBody::new(file, begin + first, bytes));
+    let mut headers = vec![("accept-ranges", "bytes".to_owned())];
+    headers.extend(tag.map(|tag| ("etag", tag)));
     if status == 206 {
         let last = first + bytes - 1;
         headers.push(("content-range", format!("bytes {first}-{last}/{length}")));

@@ -15,7 +15,8 @@ use ipc::desired::DecodeMode;
 use ipc::ingest_message::Request as Ask;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 use store::control::{MediaId, Moment, Snapshot};
 
@@ -98,7 +99,7 @@ pub fn one(services: &Services, request: &Request) -> Result<Answer, Failure> {
 pub fn image(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     let row = snapshot(services, request)?;
-    file("image/jpeg", &services.media.files.path(Kind::Snapshots, &row.camera, &row.id, "jpg"))
+    file("image/jpeg", services.media.files.open(Kind::Snapshots, &row.camera, &row.id, "jpg"))
 }
 
 /// DELETE /api/v1/snapshots/{id}
@@ -111,13 +112,13 @@ pub fn delete(services: &Services, request: &Request) -> Result<Answer, Failure>
 }
 
 /// A file of the media folder.
-pub fn file(content_type: &'static str, path: &Path) -> Result<Answer, Failure> {
-    match MediaFile::open(path) {
+pub fn file(content_type: &'static str, opened: io::Result<File>) -> Result<Answer, Failure> {
+    match opened.and_then(MediaFile::of) {
         Ok(file) => Ok(Answer::file(content_type, file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Failure::new(410, format!("{} is not there any more", path.display())))
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure::new(410, "the file is not there any more; somebody removed it"))
         }
-        Err(error) => Err(Failure::unavailable(format!("can't read {}: {error}", path.display()))),
+        Err(error) => Err(Failure::unavailable(format!("the file can't be read: {error}"))),
     }
 }
 

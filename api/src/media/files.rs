@@ -9,6 +9,7 @@
 //! is named `deleted-<id>...`, its row is deleted, then the file. After a crash the row decides:
 //! [`Files::mend`] gives such a file its name when there is a row, and removes it when there is none.
 //! Files with other names are never touched, so a lost registry loses no media.
+//! Between row and name a file is found under both names, and whoever sees that the row is gone removes it.
 
 use base::CameraId;
 use std::fs::{self, DirBuilder, File};
@@ -132,10 +133,43 @@ impl Files {
         File::open(self.folder(kind, camera))?.sync_all()
     }
 
+    /// Opens the file of a row, whether it has its name already or not.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(
+        &self,
+        kind: Kind,
+        camera: &CameraId,
+        id: &MediaId,
+        extension: &str,
+    ) -> io::Result<File> {
+        let path = self.path(kind, camera, id, extension);
+        let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        match File::open(&path) {
+            Err(error) if absent(&error) => {}
+            opened => return opened,
+        }
+        match File::open(self.new_path(kind, camera, id, extension)) {
+            // It may have got its name between the two.
+            Err(error) if absent(&error) => File::open(path),
+            opened => opened,
+        }
+    }
+
     /// Removes what was made and is not wanted.
     pub fn forget(&self, kind: Kind, camera: &CameraId, id: &MediaId) {
         for extension in kind.extensions() {
             remove(&self.new_path(kind, camera, id, extension));
+        }
+    }
+
+    /// Removes all files of a row that is gone, whatever they are called.
+    pub fn remove(&self, kind: Kind, camera: &CameraId, id: &MediaId) {
+        self.forget(kind, camera, id);
+        for extension in kind.extensions() {
+            remove(&self.path(kind, camera, id, extension));
+            remove(&self.deleted_path(kind, camera, id, extension));
         }
     }
 
@@ -160,7 +194,8 @@ impl Files {
         each(&|path, deleted| drop(fs::rename(path, deleted)));
         let result = delete_row();
         if result.is_ok() {
-            each(&|_, deleted| remove(&deleted));
+            // One that was just made may have got its name only now.
+            self.remove(kind, camera, id);
         } else {
             each(&|path, deleted| drop(fs::rename(deleted, path)));
         }
@@ -243,6 +278,32 @@ mod tests {
             thumbnail: true,
             created_at: UtcNanos(0),
             updated_at: None,
+        }
+    }
+
+    #[test]
+    fn a_file_is_found_and_deleted_while_it_gets_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path().into());
+        let (kind, camera) = (Kind::Bookmarks, "front".parse().unwrap());
+        files.make_folder(kind, &camera).unwrap();
+        let id = MediaId::random();
+        let settle = || files.settle(kind, &camera, &id, "mp4");
+        let made = || fs::write(files.new_path(kind, &camera, &id, "mp4"), "x").unwrap();
+        let open = || files.open(kind, &camera, &id, "mp4");
+        assert_eq!(open().unwrap_err().kind(), io::ErrorKind::NotFound);
+        made();
+        open().unwrap();
+        settle().unwrap();
+        open().unwrap();
+        files.delete(kind, &camera, &id, || Ok::<(), ()>(())).unwrap();
+        for settles in [true, false] {
+            made();
+            let deleted =
+                files.delete(kind, &camera, &id, || if settles { settle() } else { Ok(()) });
+            deleted.unwrap();
+            let left = fs::read_dir(files.folder(kind, &camera)).unwrap().count();
+            assert_eq!(left, 0, "settles: {settles}");
         }
     }
 

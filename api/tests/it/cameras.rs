@@ -372,6 +372,30 @@ fn cameras_of_the_configuration_follow_it() {
 }
 
 #[test]
+fn many_who_wait_for_cameras_do_not_hold_up_others() {
+    let node = Node::new();
+    let server = node.start();
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    ingest.tell(vec![down("front", "main", StreamState::Connecting, "")]);
+    let (start, begun) = (format!("{DEVICES}/front/start-stream"), std::time::Instant::now());
+    let took = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..24)
+            .map(|_| {
+                scope.spawn(|| {
+                    let started = call_json(&server, 200, "POST", &start, &Value::Null);
+                    assert_eq!(started["stream"]["status"], "connecting");
+                    begun.elapsed()
+                })
+            })
+            .collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect::<Vec<_>>()
+    });
+    // Those that found a place wait 3 s; without a bound the last ones wait for them as well.
+    let waited = took.iter().filter(|took| took.as_secs_f64() > 2.9).count();
+    assert!((1..=8).contains(&waited), "{took:?}");
+}
+
+#[test]
 fn starting_waits_for_the_camera_and_stopping_for_its_end() {
     let node = Node::new();
     let server = node.start();

@@ -356,6 +356,30 @@ fn a_clip_is_cut_by_a_job_and_served_in_parts() {
 }
 
 #[test]
+fn a_clip_that_is_done_is_there_before_its_file_has_a_name() {
+    let node = node(CLIP);
+    let server = node.start();
+    let asked = json!({"center_timestamp": "2026-01-01T12:00:00Z"});
+    let row = bookmark(&server, "historical", &asked);
+    let id = row["id"].as_str().unwrap();
+    settled(&server, id);
+    wait_for("the files", || {
+        (files(&node, "bookmarks") == [format!("{id}.jpg"), format!("{id}.mp4")]).then_some(())
+    });
+    // As it is for a moment after every clip.
+    let folder = node.options.directories.state.join("media/bookmarks/front");
+    for kind in ["mp4", "jpg"] {
+        let (name, new) = (format!("{id}.{kind}"), format!("new-{id}.{kind}"));
+        std::fs::rename(folder.join(name), folder.join(new)).unwrap();
+    }
+    let path = format!("{BOOKMARKS}/{id}");
+    assert_eq!(get(&server, &format!("{path}/video")).body, b"0123456789");
+    assert_eq!(get(&server, &format!("{path}/thumbnail")).body, b"jpeg");
+    assert_eq!(call(&server, "DELETE", &path, &Value::Null).status, 204);
+    assert_eq!(files(&node, "bookmarks"), [""; 0]);
+}
+
+#[test]
 fn large_files_come_whole_and_a_client_that_goes_away_disturbs_nobody() {
     let big = r#"head -c 30000000 /dev/zero | tr '\0' 'x' > "$output"
 echo '{"status":"done","start_utc_ns":1,"end_utc_ns":2,"duration_ms":6000,"bytes":1,"gaps_ms":0}'"#;
@@ -376,6 +400,51 @@ echo '{"status":"done","start_utc_ns":1,"end_utc_ns":2,"duration_ms":6000,"bytes
     }
     let last = with_range(&server, video, "Range: bytes=29999990-");
     assert_eq!((last.status, last.body.as_slice()), (206, b"xxxxxxxxxx".as_slice()));
+}
+
+#[test]
+fn segments_come_in_parts_of_the_part_that_is_asked_for() {
+    let node = node(CLIP);
+    let server = node.start();
+    let recordings = ipc::recording::Recordings::new(&node.options.recordings);
+    let camera: base::CameraId = "front".parse().unwrap();
+    let (old, new) = (UtcNanos(NOON), UtcNanos(NOON + 600_000_000_000));
+    let [old, new] = [old, new].map(|start| {
+        let name = ipc::recording::SegmentName::at(start);
+        let path = recordings.segment(&camera, name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "0123456789").unwrap();
+        name.to_string()
+    });
+    let url = |name: &str| format!("/api/v1/recordings/devices/front/{name}");
+    let stem = old.strip_suffix(".mp4").unwrap();
+    let part = url(&format!("{stem}.2-8.m4s"));
+    let whole = get(&server, &part);
+    assert_eq!((whole.status, whole.body.as_slice()), (200, b"234567".as_slice()));
+    assert_eq!(whole.header("accept-ranges"), Some("bytes"));
+    let tag = whole.header("etag").unwrap().to_owned();
+    for (headers, status, body, range) in [
+        ("Range: bytes=1-2".to_owned(), 206, "34", Some("bytes 1-2/6")),
+        ("Range: bytes=-1".into(), 206, "7", Some("bytes 5-5/6")),
+        (format!("Range: bytes=4-\r\nIf-Range: {tag}"), 206, "67", Some("bytes 4-5/6")),
+    ] {
+        let reply = with_range(&server, &part, &headers);
+        assert_eq!((reply.status, reply.header("content-range")), (status, range), "{headers}");
+        assert_eq!(reply.body, body.as_bytes(), "{headers}");
+        assert!(reply.header("cache-control").unwrap().contains("immutable"));
+    }
+    let outside = with_range(&server, &part, "Range: bytes=6-");
+    assert_eq!((outside.status, outside.header("content-range")), (416, Some("bytes */6")));
+    assert_eq!(get(&server, &url(&format!("{stem}.2-11.m4s"))).status, 404);
+    // Another one follows the first; the last one may grow.
+    assert!(get(&server, &url(&old)).header("etag").is_some());
+    let open = get(&server, &url(&new));
+    assert_eq!((open.header("etag"), open.header("cache-control")), (None, Some("no-store")));
+    let reply = with_range(&server, &url(&new), "Range: bytes=8-");
+    assert_eq!((reply.status, reply.body.as_slice()), (206, b"89".as_slice()));
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let reply = with_range(&server, &url(&new), "Range: bytes=8-\r\nIf-Range: \"x\"");
+    assert_eq!((reply.status, reply.body.len()), (200, 10));
 }
 
 #[test]

@@ -14,16 +14,21 @@ use ipc::recording::Recordings;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
+use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// The longest window: what 32 bits of 90 kHz can hold as one picture's duration, rounded.
 const WINDOW_MAX: u64 = 12 * 3600 * NANOS_PER_SEC;
+/// How long decoding the thumbnail may take (chosen: many times what a group of 4K pictures takes, and
+/// a small part of what a job may).
+const THUMBNAIL_WAIT: Duration = Duration::from_secs(5);
 
 fn ticks(nanos: u64) -> u64 {
     let ticks = u128::from(nanos) * u128::from(MediaTime::RATE) / u128::from(NANOS_PER_SEC);
     u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
-/// Cuts a clip, and makes a picture of its middle.
+/// Cuts a clip, and makes a picture of its middle when that can be decoded in time.
 pub fn cut(
     recordings: &Path,
     camera: &CameraId,
@@ -68,13 +73,13 @@ pub fn cut(
         take.copy(&take.shots, file)
     })?;
     let middle = UtcNanos(shown.start.0 + (shown.end.0 - shown.start.0) / 2);
-    let pictured = take.shown_at(middle).unwrap_or(0);
+    // The clip is good without it.
+    let deadline = Instant::now() + THUMBNAIL_WAIT;
     let pictured = take
-        .decode(pictured)
+        .decode_until(take.shown_at(middle).unwrap_or(0), Some(deadline))
         .and_then(|(picture, pixels)| still::jpeg(&picture, &pixels, middle, thumbnail));
     if let Err(error) = pictured {
-        let _ = std::fs::remove_file(output);
-        return Err(error);
+        warn!("clip {} has no thumbnail: {error}", output.display());
     }
     let rows = recordings.window(camera, start, end).map_err(Failed::reading)?;
     let (_, gaps) = ipc::recording::ranges(&rows, start, end);

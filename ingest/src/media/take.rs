@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Instant;
 
 /// A picture that was recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +162,18 @@ impl Take {
     /// # Errors
     /// [`Failed`] when it can't be read or decoded.
     pub fn decode(&self, target: usize) -> Result<(Picture, Vec<u8>), Failed> {
+        self.decode_until(target, None)
+    }
+
+    /// Decodes a picture, and gives up when that is not done by a moment.
+    ///
+    /// # Errors
+    /// As [`Take::decode`]; also when it takes too long.
+    pub fn decode_until(
+        &self,
+        target: usize,
+        deadline: Option<Instant>,
+    ) -> Result<(Picture, Vec<u8>), Failed> {
         let shot = self.shots[target];
         // Pictures before a key picture in time lean on those before it.
         let begins = |at: &usize| {
@@ -182,6 +195,9 @@ impl Take {
         let mut unit = Vec::new();
         let same = |shot: &Shot| shot.init == self.shots[target].init;
         for (at, shot) in self.shots[first..].iter().enumerate().take_while(|(_, s)| same(s)) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(Failed::new(500, "decoding the picture takes too long"));
+            }
             let bytes = self.bytes(shot)?;
             annex_b
                 .convert(&bytes, shot.sample.key, &mut unit)

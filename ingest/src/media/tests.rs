@@ -132,6 +132,31 @@ fn a_clip_over_a_gap_and_other_parameters_keeps_real_time() {
 }
 
 #[test]
+fn a_clip_without_a_thumbnail_is_a_clip() {
+    let rig = Rig::new();
+    let start = UtcNanos(midnight().0 + 5 * SECOND);
+    rig.record(&units("pedestrians.mp4", start, 6, |_| 0));
+    let output = rig.storage.recordings.root().join("clip.mp4");
+    let job = Job::Clip {
+        recordings: rig.storage.recordings.root().to_owned(),
+        camera: rig.claim.camera.to_string(),
+        start_utc_ns: start.0 + SECOND,
+        end_utc_ns: start.0 + 4 * SECOND,
+        thumbnail: output.with_file_name("missing").join("clip.jpg"),
+        output: output.clone(),
+    };
+    let done = run(job, &mut std::io::empty()).unwrap();
+    let Done::Clip { bytes, .. } = done else { panic!("{done:?}") };
+    assert_eq!(std::fs::metadata(&output).unwrap().len(), bytes);
+    assert_eq!(shown(&output).len(), 30);
+    // A picture that takes too long is given up.
+    let (recordings, end) = (&rig.storage.recordings, UtcNanos(start.0 + 4 * SECOND));
+    let take = Take::load(recordings, &rig.claim.camera, start, end).unwrap();
+    let late = take.decode_until(20, Some(std::time::Instant::now())).unwrap_err();
+    assert!(late.message.contains("too long"), "{late}");
+}
+
+#[test]
 fn the_still_of_a_moment_is_the_picture_that_was_shown() {
     for (name, period) in [("pedestrians.mp4", 100), ("bframes.mp4", 40), ("ten_bits.mkv", 40)] {
         let rig = Rig::new();
