@@ -177,6 +177,55 @@ fn the_shown_address_keeps_the_credentials_and_nobody_else_gets_them() {
 }
 
 #[test]
+fn a_password_in_the_path_is_hidden_and_kept_as_any_other() {
+    let node = Node::new();
+    let server = node.start();
+    let url = |password: &str, channel: u32| {
+        format!("rtsp://10.0.0.8:554/user=admin&password={password}&channel={channel}&stream=0.sdp")
+    };
+    let made = add(&server, json!({"name": "Old", "rtsp_url": url("s3cret", 1)}));
+    assert_eq!(made["rtsp_url"], url("***", 1));
+    let kept = |shown: String| {
+        call_json(&server, 200, "PUT", &at(&made), &json!({"rtsp_url": shown}));
+        desired(&node, &made).unwrap()["streams"][0]["url"].clone()
+    };
+    assert_eq!(kept(url("***", 1)), url("s3cret", 1));
+    assert_eq!(kept(url("***", 2)), url("s3cret", 2));
+    for target in [DEVICES, &at(&made), "/api/v1/streams", "/ai/observability/status"] {
+        let text = String::from_utf8(request(server.address(), "GET", target).body).unwrap();
+        assert!(!text.contains("s3cret"), "{target}: {text}");
+    }
+    let thief = json!({"name": "Thief", "rtsp_url": url("***", 3)});
+    call_error(&server, 422, "POST", DEVICES, &thief);
+    let twin = json!({"name": "Twin", "rtsp_url": url("other", 2)});
+    call_error(&server, 400, "POST", DEVICES, &twin);
+    add(&server, json!({"name": "Other channel", "rtsp_url": url("s3cret", 3)}));
+}
+
+#[test]
+fn refusals_repeat_no_secret() {
+    let node = Node::new();
+    let server = node.start();
+    let secret = "rtsp://admin:s3cret@h/1";
+    for body in [
+        json!({"name": "x", "rtsp_url": {"address": secret}}),
+        json!({"name": "x", "rtsp_url": [secret]}),
+        json!({"name": "x", "rtsp_url": secret, "streams": {"main": secret}}),
+        json!({"name": "x", "rtsp_url": secret, "camera": {"password": "s3cret"}}),
+        json!({"name": "x", "rtsp_url": secret, "password": "s3cret"}),
+        json!({"name": "x", "rtsp_url": secret, "transport": secret}),
+        json!({"name": "x", "rtsp_url": secret, "snapshot_url": "admin:s3cret@h"}),
+        json!({"name": "x", "streams": [{"name": "main", "url": secret, "roles": [secret, secret]}]}),
+        json!(secret),
+    ] {
+        let reply = call(&server, "POST", DEVICES, &body);
+        let text = String::from_utf8(reply.body).unwrap();
+        assert_eq!(reply.status, 422, "{text}");
+        assert!(!text.contains("s3cret"), "{body}: {text}");
+    }
+}
+
+#[test]
 fn an_address_belongs_to_one_camera() {
     let node = Node::new();
     let server = node.start();
