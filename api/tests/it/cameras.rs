@@ -6,6 +6,7 @@ use crate::support::{
     wait_for,
 };
 use api::Server;
+use api::config_rows::CameraRow;
 use base::Size;
 use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus};
 use serde_json::{Value, json};
@@ -247,6 +248,60 @@ fn an_address_belongs_to_one_camera() {
     for _ in 0..2 {
         add(&server, json!({"name": "Clip", "rtsp_url": "file:///data/clip.mp4"}));
     }
+}
+
+#[test]
+fn a_change_is_not_refused_for_what_it_leaves_alone() {
+    let mut node = Node::new();
+    // Legal in the file: two cameras that read one stream, a path with a space.
+    let row = |id: &str, url: &str| CameraRow::new(id.parse().unwrap(), url);
+    node.options.cameras.push(row("twin", "rtsp://10.0.0.9/1?pwd=other"));
+    node.options.cameras.push(row("spaced", "file:///data/a b.mp4"));
+    let server = node.start();
+    for id in ["front", "twin", "spaced"] {
+        let path = format!("{DEVICES}/{id}");
+        let changed = call_json(&server, 200, "PUT", &path, &json!({"record": true}));
+        assert_eq!(changed["record"], true);
+        let same = json!({"rtsp_url": changed["rtsp_url"]});
+        call_json(&server, 200, "PUT", &path, &same);
+        call_json(&server, 200, "PUT", &path, &json!({"sub_url": format!("rtsp://sub/{id}")}));
+    }
+    // Another password of a stream that two have is no other stream.
+    let change = json!({"rtsp_url": "rtsp://10.0.0.9/1?pwd=new"});
+    call_json(&server, 200, "PUT", &format!("{DEVICES}/twin"), &change);
+    // What is new is checked.
+    let space = json!({"rtsp_url": "file:///data/c d.mp4"});
+    call_error(&server, 422, "PUT", &format!("{DEVICES}/spaced"), &space);
+    let taken = json!({"sub_url": "rtsp://sub/front"});
+    call_error(&server, 400, "PUT", &format!("{DEVICES}/twin"), &taken);
+}
+
+#[test]
+fn each_stream_keeps_its_transport() {
+    let node = Node::new();
+    let server = node.start();
+    let made = add(
+        &server,
+        json!({"name": "Two", "streams": [
+            {"name": "main", "url": "rtsp://cam/1", "transport": "tcp"},
+            {"name": "sub", "url": "rtsp://cam/2", "transport": "udp"},
+        ]}),
+    );
+    let after = |change: Value| {
+        call_json(&server, 200, "PUT", &at(&made), &change);
+        let wanted = desired(&node, &made).unwrap();
+        let of = |at: usize| wanted["streams"][at]["transport"].as_str().unwrap().to_owned();
+        (of(0), of(1))
+    };
+    let is = |main: &str, sub: &str| (main.to_owned(), sub.to_owned());
+    assert_eq!(after(json!({"rtsp_url": "rtsp://cam/3"})), is("tcp", "udp"));
+    assert_eq!(after(json!({"sub_url": "rtsp://cam/4"})), is("tcp", "udp"));
+    let listed = json!({"streams": [
+        {"name": "main", "url": "rtsp://cam/5"},
+        {"name": "sub", "url": "rtsp://cam/6"},
+    ]});
+    assert_eq!(after(listed), is("tcp", "udp"));
+    assert_eq!(after(json!({"transport": "udp"})), is("udp", "udp"));
 }
 
 #[test]
