@@ -305,6 +305,47 @@ fn each_stream_keeps_its_transport() {
 }
 
 #[test]
+fn a_restart_keeps_what_the_file_does_not_name_of_a_cameras_streams() {
+    let mut node = Node::new();
+    let server = node.start();
+    let front = format!("{DEVICES}/front");
+    let main = node.desired()["cameras"][0]["streams"][0]["url"].as_str().unwrap().to_owned();
+    let change = json!({"streams": [
+        {"name": "main", "url": main, "transport": "udp", "roles": ["record"]},
+        {"name": "sub", "url": "rtsp://10.0.0.9/2", "transport": "tcp", "roles": ["live", "detect"]},
+    ]});
+    call_json(&server, 200, "PUT", &front, &change);
+    let (state, revision) = (node.desired()["cameras"][0].clone(), revision(&node));
+    assert_eq!(state["streams"], change["streams"]);
+    server.stop();
+    let server = node.start();
+    assert_eq!(node.desired()["cameras"][0], state);
+    assert_eq!(self::revision(&node), revision, "nothing new is written");
+    server.stop();
+    // What the file names wins, and only that.
+    node.options.cameras[0].main_url = "rtsp://10.0.0.9/7".into();
+    node.options.cameras[0].transport = Some("tcp".into());
+    let server = node.start();
+    let streams = node.desired()["cameras"][0]["streams"].clone();
+    assert_eq!(
+        (&streams[0]["url"], &streams[0]["transport"]),
+        (&json!("rtsp://10.0.0.9/7"), &json!("tcp"))
+    );
+    assert_eq!(streams[0]["roles"], json!(["record"]));
+    assert_eq!(streams[1], state["streams"][1]);
+    server.stop();
+    node.options.cameras[0].sub_url = Some("rtsp://10.0.0.9/8".into());
+    node.options.cameras[0].sub_roles = Some(vec!["detect".into()]);
+    let _server = node.start();
+    let streams = node.desired()["cameras"][0]["streams"].clone();
+    assert_eq!(streams[0]["roles"], json!(["record", "live"]));
+    assert_eq!(
+        (&streams[1]["url"], &streams[1]["roles"]),
+        (&json!("rtsp://10.0.0.9/8"), &json!(["detect"]))
+    );
+}
+
+#[test]
 fn bodies_are_checked_key_by_key() {
     let node = Node::new();
     let server = node.start();
