@@ -36,6 +36,31 @@ pub fn streams(
     streams
 }
 
+/// The streams of a camera that had others before. What is `None` stays as it was: the transport of
+/// each stream (that of a new one is the main one's), and their roles while they are as many.
+pub fn altered(
+    before: &[Stream],
+    main: &str,
+    sub: Option<&str>,
+    transport: Option<&str>,
+    sub_roles: Option<&[String]>,
+) -> Vec<Stream> {
+    let known = || before.iter().filter(|stream| !stream.transport.is_empty());
+    let first = known().next().map(|stream| stream.transport.as_str());
+    let mut made = streams(main, sub, transport.or(first), sub_roles);
+    let as_many = made.len() == before.len();
+    for new in &mut made {
+        if let (None, Some(old)) = (transport, known().find(|old| old.name == new.name)) {
+            new.transport = transport_of(&new.url, &old.transport);
+        }
+        let old = before.iter().find(|old| old.name == new.name);
+        if let (None, true, Some(old)) = (sub_roles, as_many, old) {
+            new.roles.clone_from(&old.roles);
+        }
+    }
+    made
+}
+
 /// A stream as a person named it, with what it does not name.
 pub fn named(name: &str, url: &str, transport: Option<&str>, roles: Vec<String>) -> Stream {
     let transport = transport_of(url, transport.unwrap_or("tcp"));

@@ -1,26 +1,22 @@
 //! Camera addresses: which are accepted, and how people may see them: without credentials.
 //!
-//! User, password and query parameters that hold such are shown as [`MASK`]. An address that comes
-//! back with the mask means the stored credentials, on the same host only.
+//! User, password and secret parameters of query or path are shown as [`MASK`]. An address that
+//! comes back with the mask means the stored credentials, on the same host only.
 
+use base::address::{self, is_secret};
 use http_types::Url;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What stands where credentials are.
-pub const MASK: &str = "***";
+pub use base::address::MASK;
 /// Longest address, in bytes (spec V1).
 pub const URL_BYTES_MAX: usize = 512;
 
-/// Query parameters whose values are credentials.
-const SECRET: [&str; 11] =
-    ["user", "username", "usr", "password", "passwd", "pass", "pwd", "psw", "token", "auth", "key"];
+/// Parameters that name who asks: shown, but not part of which stream it is.
+const USER: [&str; 3] = ["user", "username", "usr"];
 
-fn is_secret(name: &str) -> bool {
-    SECRET.iter().any(|secret| name.eq_ignore_ascii_case(secret))
-}
-
-/// The address with the mask in place of user, password and the values of query parameters that
-/// hold such. What can't be read as an address is not shown at all.
+/// The address with the mask in place of user, password and the values of parameters, of query or
+/// path, that are secret. What can't be read as an address is not shown at all.
 pub fn without_credentials(url: &str) -> String {
     let Ok(mut parsed) = Url::parse(url) else { return "(not an address)".into() };
     if !parsed.username().is_empty() || parsed.password().is_some() {
@@ -34,21 +30,29 @@ pub fn without_credentials(url: &str) -> String {
     {
         return format!("{}:(hidden)", parsed.scheme());
     }
-    if parsed.query_pairs().any(|(name, _)| is_secret(&name)) {
-        replace_secrets(&mut parsed, |_| MASK.into());
-    }
-    parsed.into()
+    address::masked(parsed.as_str())
 }
 
-fn replace_secrets(url: &mut Url, with: impl Fn(&str) -> String) {
-    let kept: Vec<(String, String)> = url
-        .query_pairs()
-        .map(|(name, value)| {
-            let value = if is_secret(&name) { with(&name) } else { value.into_owned() };
-            (name.into_owned(), value)
-        })
-        .collect();
-    url.query_pairs_mut().clear().extend_pairs(kept);
+/// Whether the mask stands for a secret of path or query.
+fn holds_mask(url: &Url) -> bool {
+    let mut found = false;
+    address::replaced(address::split(url.as_str()).1, |name, value| {
+        found |= value == MASK && is_secret(name);
+        None
+    });
+    found
+}
+
+/// The value of the parameter that is the `at`-th of its name in path and query.
+fn value_of(url: &Url, wanted: &str, at: usize) -> Option<String> {
+    let mut values = Vec::new();
+    address::replaced(address::split(url.as_str()).1, |name, value| {
+        if name == wanted {
+            values.push(value.to_owned());
+        }
+        None
+    });
+    values.into_iter().nth(at)
 }
 
 /// Checks an address as a person wrote it: `rtsp://host[:port]/path` or `file:///absolute/path`.
@@ -91,10 +95,7 @@ pub fn check(text: &str) -> Result<(), String> {
     if parsed.fragment().is_some() {
         return Err("holds a #; in a password write it as %23".into());
     }
-    let masked = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
-        is_secret(&name) && value == MASK
-    };
-    if parsed.username() == MASK || parsed.query_pairs().any(masked) {
+    if parsed.username() == MASK || holds_mask(&parsed) {
         return Err(format!(
             "holds {MASK} in place of credentials, and no stored address of this camera has the same \
              host; write the credentials"
@@ -108,8 +109,7 @@ pub fn check(text: &str) -> Result<(), String> {
 pub fn with_stored<'s>(text: &str, stored: impl IntoIterator<Item = &'s str>) -> String {
     let Ok(given) = Url::parse(text) else { return text.to_owned() };
     let masked_user = given.username() == MASK;
-    let masked_query = given.query_pairs().any(|(name, value)| is_secret(&name) && value == MASK);
-    if !masked_user && !masked_query {
+    if !masked_user && !holds_mask(&given) {
         return text.to_owned();
     }
     let mut candidates: Vec<(&str, Url)> = stored
@@ -131,11 +131,14 @@ pub fn with_stored<'s>(text: &str, stored: impl IntoIterator<Item = &'s str>) ->
             return text.to_owned();
         }
     }
-    if masked_query {
-        let value = |name: &str| from.query_pairs().find(|(n, _)| n == name).map(|(_, v)| v);
-        replace_secrets(&mut url, |name| value(name).map_or(MASK.into(), |v| v.into_owned()));
-    }
-    url.into()
+    let (before, path) = address::split(url.as_str());
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let path = address::replaced(path, |name, value| {
+        let at = seen.entry(name.to_owned()).or_default();
+        *at += 1;
+        (value == MASK && is_secret(name)).then(|| value_of(&from, name, *at - 1)).flatten()
+    });
+    format!("{before}{path}")
 }
 
 fn place(url: &Url) -> (String, Option<String>, Option<u16>) {
@@ -146,13 +149,14 @@ fn place(url: &Url) -> (String, Option<String>, Option<u16>) {
 /// What two addresses have in common when they name the same stream: all but credentials. `None`
 /// for files, of which several cameras may show the same.
 pub fn identity(text: &str) -> Option<String> {
-    let mut url = Url::parse(text).ok().filter(|url| url.scheme() != "file")?;
+    let url = Url::parse(text).ok().filter(|url| url.scheme() != "file")?;
     let (scheme, host, port) = place(&url);
-    if url.query().is_some() {
-        replace_secrets(&mut url, |_| MASK.into());
-    }
-    let query = url.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let (host, path) = (host.unwrap_or_default(), url.path().trim_end_matches('/'));
+    let credential = |name: &str| is_secret(name) || USER.contains(&&*name.to_ascii_lowercase());
+    let masked =
+        |text: &str| address::replaced(text, |name, _| credential(name).then(|| MASK.to_owned()));
+    let query = url.query().map(|q| masked(&format!("?{q}"))).unwrap_or_default();
+    let (host, path) = (host.unwrap_or_default(), masked(url.path()));
+    let path = path.trim_end_matches('/');
     Some(format!("{scheme}://{host}:{}{path}{query}", port.unwrap_or(0)))
 }
 
@@ -169,6 +173,13 @@ mod tests {
             ("rtsp://10.0.0.9/1?Password=s3cret&ch=2", "rtsp://10.0.0.9/1?Password=***&ch=2"),
             ("rtsp://a:b%40c@h/x?token=s3cret", "rtsp://***@h/x?token=***"),
             ("rtsp://a:b@c@h/x", "rtsp://***@h/x"),
+            (
+                "rtsp://h:554/user=admin&password=s3cret&channel=1&stream=0.sdp",
+                "rtsp://h:554/user=admin&password=***&channel=1&stream=0.sdp",
+            ),
+            ("rtsp://h/user=a_password=s3_cret_ch=1", "rtsp://h/user=a_password=***_ch=1"),
+            ("rtsp://h/1?user=a&UserPassword=s3cret", "rtsp://h/1?user=a&UserPassword=***"),
+            ("rtsp://h/1?access_token=s3cret", "rtsp://h/1?access_token=***"),
             ("rtsp://10.0.0.9/1?ch=a%20b", "rtsp://10.0.0.9/1?ch=a%20b"),
             ("file:///data/clip.mp4", "file:///data/clip.mp4"),
             ("file:///data/a@b.mp4", "file:///data/a@b.mp4"),
@@ -205,6 +216,7 @@ mod tests {
             ("rtsp://h/a\nb", "control"),
             ("rtsp://***@h/1", "write the credentials"),
             ("rtsp://h/1?pwd=***", "write the credentials"),
+            ("rtsp://h/user=a_password=***_ch=1", "write the credentials"),
             ("file://relative.mp4", "no absolute file"),
             ("file:///", "no absolute file"),
             (&format!("rtsp://h/{}", "x".repeat(512)), "has 521 bytes"),
@@ -217,13 +229,21 @@ mod tests {
 
     #[test]
     fn the_mask_means_what_is_stored_for_the_same_host_only() {
-        let stored =
-            ["rtsp://a:b%40@cam/1?pwd=x&ch=1", "rtsp://c:d@cam:554/2", "rtsp://e:f@other/1"];
+        let stored = [
+            "rtsp://a:b%40@cam/1?pwd=x&ch=1",
+            "rtsp://c:d@cam:554/2",
+            "rtsp://e:f@other/1",
+            "rtsp://old/user=a&password=x&ch=1",
+        ];
         for (given, meant) in [
             ("rtsp://***@cam/1?pwd=***&ch=1", "rtsp://a:b%40@cam/1?pwd=x&ch=1"),
             ("rtsp://***@cam:554/2", "rtsp://c:d@cam:554/2"),
             ("rtsp://***@cam/9", "rtsp://a:b%40@cam/9"),
             ("rtsp://***@cam/1?pwd=***&ch=7", "rtsp://a:b%40@cam/1?pwd=x&ch=7"),
+            ("rtsp://***@cam/1?pwd=new", "rtsp://a:b%40@cam/1?pwd=new"),
+            ("rtsp://old/user=a&password=***&ch=1", "rtsp://old/user=a&password=x&ch=1"),
+            ("rtsp://old/user=a&password=***&ch=2", "rtsp://old/user=a&password=x&ch=2"),
+            ("rtsp://evil/user=a&password=***", "rtsp://evil/user=a&password=***"),
             ("rtsp://***@evil/1", "rtsp://***@evil/1"),
             ("rtsp://***@cam:8554/1", "rtsp://***@cam:8554/1"),
             ("rtsp://cam/1", "rtsp://cam/1"),
@@ -241,6 +261,11 @@ mod tests {
         assert_ne!(same, identity("rtsp://cam:8554/1?pwd=x"));
         assert_ne!(same, identity("rtsp://cam/2?pwd=x"));
         assert_eq!(identity("rtsp://cam/1/"), identity("rtsp://cam/1"));
+        assert_eq!(
+            identity("rtsp://h/user=a&password=x&ch=1"),
+            identity("rtsp://h/user=b&password=y&ch=1")
+        );
+        assert_ne!(identity("rtsp://h/password=x&ch=1"), identity("rtsp://h/password=x&ch=2"));
         assert_eq!(identity("file:///a.mp4"), None);
     }
 }

@@ -18,8 +18,8 @@ pub struct CameraRow {
     pub main_url: String,
     /// A smaller stream of the same camera.
     pub sub_url: Option<String>,
-    /// Of `record`, `live`, `detect` those that the smaller stream is for; default `detect`. The main
-    /// one has the rest.
+    /// Of `record`, `live`, `detect` those that the smaller stream is for; default `detect`. When named,
+    /// the main one has the rest.
     pub sub_roles: Option<Vec<String>>,
     /// `tcp` or `udp` for RTSP; default `tcp`. Without meaning for files.
     pub transport: Option<String>,

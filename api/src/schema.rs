@@ -5,6 +5,7 @@
 //! Other keywords constrain nothing here; [`unchecked_keywords`] names them so that the author of
 //! a model learns of it.
 
+use crate::camera_url::without_credentials;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
@@ -130,7 +131,7 @@ fn walk_array(
         && let Some(again) =
             elements.iter().enumerate().find_map(|(i, e)| elements[..i].contains(e).then_some(e))
     {
-        problem(format!("holds {again} twice"));
+        problem(format!("holds {} twice", shown(again)));
     }
     if let Some(item) = rules.get("items") {
         for (i, element) in elements.iter().enumerate() {
@@ -195,6 +196,10 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Array(_) => "an array".into(),
         Value::Object(_) => "an object".into(),
+        // It may be one of a camera, in the wrong place.
+        Value::String(text) if text.contains("://") => {
+            Value::from(without_credentials(text)).to_string()
+        }
         scalar => scalar.to_string().chars().take(80).collect(),
     }
 }

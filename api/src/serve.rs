@@ -8,7 +8,7 @@
 //! | stills | its channel | the ring's writer |
 //! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
 
-use crate::camera_streams::streams;
+use crate::camera_streams::altered;
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
 use crate::config_rows::{AssignmentRow, CameraRow};
 use crate::http::listener::{self, HttpLimits};
@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows};
+use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, Stream};
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -272,8 +272,13 @@ fn upsert(
     for line in named_twice(assignments) {
         warn!("{line}");
     }
+    let stored = control.devices()?;
+    let streams_of = |id: &CameraId| {
+        let row = stored.iter().find(|row| row.id == *id);
+        row.map_or(&[][..], |row| &row.streams)
+    };
     let rows = ConfigRows {
-        devices: cameras.iter().map(device_row).collect(),
+        devices: cameras.iter().map(|row| device_row(row, streams_of(&row.id))).collect(),
         models: registry.iter().filter_map(model_row).collect(),
         assignments: assignments.iter().map(assignment_row).collect(),
     };
@@ -293,9 +298,13 @@ fn upsert(
     Ok(())
 }
 
-fn device_row(row: &CameraRow) -> ConfigDevice {
-    let (sub, transport) = (row.sub_url.as_deref(), row.transport.as_deref());
-    let streams = streams(&row.main_url, sub, transport, row.sub_roles.as_deref());
+/// A camera of the configuration, with what it does not name of its streams as it was stored.
+fn device_row(row: &CameraRow, stored: &[Stream]) -> ConfigDevice {
+    let before = stored.iter().find(|stream| stream.name == "sub").map(|sub| sub.url.as_str());
+    // Not twice the same when the configuration takes the other one for main.
+    let before = before.filter(|sub| *sub != row.main_url);
+    let (sub, transport) = (row.sub_url.as_deref().or(before), row.transport.as_deref());
+    let streams = altered(stored, &row.main_url, sub, transport, row.sub_roles.as_deref());
     ConfigDevice {
         name: row.name.clone(),
         description: row.description.clone(),

@@ -1,10 +1,11 @@
 //! The vocabulary that every part of VAS shares: ids, time, frames, geometry, detections, model
-//! descriptions, limits.
+//! descriptions, limits, secrets of addresses.
 //!
 //! No I/O, no clock, no unsafe code, no dependency. The types of the wire (`ipc`), of the disk
 //! (`store`) and of the HTTP interface (`api`) are their own and convert to and from these.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod detection;
 pub mod frame;
 pub mod geometry;

@@ -1,5 +1,6 @@
 //! Where a camera's video comes from, out of the URL of its stream.
 
+use base::address;
 use std::fmt;
 use std::path::PathBuf;
 use url::Url;
@@ -16,14 +17,46 @@ pub enum Source {
 }
 
 /// A camera that speaks RTSP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RtspSource {
-    /// Without credentials: may be shown.
+    /// As the camera is asked: without user and password, but its path and query may hold such.
+    /// [`RtspSource::shown`] is for people.
     pub url: Url,
     /// What the camera may ask for.
     pub credentials: Option<Credentials>,
     /// How its packets travel.
     pub transport: Transport,
+}
+
+impl RtspSource {
+    /// The address without any secret.
+    pub fn shown(&self) -> String {
+        address::masked(self.url.as_str())
+    }
+
+    /// The path without any secret.
+    pub fn shown_path(&self) -> String {
+        let shown = self.shown();
+        let path = address::split(&shown).1;
+        path.split(['?', '#']).next().unwrap_or_default().to_owned()
+    }
+
+    /// A text of others that may quote the address, without its secrets.
+    pub fn without_secrets(&self, text: &str) -> String {
+        let (real, shown) = (address::split(self.url.as_str()).1, self.shown());
+        let masked = address::split(&shown).1;
+        if real == masked { text.to_owned() } else { text.replace(real, masked) }
+    }
+}
+
+impl fmt::Debug for RtspSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RtspSource")
+            .field("url", &self.shown())
+            .field("credentials", &self.credentials)
+            .field("transport", &self.transport)
+            .finish()
+    }
 }
 
 /// User and password of a camera. Never shown: not in logs, not in answers, not by `{:?}`.
@@ -196,6 +229,15 @@ mod tests {
         for part in ["min", "ss#", "p%3A", "ss%23"] {
             assert!(!shown.contains(part), "{shown}");
         }
+        let old = "rtsp://h/user=a&password=PW&ch=1?token=PW";
+        let source = Source::parse(old, "");
+        assert!(!format!("{source:?}").contains("PW"), "{source:?}");
+        let Source::Rtsp(old_camera) = &source else { panic!("{source:?}") };
+        assert_eq!(old_camera.url.as_str(), old, "the camera is asked for what was written");
+        assert_eq!(old_camera.shown(), "rtsp://h/user=a&password=***&ch=1?token=***");
+        assert_eq!(old_camera.shown_path(), "/user=a&password=***&ch=1");
+        let told = old_camera.without_secrets(&format!("no answer to DESCRIBE {old}"));
+        assert_eq!(told, format!("no answer to DESCRIBE {}", old_camera.shown()));
         let Source::Rtsp(open) = Source::parse("RTSP://10.0.0.7/1", "tcp") else { panic!() };
         assert_eq!((open.credentials, open.transport), (None, Transport::Tcp));
         let Source::Rtsp(empty) = Source::parse("rtsp://admin@h/1", "") else { panic!() };

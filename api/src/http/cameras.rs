@@ -4,7 +4,7 @@
 use super::devices::{device, shown_now, streaming};
 use super::message::{Answer, Detail, Failure, Request};
 use super::query::Query;
-use crate::camera_streams::{ROLES, named, streams};
+use crate::camera_streams::{ROLES, altered, named, streams};
 use crate::camera_url::{self, without_credentials};
 use crate::services::Services;
 use base::CameraId;
@@ -24,13 +24,12 @@ pub fn create(services: &Services, request: &Request) -> Result<Answer, Failure>
     let mut new = Device::new(id, Source::Api);
     // Spec V1: a camera is added first and started then.
     new.enabled = false;
-    let keys = keys(request);
-    alter(&mut new, &keys)?;
+    alter(&mut new, &keys(request))?;
     if new.streams.is_empty() {
         return Err(Failure::wrong("rtsp_url", "", "is required and missing"));
     }
     let row = services.change(|write| {
-        refuse_taken(&new, &write.devices()?)?;
+        refuse_taken(&new, &[], &write.devices()?)?;
         Ok::<Device, Failure>(write.put_device(new)?)
     })?;
     let location = format!("/api/v1/devices/{}", row.id);
@@ -50,8 +49,9 @@ pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure>
         if row.gone {
             return Err(gone(&id));
         }
+        let before = row.streams.clone();
         alter(&mut row, &keys)?;
-        refuse_taken(&row, &write.devices()?)?;
+        refuse_taken(&row, &before, &write.devices()?)?;
         Ok(write.put_device(row)?)
     })?;
     Ok(Answer::json(&shown_now(&row, services)))
@@ -226,10 +226,20 @@ fn keys(request: &Request) -> Map<String, Value> {
     request.body.as_object().cloned().unwrap_or_default()
 }
 
-/// Refuses streams that another camera has: a camera is asked for one session per stream.
-fn refuse_taken(row: &Device, all: &[Device]) -> Result<(), Failure> {
+/// The stream of the same name.
+fn same_name<'s>(streams: &'s [Stream], name: &str) -> Option<&'s Stream> {
+    streams.iter().find(|stream| stream.name == name)
+}
+
+/// Refuses streams that another camera has: a camera is asked for one session per stream. Streams
+/// that were so before are let be: the configuration file may give one to two cameras.
+fn refuse_taken(row: &Device, before: &[Stream], all: &[Device]) -> Result<(), Failure> {
     for stream in &row.streams {
         let Some(identity) = camera_url::identity(&stream.url) else { continue };
+        let old = same_name(before, &stream.name).and_then(|old| camera_url::identity(&old.url));
+        if old.as_ref() == Some(&identity) {
+            continue;
+        }
         let same = |other: &&Stream| camera_url::identity(&other.url).as_ref() == Some(&identity);
         if row.streams.iter().filter(same).count() > 1 {
             let shown = without_credentials(&stream.url);
@@ -284,9 +294,14 @@ fn alter(row: &mut Device, keys: &Map<String, Value>) -> Result<(), Failure> {
         }
         row.enabled = active;
     }
-    row.streams = new_streams(row, keys)?;
+    let before = std::mem::take(&mut row.streams);
+    row.streams = new_streams(&before, keys)?;
     let mut details = Vec::new();
     for (at, stream) in row.streams.iter().enumerate() {
+        // The configuration file takes more: a path with a space.
+        if same_name(&before, &stream.name).is_some_and(|old| old.url == stream.url) {
+            continue;
+        }
         if let Err(message) = camera_url::check(&stream.url) {
             let field = match (keys.contains_key("streams"), at) {
                 (true, _) => format!("streams[{at}].url"),
@@ -299,9 +314,9 @@ fn alter(row: &mut Device, keys: &Map<String, Value>) -> Result<(), Failure> {
     if details.is_empty() { Ok(()) } else { Err(Failure::invalid(details)) }
 }
 
-fn new_streams(row: &Device, keys: &Map<String, Value>) -> Result<Vec<Stream>, Failure> {
-    let stored = || row.streams.iter().map(|stream| stream.url.as_str());
-    let full = |url: &str| camera_url::with_stored(url, stored());
+fn new_streams(before: &[Stream], keys: &Map<String, Value>) -> Result<Vec<Stream>, Failure> {
+    let full =
+        |url: &str| camera_url::with_stored(url, before.iter().map(|stream| stream.url.as_str()));
     let short = ["rtsp_url", "sub_url", "transport"];
     if let Some(given) = keys.get("streams").and_then(Value::as_array) {
         if let Some(name) = short.iter().find(|name| keys.contains_key(**name)) {
@@ -311,31 +326,26 @@ fn new_streams(row: &Device, keys: &Map<String, Value>) -> Result<Vec<Stream>, F
                 "is not allowed beside streams, which says it too",
             ));
         }
-        return listed(given, full);
+        return listed(given, before, full);
     }
     if !short.iter().any(|name| keys.contains_key(*name)) {
-        return Ok(row.streams.clone());
+        return Ok(before.to_vec());
     }
-    let (main, sub) = (row.streams.first(), row.streams.get(1));
+    let (main, sub) = (before.first(), before.get(1));
     let main_url = text(keys, "rtsp_url").map(full).or_else(|| main.map(|s| s.url.clone()));
     let sub_url = match keys.get("sub_url") {
         Some(value) => value.as_str().map(full),
         None => sub.map(|s| s.url.clone()),
     };
     let Some(main_url) = main_url else { return Ok(vec![]) };
-    let before = row.streams.iter().map(|s| s.transport.as_str()).find(|t| !t.is_empty());
-    let transport = text(keys, "transport").or(before);
-    let mut made = streams(&main_url, sub_url.as_deref(), transport, None);
-    if made.len() == row.streams.len() {
-        // Another address for the same purpose.
-        for (new, old) in made.iter_mut().zip(&row.streams) {
-            new.roles.clone_from(&old.roles);
-        }
-    }
-    Ok(made)
+    Ok(altered(before, &main_url, sub_url.as_deref(), text(keys, "transport"), None))
 }
 
-fn listed(given: &[Value], full: impl Fn(&str) -> String) -> Result<Vec<Stream>, Failure> {
+fn listed(
+    given: &[Value],
+    before: &[Stream],
+    full: impl Fn(&str) -> String,
+) -> Result<Vec<Stream>, Failure> {
     let of = |at: usize, key: &str| given.get(at).and_then(|s| s[key].as_str());
     for (at, name) in ["main", "sub"].into_iter().enumerate().take(given.len()) {
         let found = of(at, "name").unwrap_or("");
@@ -359,7 +369,9 @@ fn listed(given: &[Value], full: impl Fn(&str) -> String) -> Result<Vec<Stream>,
     let defaults = streams(main_url, sub_url, None, sub_roles.as_deref());
     let made = defaults.into_iter().enumerate().map(|(at, stream)| {
         let roles = roles_of(at).unwrap_or(stream.roles);
-        named(&stream.name, &full(&stream.url), of(at, "transport"), roles)
+        let old = same_name(before, &stream.name).map(|old| old.transport.as_str());
+        let transport = of(at, "transport").or(old.filter(|transport| !transport.is_empty()));
+        named(&stream.name, &full(&stream.url), transport, roles)
     });
     Ok(made.collect())
 }

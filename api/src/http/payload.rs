@@ -3,8 +3,9 @@
 
 use super::message::{Detail, Failure};
 use super::schemas::{self, Schema, inlined};
-use crate::camera_url::without_credentials;
+use crate::camera_url::{MASK, without_credentials};
 use crate::schema::problems;
+use base::address::is_secret;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -55,13 +56,7 @@ pub fn read(
         .into_iter()
         .map(|problem| {
             let field = problem.place.strip_prefix("body.").unwrap_or("body").to_owned();
-            let given = at(&value, &field);
-            let shown = match given {
-                Some(Value::String(text)) if text.contains("://") => without_credentials(text),
-                Some(Value::String(text)) => text.clone(),
-                Some(other) => other.to_string(),
-                None => String::new(),
-            };
+            let shown = at(&value, &field).map(|given| echo(&field, given)).unwrap_or_default();
             Detail::new(&field, &shown, problem.message)
         })
         .collect();
@@ -78,6 +73,22 @@ fn demand(kind: &str, wanted: &str) -> Result<(), Failure> {
 
 fn whole(value: &str, message: &str) -> Failure {
     Failure::invalid(vec![Detail::new("body", value, message)])
+}
+
+/// A faulty value as the answer repeats it: single values only, and nothing that is or may hold a
+/// secret.
+fn echo(field: &str, value: &Value) -> String {
+    let name = field.rsplit('.').next().unwrap_or_default();
+    match value {
+        Value::Object(_) | Value::Array(_) => String::new(),
+        _ if is_secret(name) => MASK.into(),
+        Value::String(text) if text.contains("://") => without_credentials(text),
+        Value::String(text) if name.to_ascii_lowercase().ends_with("url") && !text.is_empty() => {
+            without_credentials(text)
+        }
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The value at a place such as `streams[1].url`.

@@ -6,6 +6,7 @@ use crate::support::{
     wait_for,
 };
 use api::Server;
+use api::config_rows::CameraRow;
 use base::Size;
 use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus};
 use serde_json::{Value, json};
@@ -177,6 +178,55 @@ fn the_shown_address_keeps_the_credentials_and_nobody_else_gets_them() {
 }
 
 #[test]
+fn a_password_in_the_path_is_hidden_and_kept_as_any_other() {
+    let node = Node::new();
+    let server = node.start();
+    let url = |password: &str, channel: u32| {
+        format!("rtsp://10.0.0.8:554/user=admin&password={password}&channel={channel}&stream=0.sdp")
+    };
+    let made = add(&server, json!({"name": "Old", "rtsp_url": url("s3cret", 1)}));
+    assert_eq!(made["rtsp_url"], url("***", 1));
+    let kept = |shown: String| {
+        call_json(&server, 200, "PUT", &at(&made), &json!({"rtsp_url": shown}));
+        desired(&node, &made).unwrap()["streams"][0]["url"].clone()
+    };
+    assert_eq!(kept(url("***", 1)), url("s3cret", 1));
+    assert_eq!(kept(url("***", 2)), url("s3cret", 2));
+    for target in [DEVICES, &at(&made), "/api/v1/streams", "/ai/observability/status"] {
+        let text = String::from_utf8(request(server.address(), "GET", target).body).unwrap();
+        assert!(!text.contains("s3cret"), "{target}: {text}");
+    }
+    let thief = json!({"name": "Thief", "rtsp_url": url("***", 3)});
+    call_error(&server, 422, "POST", DEVICES, &thief);
+    let twin = json!({"name": "Twin", "rtsp_url": url("other", 2)});
+    call_error(&server, 400, "POST", DEVICES, &twin);
+    add(&server, json!({"name": "Other channel", "rtsp_url": url("s3cret", 3)}));
+}
+
+#[test]
+fn refusals_repeat_no_secret() {
+    let node = Node::new();
+    let server = node.start();
+    let secret = "rtsp://admin:s3cret@h/1";
+    for body in [
+        json!({"name": "x", "rtsp_url": {"address": secret}}),
+        json!({"name": "x", "rtsp_url": [secret]}),
+        json!({"name": "x", "rtsp_url": secret, "streams": {"main": secret}}),
+        json!({"name": "x", "rtsp_url": secret, "camera": {"password": "s3cret"}}),
+        json!({"name": "x", "rtsp_url": secret, "password": "s3cret"}),
+        json!({"name": "x", "rtsp_url": secret, "transport": secret}),
+        json!({"name": "x", "rtsp_url": secret, "snapshot_url": "admin:s3cret@h"}),
+        json!({"name": "x", "streams": [{"name": "main", "url": secret, "roles": [secret, secret]}]}),
+        json!(secret),
+    ] {
+        let reply = call(&server, "POST", DEVICES, &body);
+        let text = String::from_utf8(reply.body).unwrap();
+        assert_eq!(reply.status, 422, "{text}");
+        assert!(!text.contains("s3cret"), "{body}: {text}");
+    }
+}
+
+#[test]
 fn an_address_belongs_to_one_camera() {
     let node = Node::new();
     let server = node.start();
@@ -198,6 +248,101 @@ fn an_address_belongs_to_one_camera() {
     for _ in 0..2 {
         add(&server, json!({"name": "Clip", "rtsp_url": "file:///data/clip.mp4"}));
     }
+}
+
+#[test]
+fn a_change_is_not_refused_for_what_it_leaves_alone() {
+    let mut node = Node::new();
+    // Legal in the file: two cameras that read one stream, a path with a space.
+    let row = |id: &str, url: &str| CameraRow::new(id.parse().unwrap(), url);
+    node.options.cameras.push(row("twin", "rtsp://10.0.0.9/1?pwd=other"));
+    node.options.cameras.push(row("spaced", "file:///data/a b.mp4"));
+    let server = node.start();
+    for id in ["front", "twin", "spaced"] {
+        let path = format!("{DEVICES}/{id}");
+        let changed = call_json(&server, 200, "PUT", &path, &json!({"record": true}));
+        assert_eq!(changed["record"], true);
+        let same = json!({"rtsp_url": changed["rtsp_url"]});
+        call_json(&server, 200, "PUT", &path, &same);
+        call_json(&server, 200, "PUT", &path, &json!({"sub_url": format!("rtsp://sub/{id}")}));
+    }
+    // Another password of a stream that two have is no other stream.
+    let change = json!({"rtsp_url": "rtsp://10.0.0.9/1?pwd=new"});
+    call_json(&server, 200, "PUT", &format!("{DEVICES}/twin"), &change);
+    // What is new is checked.
+    let space = json!({"rtsp_url": "file:///data/c d.mp4"});
+    call_error(&server, 422, "PUT", &format!("{DEVICES}/spaced"), &space);
+    let taken = json!({"sub_url": "rtsp://sub/front"});
+    call_error(&server, 400, "PUT", &format!("{DEVICES}/twin"), &taken);
+}
+
+#[test]
+fn each_stream_keeps_its_transport() {
+    let node = Node::new();
+    let server = node.start();
+    let made = add(
+        &server,
+        json!({"name": "Two", "streams": [
+            {"name": "main", "url": "rtsp://cam/1", "transport": "tcp"},
+            {"name": "sub", "url": "rtsp://cam/2", "transport": "udp"},
+        ]}),
+    );
+    let after = |change: Value| {
+        call_json(&server, 200, "PUT", &at(&made), &change);
+        let wanted = desired(&node, &made).unwrap();
+        let of = |at: usize| wanted["streams"][at]["transport"].as_str().unwrap().to_owned();
+        (of(0), of(1))
+    };
+    let is = |main: &str, sub: &str| (main.to_owned(), sub.to_owned());
+    assert_eq!(after(json!({"rtsp_url": "rtsp://cam/3"})), is("tcp", "udp"));
+    assert_eq!(after(json!({"sub_url": "rtsp://cam/4"})), is("tcp", "udp"));
+    let listed = json!({"streams": [
+        {"name": "main", "url": "rtsp://cam/5"},
+        {"name": "sub", "url": "rtsp://cam/6"},
+    ]});
+    assert_eq!(after(listed), is("tcp", "udp"));
+    assert_eq!(after(json!({"transport": "udp"})), is("udp", "udp"));
+}
+
+#[test]
+fn a_restart_keeps_what_the_file_does_not_name_of_a_cameras_streams() {
+    let mut node = Node::new();
+    let server = node.start();
+    let front = format!("{DEVICES}/front");
+    let main = node.desired()["cameras"][0]["streams"][0]["url"].as_str().unwrap().to_owned();
+    let change = json!({"streams": [
+        {"name": "main", "url": main, "transport": "udp", "roles": ["record"]},
+        {"name": "sub", "url": "rtsp://10.0.0.9/2", "transport": "tcp", "roles": ["live", "detect"]},
+    ]});
+    call_json(&server, 200, "PUT", &front, &change);
+    let (state, revision) = (node.desired()["cameras"][0].clone(), revision(&node));
+    assert_eq!(state["streams"], change["streams"]);
+    server.stop();
+    let server = node.start();
+    assert_eq!(node.desired()["cameras"][0], state);
+    assert_eq!(self::revision(&node), revision, "nothing new is written");
+    server.stop();
+    // What the file names wins, and only that.
+    node.options.cameras[0].main_url = "rtsp://10.0.0.9/7".into();
+    node.options.cameras[0].transport = Some("tcp".into());
+    let server = node.start();
+    let streams = node.desired()["cameras"][0]["streams"].clone();
+    assert_eq!(
+        (&streams[0]["url"], &streams[0]["transport"]),
+        (&json!("rtsp://10.0.0.9/7"), &json!("tcp"))
+    );
+    assert_eq!(streams[0]["roles"], json!(["record"]));
+    assert_eq!(streams[1], state["streams"][1]);
+    server.stop();
+    node.options.cameras[0].sub_url = Some("rtsp://10.0.0.9/8".into());
+    node.options.cameras[0].sub_roles = Some(vec!["detect".into()]);
+    let _server = node.start();
+    let streams = node.desired()["cameras"][0]["streams"].clone();
+    assert_eq!(streams[0]["roles"], json!(["record", "live"]));
+    assert_eq!(
+        (&streams[1]["url"], &streams[1]["roles"]),
+        (&json!("rtsp://10.0.0.9/8"), &json!(["detect"]))
+    );
 }
 
 #[test]

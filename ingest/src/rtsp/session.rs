@@ -130,7 +130,7 @@ pub fn failure(error: &retina::Error, source: &RtspSource, late: bool) -> Failur
                     "can't connect to {}: {cause}; check that the camera is on and its address",
                     address(source)
                 ),
-                None => text,
+                None => source.without_secrets(&text),
             }
         }
     };
@@ -138,7 +138,7 @@ pub fn failure(error: &retina::Error, source: &RtspSource, late: bool) -> Failur
 }
 
 fn of_status(status: u16, source: &RtspSource) -> String {
-    let path = source.url.path();
+    let path = source.shown_path();
     let what = match status {
         400 => "the camera did not understand the request; check the URL".to_owned(),
         403 => "the camera forbids this stream to this user; give the user the right".to_owned(),
