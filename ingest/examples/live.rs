@@ -18,7 +18,6 @@
 #[allow(dead_code)]
 mod camera;
 #[path = "../tests/live/chromium.rs"]
-#[allow(dead_code)]
 mod chromium;
 #[path = "../tests/live/node.rs"]
 #[allow(dead_code)]

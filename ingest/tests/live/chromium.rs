@@ -1,4 +1,6 @@
-//! A headless chromium, driven by its DevTools protocol over a pipe.
+//! A headless chromium, driven by its DevTools protocol over a pipe. Shared by the tests of live view,
+//! its benchmark, and the test of the page in `vas`.
+#![allow(dead_code, reason = "each of them uses a part of it")]
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};

@@ -9,7 +9,6 @@
 
 mod cameras;
 #[path = "../../../ingest/tests/live/chromium.rs"]
-#[allow(dead_code, reason = "shared with the tests of live view")]
 mod chromium;
 mod commands;
 mod full;
