@@ -298,6 +298,28 @@ fn other_parameters_and_jumps_begin_a_segment_and_say_so() {
 }
 
 #[test]
+fn a_pause_or_a_step_inside_a_group_of_pictures_is_no_break() {
+    let rig = Rig::new();
+    let mut units = units("pedestrians.mp4", noon(), 20, |_| 0);
+    let inside = |from: usize| (from..).find(|at| (0..8).all(|n| !units[at + n].key())).unwrap();
+    let (pause, step) = (inside(15), inside(95));
+    for unit in &mut units[pause..] {
+        unit.media = MediaTime(unit.media.0 + 2 * MediaTime::RATE);
+        unit.capture += Duration::from_secs(2);
+        unit.capture_utc.0 += 2 * SECOND;
+    }
+    units[step..].iter_mut().for_each(|unit| unit.capture_utc.0 += 5 * SECOND);
+    rig.record(&units);
+    let rows = rig.rows();
+    let breaks: Vec<_> = rows.iter().filter(|r| r.flags.has(RowFlags::DISCONTINUITY)).collect();
+    assert!(breaks.iter().all(|row| row.flags.has(RowFlags::KEY)), "{breaks:?}");
+    let ahead = units[0].media.0;
+    let last = rows.last().unwrap();
+    let off = last.start_utc.0 - noon().0 - (last.start_media.0 - ahead) / 9 * 100_000;
+    assert!(off.abs_diff(5 * SECOND) < SECOND / 10, "the step is followed: {off} ns");
+}
+
+#[test]
 fn equal_and_backward_times_are_written_and_read() {
     let rig = Rig::new();
     let mut units = units("pedestrians.mp4", noon(), 12, |_| 0);
