@@ -320,6 +320,32 @@ fn a_pause_or_a_step_inside_a_group_of_pictures_is_no_break() {
 }
 
 #[test]
+fn what_can_not_be_removed_holds_up_nobody_else() {
+    use super::retention::Sweeper;
+    let rig = Rig::new();
+    let recordings = &rig.storage.recordings;
+    let old = ipc::recording::SegmentName::at(noon());
+    let place = |camera: &str| recordings.segment(&CameraId::new(camera).unwrap(), old);
+    for camera in ["b", "d"] {
+        std::fs::create_dir_all(place(camera).parent().unwrap()).unwrap();
+        std::fs::write(place(camera), b"a segment").unwrap();
+    }
+    std::fs::write(recordings.root().join("a"), b"no directory").unwrap();
+    std::fs::create_dir_all(place("c").join("something")).unwrap();
+    // Recovery would remove what is no segment.
+    let claims: Vec<_> = ["b", "d"]
+        .map(|camera| {
+            let claim = rig.storage.claim(&CameraId::new(camera).unwrap(), || false).unwrap();
+            claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(noon().0 + SECOND))));
+            claim
+        })
+        .into();
+    Sweeper::default().sweep(&rig.storage, UtcNanos(noon().0 + 30 * 86_400 * SECOND));
+    assert!(!place("b").exists() && !place("d").exists() && place("c").exists());
+    drop(claims);
+}
+
+#[test]
 fn equal_and_backward_times_are_written_and_read() {
     let rig = Rig::new();
     let mut units = units("pedestrians.mp4", noon(), 12, |_| 0);
