@@ -320,6 +320,49 @@ fn a_pause_or_a_step_inside_a_group_of_pictures_is_no_break() {
 }
 
 #[test]
+fn a_recorder_that_writes_nothing_does_not_say_that_it_records() {
+    let Rig { _root, storage, claim, .. } = Rig::new();
+    drop(claim);
+    let counters: Arc<crate::counters::Counters> = Arc::default();
+    let camera = CameraId::new("cam").unwrap();
+    let recorder =
+        super::Recorder::start(camera, Arc::clone(&storage), Arc::clone(&counters)).unwrap();
+    let mut units = units("pedestrians.mp4", noon(), 600, |_| 0).into_iter();
+    let mut feed = |change: fn(&mut AccessUnit)| {
+        if let Some(mut unit) = units.next() {
+            unit.capture = ipc::clock::monotonic();
+            change(&mut unit);
+            recorder.push(&Arc::new(unit));
+        }
+    };
+    let state = || counters.recording.get();
+    wait_until("it records", || {
+        feed(|_| ());
+        state().0
+    });
+    // A key picture that no segment can begin with, and what leans on it.
+    feed(|unit| {
+        (unit.codec, unit.data) = (crate::unit::Codec::H265, vec![0, 0, 0, 1, 0x26, 1, 0]);
+        unit.flags = UnitFlags::KEY;
+    });
+    wait_until("it says what is wrong", || {
+        feed(|unit| unit.flags = UnitFlags(0));
+        !state().0
+    });
+    assert!(!state().1.is_empty());
+    wait_until("it records again", || {
+        feed(|_| ());
+        state().0
+    });
+    wait_until("it says that nothing is written", || {
+        feed(|unit| unit.flags = UnitFlags::PREROLL);
+        !state().0
+    });
+    assert_eq!(state().1, "waiting for a key picture");
+    recorder.stop().unwrap().join().unwrap();
+}
+
+#[test]
 fn what_can_not_be_removed_holds_up_nobody_else() {
     use super::retention::Sweeper;
     let rig = Rig::new();
