@@ -138,11 +138,11 @@ pub fn failure(error: &retina::Error, source: &RtspSource, late: bool) -> Failur
 }
 
 fn of_status(status: u16, source: &RtspSource) -> String {
-    let path = source.url.path();
     let what = match status {
         400 => "the camera did not understand the request; check the URL".to_owned(),
         403 => "the camera forbids this stream to this user; give the user the right".to_owned(),
-        404 => format!("the camera has no stream {path}; check the path of its URL"),
+        // Not the path itself: some cameras have the password in it.
+        404 => "the camera has no such stream; check the path of its URL".to_owned(),
         405 | 501 => "the camera can't play this URL; check its path".to_owned(),
         453 => "the camera has no bandwidth left; close other sessions to it".to_owned(),
         454 => "the camera forgot the session".to_owned(),
