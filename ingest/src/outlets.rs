@@ -131,6 +131,13 @@ impl Outlets {
         if self.recorder_retry.is_some_and(|due| unit.capture >= due) {
             self.keep_recorder();
         }
+        if self.recorder_retry.is_none()
+            && unit.key()
+            && self.recorder.as_ref().is_some_and(Recorder::broken)
+        {
+            // Not at once: what broke it may break the next one.
+            self.recorder_retry = Some(unit.capture + LINK_RETRY);
+        }
         let unit = Arc::new(unit);
         if let Some(recorder) = &self.recorder {
             recorder.push(&unit);
@@ -165,7 +172,9 @@ impl Outlets {
         if !self.wants.record {
             return self.close_recorder();
         }
-        if self.recorder.is_some() || self.description.is_none() {
+        if self.recorder.as_ref().is_some_and(|recorder| !recorder.broken())
+            || self.description.is_none()
+        {
             return;
         }
         let (storage, counters) = (Arc::clone(&self.common.storage), Arc::clone(&self.counters));

@@ -81,6 +81,15 @@ impl Recorder {
         }
     }
 
+    /// Whether its thread is gone, though nobody ended it.
+    pub fn broken(&self) -> bool {
+        let broken = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        if broken && self.counters.recording.get().0 {
+            self.counters.recording.set_off("the recorder broke off; the log says where");
+        }
+        broken
+    }
+
     /// Ends it: what was taken is written. The thread is gone when the handle says so.
     pub fn stop(mut self) -> Option<JoinHandle<()>> {
         self.inbox.close();
@@ -112,6 +121,8 @@ impl Worker {
         let mut cutter = Cutter::default();
         let mut retry_at: Option<Instant> = None;
         let mut last_unit = clock::monotonic();
+        // Since when units came and none of them was written.
+        let mut unwritten: Option<Instant> = None;
         let mut fragment_due = false;
         loop {
             let (units, closed) = self.inbox.take(POLL);
@@ -123,6 +134,7 @@ impl Worker {
             retry_at = None;
             if let Some(unit) = units.back() {
                 last_unit = unit.unit.capture;
+                unwritten.get_or_insert(now);
             } else if now - last_unit > IDLE && state.get().0 {
                 state.set_off("no video comes");
             }
@@ -145,7 +157,13 @@ impl Worker {
                         outcome = write(fragment);
                     }
                     Ok(None) => {}
-                    Err(error) => self.complain(&error.to_string()),
+                    Err(error) => {
+                        // What was open is lost with it.
+                        fragment_due = false;
+                        let line = error.to_string();
+                        self.complain(&line);
+                        state.set_off(&line);
+                    }
                 }
             }
             if outcome.is_ok()
@@ -160,6 +178,10 @@ impl Worker {
                         tracing::info!(camera = %self.camera, "recording goes on");
                     }
                     state.set_on();
+                    unwritten = None;
+                }
+                Ok(()) if unwritten.is_some_and(|since| now - since > IDLE) && state.get().0 => {
+                    state.set_off("waiting for a key picture");
                 }
                 Ok(()) => {}
                 Err(error) => {

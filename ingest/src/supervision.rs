@@ -18,6 +18,9 @@ pub const FIRST_UNIT: Duration = Duration::from_secs(12);
 pub const STALL: Duration = Duration::from_secs(3);
 /// A camera slower than one picture in this time may be silent for three of its periods.
 const SLOW: Duration = Duration::from_secs(1);
+/// But not for longer, whatever rate it declares (chosen: a picture in ten seconds is the slowest
+/// that cameras can be set to).
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
 /// First pause after refused credentials: cameras lock accounts after a few wrong passwords.
 pub const AUTH_FIRST: Duration = Duration::from_secs(60);
 /// Longest pause after refused credentials (chosen).
@@ -141,7 +144,7 @@ impl Supervision {
         self.state = StreamState::Connecting;
         let period = fps.filter(|fps| (0.001..1000.0).contains(fps)).map(|fps| 1.0 / fps);
         let period = period.map_or(Duration::ZERO, Duration::from_secs_f64);
-        self.patience = if period > SLOW { STALL.max(period * 3) } else { STALL };
+        self.patience = if period > SLOW { (period * 3).clamp(STALL, PATIENCE_MAX) } else { STALL };
     }
 
     /// An access unit came.
@@ -299,6 +302,9 @@ mod tests {
         s.opened(Some(0.2), at(0));
         s.unit(at(1_000));
         assert_eq!(s.step(at(1_000)), Step::Wait(at(16_000)));
+        s.opened(Some(0.002), at(0));
+        s.unit(at(1_000));
+        assert_eq!(s.step(at(1_000)), Step::Wait(at(31_000)), "a wrong rate turns it off");
         for odd in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             s.opened(Some(odd), at(0));
             s.unit(at(1_000));

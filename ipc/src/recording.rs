@@ -32,6 +32,8 @@ pub const INDEX_NAME: &str = "index";
 /// How far back a picture is looked for that decoding can begin with (chosen: longer than any group
 /// of pictures that a camera can be set to).
 const KEY_BEFORE: u64 = 120 * base::time::NANOS_PER_SEC;
+/// So much after now, a row is of the future (chosen: more than clocks and smoothing are off).
+const AHEAD: u64 = 5 * base::time::NANOS_PER_SEC;
 
 /// The recordings of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,13 +170,32 @@ impl Recordings {
         let Some(mut first) = rows.iter().position(|row| row.end_utc() > start) else {
             return Ok(vec![]);
         };
+        // Segments begin with a key picture, and inside of one no picture is missing, whatever the
+        // clocks did.
+        let leans = |before: &Row, row: &Row| {
+            before.segment == row.segment && row.number == before.number.wrapping_add(1)
+        };
         while first > 0
             && !rows[first].flags.has(RowFlags::KEY)
-            && connected(&rows[first - 1], &rows[first])
+            && leans(&rows[first - 1], &rows[first])
         {
             first -= 1;
         }
         Ok(rows.split_off(first))
+    }
+
+    /// The newest rows in the order of recording, without a hole in their numbers: those of the last
+    /// `nanos` before `now`. What a clock that was ahead recorded in the future is not among them.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn recent(&self, camera: &CameraId, now: UtcNanos, nanos: u64) -> io::Result<Vec<Row>> {
+        let start = UtcNanos(now.0.saturating_sub(nanos));
+        let end = UtcNanos(now.0.saturating_add(AHEAD));
+        let mut rows = self.window(camera, start, end)?;
+        let hole = |pair: &[Row]| pair[1].number != pair[0].number.wrapping_add(1);
+        let begins = rows.windows(2).rposition(hole).map_or(0, |at| at + 1);
+        Ok(rows.split_off(begins))
     }
 }
 

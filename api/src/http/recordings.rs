@@ -101,9 +101,7 @@ pub fn playlist(services: &Services, request: &Request) -> Result<Answer, Failur
             })
         }
         None => {
-            let now = clock::utc();
-            let start = UtcNanos(now.0.saturating_sub(LIVE));
-            let rows = store.window(&camera, start, UtcNanos::FAR).map_err(unreadable)?;
+            let rows = store.recent(&camera, clock::utc(), LIVE).map_err(unreadable)?;
             recordings::live(&rows).ok_or_else(|| {
                 let minutes = LIVE / NANOS_PER_SEC / 60;
                 format!("nothing of camera {camera} was recorded in the last {minutes} minutes")

@@ -8,9 +8,10 @@ use super::viewer::{Common, Refused, Viewer};
 use super::{Shared, Wake, WebrtcOptions, media_origin, stun};
 use crate::timeline::ticks_of_utc;
 use crate::unit::{AccessUnit, Codec};
-use base::{CameraId, Instant, MediaTime};
+use base::{CameraId, Instant, MediaTime, UtcNanos};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use ipc::ingest_message::Answer;
+use ipc::recording::SegmentName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,9 @@ const COMMAND_TURNS: usize = 256;
 /// Groups of pictures without B-frames after which a stream counts as free of them (chosen: some
 /// groups may have none by chance).
 const GROUPS_WITHOUT: u32 = 3;
+
+/// A picture that is older is not what a camera shows now (chosen: above the stall that is noticed).
+const FRESH: Duration = Duration::from_secs(5);
 
 /// What others want of the hub.
 pub enum Command {
@@ -93,6 +97,8 @@ struct Stream {
     groups_without: u32,
     profile: Option<u16>,
     newest: Option<MediaTime>,
+    /// When that was captured, by both clocks.
+    captured: Option<(Instant, UtcNanos)>,
     viewers: BTreeSet<u64>,
 }
 
@@ -266,6 +272,7 @@ impl Worker {
                     groups_without: 0,
                     profile: None,
                     newest: None,
+                    captured: None,
                     viewers: BTreeSet::new(),
                 });
                 stream.feeds += 1;
@@ -294,11 +301,12 @@ impl Worker {
             }
             Command::Pictures { camera, stream, reply } => {
                 let found = self.find(&camera, &stream);
-                let units = |stream: &Stream| {
-                    stream.group.pictures().iter().map(|p| Arc::clone(&p.unit)).collect()
+                let answer = match found.map(|id| self.streams.get(&id)) {
+                    Ok(Some(stream)) => stream.fresh().map_err(|why| Answer::failed(404, why)),
+                    Ok(None) => Ok(vec![]),
+                    Err(refused) => Err(Answer::failed(refused.status, refused.message)),
                 };
-                let answer = found.map(|id| self.streams.get(&id).map(units).unwrap_or_default());
-                let _ = reply.send(answer.map_err(|r| Answer::failed(r.status, r.message)));
+                let _ = reply.send(answer);
             }
             Command::Stop { reply } => {
                 let ids: Vec<_> = self.seats.keys().copied().collect();
@@ -315,6 +323,7 @@ impl Worker {
         stream.shared.queued_units.fetch_sub(1, Ordering::Relaxed);
         stream.shared.queued_bytes.fetch_sub(unit.data.len(), Ordering::Relaxed);
         stream.newest = Some(unit.media);
+        stream.captured = Some((unit.capture, unit.capture_utc));
         let before = stream.unfit;
         stream.judge(&unit);
         if stream.unfit != before && stream.unfit.is_some() && !stream.viewers.is_empty() {
@@ -555,6 +564,20 @@ impl Worker {
 }
 
 impl Stream {
+    /// The kept pictures, unless the stream stands still.
+    fn fresh(&self) -> Result<Vec<Arc<AccessUnit>>, String> {
+        let old = |(capture, _): &(Instant, UtcNanos)| ipc::clock::monotonic() - *capture > FRESH;
+        if let Some((_, utc)) = self.captured.filter(old) {
+            let last = SegmentName::at(utc);
+            return Err(format!(
+                "camera {} sends no pictures: the last one came at {}; try again when it is live",
+                self.camera,
+                last.stem()
+            ));
+        }
+        Ok(self.group.pictures().iter().map(|p| Arc::clone(&p.unit)).collect())
+    }
+
     /// Looks whether browsers can play what comes.
     fn judge(&mut self, unit: &AccessUnit) {
         if unit.codec == Codec::H265 {

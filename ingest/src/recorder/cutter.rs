@@ -404,7 +404,8 @@ impl Cutter {
         let start_utc = UtcNanos(u64::try_from(nanos(start) + line).unwrap_or(0));
         Some(Fragment {
             begins_segment: open.begins_segment,
-            discontinuity: open.discontinuity || hole || stepped,
+            // Inside a group of pictures nothing is missing: a decoder goes on, and could not begin.
+            discontinuity: open.discontinuity || open.key && (hole || stepped),
             key: open.key,
             entry: open.entry,
             start_utc,

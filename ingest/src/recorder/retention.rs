@@ -9,6 +9,7 @@ use ipc::recording::{Day, Header, INDEX_NAME, SegmentName, recover};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Segments removed between two looks at the disk.
@@ -70,13 +71,12 @@ type DaySegments = Vec<(SegmentName, CameraId)>;
 
 impl Sweeper {
     /// One sweep at `now`. What fails is logged and tried again with the next one.
-    pub fn sweep(&mut self, storage: &Storage, now: UtcNanos) {
+    pub fn sweep(&mut self, storage: &Arc<Storage>, now: UtcNanos) {
         if !std::mem::replace(&mut self.recovered, true) {
             self.recover(storage);
         }
-        match sweep(storage, now) {
-            Ok((removed, used)) => {
-                self.failed.clear();
+        let failed = match sweep(storage, now) {
+            Ok((removed, used, failed)) => {
                 if removed > 0 {
                     tracing::info!(
                         "removed {removed} segments of recordings; the disk is {:.0} % \
@@ -100,8 +100,13 @@ impl Sweeper {
                 } else {
                     self.warned.clear();
                 }
+                failed
             }
-            Err(error) => {
+            Err(error) => Some(error),
+        };
+        match failed {
+            None => drop(self.failed.clear()),
+            Some(error) => {
                 let line = format!(
                     "recordings in {} can't be removed: {error}; check the \
                     directory's permissions",
@@ -115,9 +120,11 @@ impl Sweeper {
     }
 
     /// Cameras that nobody records have no recorder to put them in order.
-    fn recover(&mut self, storage: &Storage) {
+    fn recover(&mut self, storage: &Arc<Storage>) {
         for camera in storage.recordings.cameras().unwrap_or_default() {
-            if storage.written(&camera).is_none()
+            // A recorder that begins meanwhile waits.
+            let claim = storage.claim(&camera, || true);
+            if claim.is_some()
                 && let Err(error) = recover(&storage.recordings, &camera)
             {
                 tracing::warn!(%camera, "its recordings can't be put in order: {error}");
@@ -126,17 +133,31 @@ impl Sweeper {
     }
 }
 
-/// Returns how many segments were removed and how full the disk is.
-fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64)> {
+/// The first error of several attempts: one that fails holds up no other.
+#[derive(Debug, Default)]
+struct First(Option<io::Error>);
+
+impl First {
+    /// What came of an attempt, if anything did.
+    fn note<T>(&mut self, outcome: io::Result<T>) -> Option<T> {
+        outcome.map_err(|error| self.0.get_or_insert(error)).ok()
+    }
+}
+
+/// Returns how many segments were removed, how full the disk is, and the first of the errors that
+/// held up only what they concern.
+fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64, Option<io::Error>)> {
     let Storage { recordings, options, .. } = storage;
     if !options.root.exists() {
-        return Ok((0, 0.0));
+        return Ok((0, 0.0, None));
     }
     let age = base::time::nanos(options.retention.age);
     let oldest = UtcNanos(now.0.saturating_sub(age));
+    let mut first = First::default();
     let mut days: Vec<(Day, CameraId)> = Vec::new();
     for camera in recordings.cameras()? {
-        days.extend(recordings.days(&camera)?.into_iter().map(|day| (day, camera.clone())));
+        let found = first.note(recordings.days(&camera)).unwrap_or_default();
+        days.extend(found.into_iter().map(|day| (day, camera.clone())));
     }
     days.sort();
     let mut used = options.disk.used(&options.root)?;
@@ -150,7 +171,7 @@ fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64)> {
         }
         let mut segments: DaySegments = Vec::new();
         for (day, camera) in same {
-            let names = recordings.segments(camera, *day)?;
+            let names = first.note(recordings.segments(camera, *day)).unwrap_or_default();
             segments.extend(names.into_iter().map(|name| (name, camera.clone())));
         }
         segments.sort();
@@ -162,7 +183,7 @@ fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64)> {
                 None => too_old,
             };
             let (gone, rest) = batch.split_at(count);
-            removed += remove(storage, gone)?;
+            removed += remove(storage, gone, &mut first);
             batch = rest;
             if target.is_some() {
                 used = options.disk.used(&options.root)?;
@@ -173,15 +194,15 @@ fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64)> {
             }
         }
         for (day, camera) in same {
-            clear(storage, camera, *day)?;
+            first.note(clear(storage, camera, *day));
         }
         days = later;
     }
-    Ok((removed, used))
+    Ok((removed, used, first.0))
 }
 
 /// Removes segments of one day, and says so in the indexes.
-fn remove(storage: &Storage, segments: &[(SegmentName, CameraId)]) -> io::Result<usize> {
+fn remove(storage: &Storage, segments: &[(SegmentName, CameraId)], first: &mut First) -> usize {
     let recordings = &storage.recordings;
     let mut removed = 0;
     for (name, camera) in segments {
@@ -192,14 +213,17 @@ fn remove(storage: &Storage, segments: &[(SegmentName, CameraId)]) -> io::Result
         let index = recordings.day(camera, name.day()).join(INDEX_NAME);
         if let Ok(file) = OpenOptions::new().write(true).open(&index) {
             let header = Header { removed_before: name.next().utc() };
-            file.write_all_at(&header.encode(), 0)?;
+            // A full disk may refuse it, and removing helps: who looks for it finds nothing.
+            let _ = file.write_all_at(&header.encode(), 0);
         }
         match fs::remove_file(recordings.segment(camera, *name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                first.note::<()>(Err(error));
+            }
             _ => removed += 1,
         }
     }
-    Ok(removed)
+    removed
 }
 
 /// Removes the directory of a day without segments, unless it is being written.

@@ -298,6 +298,97 @@ fn other_parameters_and_jumps_begin_a_segment_and_say_so() {
 }
 
 #[test]
+fn a_pause_or_a_step_inside_a_group_of_pictures_is_no_break() {
+    let rig = Rig::new();
+    let mut units = units("pedestrians.mp4", noon(), 20, |_| 0);
+    let inside = |from: usize| (from..).find(|at| (0..8).all(|n| !units[at + n].key())).unwrap();
+    let (pause, step) = (inside(15), inside(95));
+    for unit in &mut units[pause..] {
+        unit.media = MediaTime(unit.media.0 + 2 * MediaTime::RATE);
+        unit.capture += Duration::from_secs(2);
+        unit.capture_utc.0 += 2 * SECOND;
+    }
+    units[step..].iter_mut().for_each(|unit| unit.capture_utc.0 += 5 * SECOND);
+    rig.record(&units);
+    let rows = rig.rows();
+    let breaks: Vec<_> = rows.iter().filter(|r| r.flags.has(RowFlags::DISCONTINUITY)).collect();
+    assert!(breaks.iter().all(|row| row.flags.has(RowFlags::KEY)), "{breaks:?}");
+    let ahead = units[0].media.0;
+    let last = rows.last().unwrap();
+    let off = last.start_utc.0 - noon().0 - (last.start_media.0 - ahead) / 9 * 100_000;
+    assert!(off.abs_diff(5 * SECOND) < SECOND / 10, "the step is followed: {off} ns");
+}
+
+#[test]
+fn a_recorder_that_writes_nothing_does_not_say_that_it_records() {
+    let Rig { _root, storage, claim, .. } = Rig::new();
+    drop(claim);
+    let counters: Arc<crate::counters::Counters> = Arc::default();
+    let camera = CameraId::new("cam").unwrap();
+    let recorder =
+        super::Recorder::start(camera, Arc::clone(&storage), Arc::clone(&counters)).unwrap();
+    let mut units = units("pedestrians.mp4", noon(), 600, |_| 0).into_iter();
+    let mut feed = |change: fn(&mut AccessUnit)| {
+        if let Some(mut unit) = units.next() {
+            unit.capture = ipc::clock::monotonic();
+            change(&mut unit);
+            recorder.push(&Arc::new(unit));
+        }
+    };
+    let state = || counters.recording.get();
+    wait_until("it records", || {
+        feed(|_| ());
+        state().0
+    });
+    // A key picture that no segment can begin with, and what leans on it.
+    feed(|unit| {
+        (unit.codec, unit.data) = (crate::unit::Codec::H265, vec![0, 0, 0, 1, 0x26, 1, 0]);
+        unit.flags = UnitFlags::KEY;
+    });
+    wait_until("it says what is wrong", || {
+        feed(|unit| unit.flags = UnitFlags(0));
+        !state().0
+    });
+    assert!(!state().1.is_empty());
+    wait_until("it records again", || {
+        feed(|_| ());
+        state().0
+    });
+    wait_until("it says that nothing is written", || {
+        feed(|unit| unit.flags = UnitFlags::PREROLL);
+        !state().0
+    });
+    assert_eq!(state().1, "waiting for a key picture");
+    recorder.stop().unwrap().join().unwrap();
+}
+
+#[test]
+fn what_can_not_be_removed_holds_up_nobody_else() {
+    use super::retention::Sweeper;
+    let rig = Rig::new();
+    let recordings = &rig.storage.recordings;
+    let old = ipc::recording::SegmentName::at(noon());
+    let place = |camera: &str| recordings.segment(&CameraId::new(camera).unwrap(), old);
+    for camera in ["b", "d"] {
+        std::fs::create_dir_all(place(camera).parent().unwrap()).unwrap();
+        std::fs::write(place(camera), b"a segment").unwrap();
+    }
+    std::fs::write(recordings.root().join("a"), b"no directory").unwrap();
+    std::fs::create_dir_all(place("c").join("something")).unwrap();
+    // Recovery would remove what is no segment.
+    let claims: Vec<_> = ["b", "d"]
+        .map(|camera| {
+            let claim = rig.storage.claim(&CameraId::new(camera).unwrap(), || false).unwrap();
+            claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(noon().0 + SECOND))));
+            claim
+        })
+        .into();
+    Sweeper::default().sweep(&rig.storage, UtcNanos(noon().0 + 30 * 86_400 * SECOND));
+    assert!(!place("b").exists() && !place("d").exists() && place("c").exists());
+    drop(claims);
+}
+
+#[test]
 fn equal_and_backward_times_are_written_and_read() {
     let rig = Rig::new();
     let mut units = units("pedestrians.mp4", noon(), 12, |_| 0);

@@ -486,6 +486,12 @@ fn pictures_are_the_newest_group_as_far_as_it_is_kept() {
     let bytes: usize = answer.pictures.iter().map(|p| p.data.len()).sum();
     assert!(answer.pictures[0].key && bytes <= base::limits::MESSAGE_BYTES_MAX);
     assert_eq!(answer.pictures.len(), 2);
+    // What came long ago is not shown as if it were live.
+    let mut old = unit(&large, Codec::H265, media + 90_000, UnitFlags::KEY);
+    Arc::get_mut(&mut old).unwrap().capture.0 -= 6_000_000_000;
+    hand.feed.push(&old);
+    let answer = hub.pictures(&id("cam"), "");
+    assert!(answer.status == 404 && answer.message.contains("the last one came at"));
     hub.stop();
 }
 

@@ -235,8 +235,7 @@ fn a_stale_nonce_costs_one_more_session() {
 fn statuses_become_reasons_and_pass() {
     let mut scene = Scene::new(settings());
     scene.watch.collect(1);
-    for (status, part) in
-        [(404, "no stream /live"), (454, "forgot the session"), (453, "bandwidth")]
+    for (status, part) in [(404, "has no stream"), (454, "forgot the session"), (453, "bandwidth")]
     {
         scene.camera.refuse(Some(status));
         scene.camera.act(Act::Close);

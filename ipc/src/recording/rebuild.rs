@@ -4,6 +4,7 @@ use super::index::{HEADER_BYTES, Header, IndexError, ROW_BYTES, Row, RowFlags, r
 use super::segment::{self, Scanned};
 use super::{Day, INDEX_NAME, Recordings, SegmentName};
 use base::{CameraId, UtcNanos};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -111,9 +112,11 @@ fn recover_day(
     let mut rows = match &index {
         Some(index) => {
             let last = index.rows.last();
+            let known: BTreeSet<SegmentName> = index.rows.iter().map(|row| row.segment).collect();
             let fits = |row: &Row| -> io::Result<bool> {
                 let whole = u64::from(row.offset) + u64::from(row.bytes);
-                let newest = names.last() == Some(&row.segment);
+                let there = names.binary_search(&row.segment);
+                let newest = there.is_ok_and(|at| names[at..].iter().all(|n| known.contains(n)));
                 let path = recordings.segment(camera, row.segment);
                 Ok(newest && fs::metadata(path)?.len() == whole)
             };
@@ -134,7 +137,11 @@ fn recover_day(
     if let Some(from) = from {
         rows.retain(|row| row.segment != from);
     }
-    for name in names.into_iter().filter(|name| from.is_none_or(|from| *name >= from)) {
+    // After a step back of the clock, names behind the newest have their rows already.
+    let known: BTreeSet<SegmentName> = rows.iter().map(|row| row.segment).collect();
+    let unknown =
+        |name: &SegmentName| from.is_none_or(|from| *name >= from) && !known.contains(name);
+    for name in names.into_iter().filter(unknown) {
         let path = recordings.segment(camera, name);
         let scanned = segment::scan(&path)?;
         if scanned.fragments.is_empty() {

@@ -22,8 +22,12 @@ fn init() -> Vec<u8> {
     [boxed(b"ftyp", b"iso6\0\0\0\0"), moov].concat()
 }
 
+/// Flags of samples, as in `trun`.
+const KEY: u32 = 0x0200_0000;
+const LEANS: u32 = 0x0101_0000;
+
 /// A fragment of 10 pictures of 3 bytes and 9000 ticks.
-fn fragment(utc: u64, media: u64, sequence: u32) -> Vec<u8> {
+fn fragment(utc: u64, media: u64, sequence: u32, first: u32) -> Vec<u8> {
     let ntp = ntp_of_utc(UtcNanos(utc));
     let split = |v: u64| [(v >> 32) as u32, v as u32];
     let times = [&[0x0100_0018, 1][..], &split(ntp), &split(media)].concat();
@@ -31,7 +35,7 @@ fn fragment(utc: u64, media: u64, sequence: u32) -> Vec<u8> {
     let tfhd = boxed(b"tfhd", &be(&[0x0002_0038, 1, 9000, 3, 0x0101_0000]));
     let tfdt = boxed(b"tfdt", &be(&[&[0x0100_0000][..], &split(media)].concat()));
     let moof = |offset| {
-        let trun = boxed(b"trun", &be(&[5, 10, offset, 0x0200_0000]));
+        let trun = boxed(b"trun", &be(&[5, 10, offset, first]));
         let traf = boxed(b"traf", &[&tfhd[..], &tfdt, &trun].concat());
         boxed(b"moof", &[boxed(b"mfhd", &be(&[0, sequence])), traf].concat())
     };
@@ -61,7 +65,7 @@ fn record(recordings: &Recordings, day: &str, starts: &[u64]) {
         for n in 0..3 {
             let sequence = if n > 0 || before == Some(start) { 2 } else { 1 };
             let (utc, media) = (utc + (start + n) * SECOND, media + (start + n) * 90_000);
-            bytes.extend(fragment(utc, media, sequence));
+            bytes.extend(fragment(utc, media, sequence, KEY));
         }
         before = Some(start + 3);
         fs::write(path, bytes).unwrap();
@@ -227,4 +231,66 @@ fn nothing_recorded_is_no_error() {
     assert!(recordings.rows(&camera(), day).unwrap().is_empty());
     assert!(recordings.window(&camera(), UtcNanos(0), UtcNanos::FAR).unwrap().is_empty());
     assert_eq!(recover(&recordings, &camera()).unwrap(), Recovered::default());
+}
+
+/// A day that was recorded from 100 s after noon on, and from noon on after a step back.
+fn stepped_back() -> (tempfile::TempDir, Recordings, PathBuf) {
+    let (root, recordings) = node();
+    record(&recordings, "20260131", &[0, 100, 103]);
+    recover(&recordings, &camera()).unwrap();
+    let index = recordings.day(&camera(), Day::parse("20260131").unwrap()).join(INDEX_NAME);
+    let read = read_index(&index, UtcNanos(0)).unwrap();
+    let mut rows = read.rows;
+    rows.rotate_left(3);
+    for (number, row) in rows.iter_mut().enumerate() {
+        row.number = number as u32;
+    }
+    let encoded: Vec<u8> = rows.iter().flat_map(Row::encode).collect();
+    fs::write(&index, [&read.header.encode()[..], &encoded].concat()).unwrap();
+    (root, recordings, index)
+}
+
+#[test]
+fn a_step_back_of_the_clock_adds_no_row_twice() {
+    let (_root, recordings, index) = stepped_back();
+    let whole = fs::read(&index).unwrap();
+    assert_eq!(recover(&recordings, &camera()).unwrap().indexes, 0, "it is in order");
+    for torn in [&whole[..], &whole[..whole.len() - 64]] {
+        fs::write(&index, [torn, b"half a row"].concat()).unwrap();
+        recover(&recordings, &camera()).unwrap();
+        let read = read_index(&index, UtcNanos(0)).unwrap();
+        let starts: Vec<_> =
+            read.rows.iter().map(|r| (r.start_utc.0 - noon("20260131").0) / SECOND).collect();
+        assert_eq!(starts, [100, 101, 102, 103, 104, 105, 0, 1, 2]);
+    }
+}
+
+#[test]
+fn the_newest_rows_are_those_recorded_last_and_not_those_of_the_future() {
+    let (_root, recordings, _) = stepped_back();
+    let starts = |now: u64| -> Vec<u64> {
+        let now = UtcNanos(noon("20260131").0 + now * SECOND);
+        let rows = recordings.recent(&camera(), now, 600 * SECOND).unwrap();
+        rows.iter().map(|row| (row.start_utc.0 - noon("20260131").0) / SECOND).collect()
+    };
+    assert_eq!(starts(3), [0, 1, 2]);
+    assert_eq!(starts(97), [0, 1, 2], "numbers with a hole are no playlist");
+}
+
+#[test]
+fn a_pause_or_a_step_inside_a_group_of_pictures_hides_its_key_from_nobody() {
+    let (_root, recordings) = node();
+    let (utc, media) = noon("20260131");
+    let path = recordings.segment(&camera(), SegmentName::at(UtcNanos(utc)));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // A pause of 2 s, and a step of 5 s, which an older recorder took for a break.
+    let parts = [(0, 0, 1, KEY), (1, 1, 2, LEANS), (4, 4, 2, LEANS), (10, 5, 1, LEANS)];
+    let fragments = parts.map(|(at, line, sequence, first)| {
+        fragment(utc + at * SECOND, media + line * MediaTime::RATE, sequence, first)
+    });
+    fs::write(path, [init(), fragments.concat()].concat()).unwrap();
+    recover(&recordings, &camera()).unwrap();
+    let (start, end) = (UtcNanos(utc + 10 * SECOND), UtcNanos(utc + 11 * SECOND));
+    let rows = recordings.playable(&camera(), start, end).unwrap();
+    assert_eq!((rows.len(), rows[0].flags.has(RowFlags::KEY)), (4, true));
 }
