@@ -145,11 +145,32 @@ impl Media {
     /// # Errors
     /// As [`Media::keep_still`].
     pub fn keep_at(&self, camera: &CameraId, at: UtcNanos) -> Result<Snapshot, MediaError> {
+        self.keep_recorded(camera, at, Moment::Historical)
+    }
+
+    /// As [`Media::keep_at`], for somebody who asked for a picture of now.
+    ///
+    /// # Errors
+    /// As [`Media::keep_still`].
+    pub fn keep_just_recorded(
+        &self,
+        camera: &CameraId,
+        at: UtcNanos,
+    ) -> Result<Snapshot, MediaError> {
+        self.keep_recorded(camera, at, Moment::Live)
+    }
+
+    fn keep_recorded(
+        &self,
+        camera: &CameraId,
+        at: UtcNanos,
+        source: Moment,
+    ) -> Result<Snapshot, MediaError> {
         let recordings = &self.recordings;
         let job = json!({
             "job": "still_at", "recordings": recordings, "camera": camera.as_str(), "at_utc_ns": at.0,
         });
-        self.job(camera, Moment::Historical, job, vec![])
+        self.job(camera, source, job, vec![])
     }
 
     fn job(

@@ -10,7 +10,9 @@ use crate::media::job::JobError;
 use crate::moment;
 use crate::services::Services;
 use crate::stills::StillError;
-use base::CameraId;
+use base::time::NANOS_PER_SEC;
+use base::{CameraId, UtcNanos};
+use ipc::clock;
 use ipc::desired::DecodeMode;
 use ipc::ingest_message::Request as Ask;
 use serde_json::{Value, json};
@@ -23,6 +25,10 @@ use store::control::{MediaId, Moment, Snapshot};
 /// A frame of the ring is what the camera shows when it is not older (chosen: the ring of a camera
 /// with one frame a second still counts).
 const FRESH: Duration = Duration::from_millis(1500);
+
+/// Nanoseconds after which a picture is in the recording (fragments last at most 0.8 s, and the
+/// recorder looks every 0.15 s).
+const ON_DISK: u64 = NANOS_PER_SEC;
 
 /// POST /api/v1/snapshots/devices/{id}/capture/live
 pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Failure> {
@@ -44,6 +50,14 @@ pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Fa
     }
     let stream = String::new();
     let answer = services.ingest.call(&Ask::Pictures { camera: camera.clone(), stream })?;
+    let nothing = !(200..300).contains(&answer.status) || answer.pictures.is_empty();
+    if nothing && planned.is_some_and(|c| c.record) {
+        // Nobody watches it live: the recording has what was just shown.
+        let at = UtcNanos(clock::utc().0.saturating_sub(ON_DISK));
+        if let Ok(kept) = services.media.keep_just_recorded(&camera, at) {
+            return taken(services, &kept);
+        }
+    }
     if !(200..300).contains(&answer.status) {
         return Err(refused(&answer));
     }
@@ -67,7 +81,7 @@ pub fn capture_historical(services: &Services, request: &Request) -> Result<Answ
 }
 
 /// A time of the body.
-pub fn time(request: &Request, key: &str) -> Result<Option<base::UtcNanos>, Failure> {
+pub fn time(request: &Request, key: &str) -> Result<Option<UtcNanos>, Failure> {
     let Some(text) = request.body[key].as_str() else { return Ok(None) };
     let wrong = || Failure::wrong(key, text, "is not a time such as 2026-01-31T12:00:00.5Z");
     Ok(Some(moment::parse(text).ok_or_else(wrong)?))

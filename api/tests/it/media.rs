@@ -146,6 +146,23 @@ fn otherwise_it_is_decoded_from_the_newest_pictures_of_ingest() {
 }
 
 #[test]
+fn a_camera_that_is_only_recorded_is_snapped_from_its_recording() {
+    let mut node = node(STILL);
+    node.options.cameras.iter_mut().for_each(|camera| camera.record = Some(true));
+    let server = node.start();
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    ingest.react(|_| Some(Answer::failed(404, "camera `yard` has no live view")));
+    let before = ipc::clock::utc().0;
+    let reply = capture(&server, "snapshots", "yard", "live", &Value::Null);
+    assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+    assert_eq!(reply.json()["snapshot"]["source"], "live");
+    let job = &jobs(&node)[0];
+    assert_eq!((&job["job"], &job["camera"]), (&json!("still_at"), &json!("yard")));
+    let age = before.abs_diff(job["at_utc_ns"].as_u64().unwrap());
+    assert!(age < 5_000_000_000, "{age}");
+}
+
+#[test]
 fn a_historical_snapshot_is_of_exactly_that_moment() {
     let node = node(STILL);
     let server = node.start();
