@@ -156,11 +156,8 @@ fn two_of_a_hundred_packets_lost_are_not_seen() {
         {dropped} dropped, {freezes} freezes"
     );
     assert!(lost > 0 && nacks > 0);
-    // Every picture since the first was decoded: RTP times of those shown tell how many there were.
-    let gaps = page.chromium.evaluate(
-        "seen.slice(30).reduce(([n, last], s) => [n + (last && s.rtp - last > 4 * 3600), s.rtp], [0, 0])[0]",
-    );
-    assert_eq!(gaps, json!(0), "no gap of more than 160 ms");
+    // A packet that stays lost leaves the decoder without its picture: then it asks for a key one.
+    assert_eq!(received["pliCount"], json!(0), "every packet came in the end");
     keep(&mut page, "live_with_loss.png");
     hub.stop();
 }
