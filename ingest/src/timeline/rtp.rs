@@ -39,6 +39,9 @@ const DEAD_BAND: f64 = 0.015;
 const RATE_BAND: f64 = 0.5;
 /// A camera second lasts at least and at most this long.
 const RATES: (f64, f64) = (0.5, 2.0);
+/// After a second beyond [`RATE_BAND`] the rate goes to that of the arrivals, by so much per second
+/// (chosen: a burst of two seconds moves it less than half of the way).
+const RELEARN: f64 = 0.5;
 /// The distance of two pictures is shrunk or stretched by this part of it at most to get back in
 /// step.
 const SLEW: (f64, f64) = (0.25, 0.25);
@@ -203,6 +206,11 @@ impl RtpLine {
             self.far = 0.0;
         } else {
             self.far += elapsed;
+            if stuck {
+                // Out of step for so long, the rate itself is wrong: that of the arrivals leads back.
+                let seen = (passed as f64 / ahead as f64).clamp(RATES.0, RATES.1);
+                self.rate += (seen - self.rate) * (RELEARN * elapsed).min(0.25);
+            }
         }
         let placed = predicted.saturating_add((shift * RATE).round() as i64);
         let media = unsigned(placed).max(self.last.saturating_add(1));

@@ -313,6 +313,8 @@ fn random_cameras() {
         13_992_809_726_671_595_839,
         11_305_541_488_647_724_964,
         11_178_448_325_026_230_238,
+        5_168_737_955_973_262_328,
+        8_928_164_243_099_368_732,
     ];
     kept.into_iter().for_each(random_camera);
     match std::env::var("VAS_SEED").ok().and_then(|seed| seed.parse().ok()) {
