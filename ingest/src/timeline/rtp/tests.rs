@@ -262,7 +262,8 @@ fn random_camera(seed: u64) {
     let period = [3000, 3600, 6000, 9000, 18_000, 90_000][random.below(6) as usize];
     let wrong = [1.0, 1.0, 1.0001, 0.84, 1.19, 0.7][random.below(6) as usize];
     let reorders = random.chance(3);
-    let wild = random.chance(8);
+    // What comes after is not held against arrival.
+    let mut wild = random.chance(8);
     let mut position = random.next() as i64 >> random.below(40);
     let real = (f64::from(period as i32) * wrong / 0.09) as u64;
     let mut last = i64::MIN;
@@ -278,7 +279,13 @@ fn random_camera(seed: u64) {
                 1 => position = position.wrapping_add(random.next() as i64 >> random.below(64)),
                 2 => position -= period,
                 3 => held = taken + random.below(3_000_000),
-                4 => bench.session(),
+                4 => {
+                    // So far ahead of UTC a new session stays there (see UTC_SET_BACK).
+                    let utc = ticks_of_utc(bench.utc());
+                    let ahead = bench.timeline.last().map_or(0, |m| m.0.saturating_sub(utc));
+                    wild |= ahead > UTC_SET_BACK - MediaTime::RATE;
+                    bench.session();
+                }
                 5 if wild => position = random.next() as i64,
                 6 => position += random.below(9 * SECOND as u64) as i64,
                 _ => {}
@@ -315,6 +322,8 @@ fn random_cameras() {
         11_178_448_325_026_230_238,
         5_168_737_955_973_262_328,
         8_928_164_243_099_368_732,
+        2_860_264_896_020_486_551,
+        17_917_017_607_613_569_426,
     ];
     kept.into_iter().for_each(random_camera);
     match std::env::var("VAS_SEED").ok().and_then(|seed| seed.parse().ok()) {
