@@ -9,6 +9,7 @@
 
 mod annexb;
 mod backoff;
+mod bits;
 mod camera;
 pub mod clip;
 mod clip_source;

@@ -3,6 +3,8 @@
 //! Pure. Units are Annex B. Payloads are those of RFC 6184, packetization mode 1: parameter sets
 //! and other small NAL units travel together (STAP-A), large ones in pieces (FU-A).
 
+use crate::annexb;
+use crate::bits::Bits;
 use std::sync::Arc;
 
 /// Most bytes of an RTP payload (derived: with RTP, extensions, SRTP, UDP and IPv6 it stays below
@@ -29,10 +31,9 @@ pub fn bipredicted(unit: &[u8]) -> bool {
     let Some(slice) = nals(head(unit)).find(|nal| (1..=NAL_IDR).contains(&(nal[0] & 31))) else {
         return false;
     };
-    // first_mb_in_slice and slice_type, both Exp-Golomb; emulation prevention can't come before
-    // them: the first one would have to be of 2^16 and more.
-    let mut bits = Bits { bytes: &slice[1..], at: 0 };
-    bits.exp_golomb().and_then(|_| bits.exp_golomb()).is_some_and(|kind| kind % 5 == 1)
+    // first_mb_in_slice and slice_type.
+    let mut bits = Bits::new(&slice[1..]);
+    bits.unsigned().and_then(|_| bits.unsigned()).is_some_and(|kind| kind % 5 == 1)
 }
 
 /// The RTP payloads of a unit, in order; the last one gets the marker.
@@ -101,69 +102,9 @@ fn head(unit: &[u8]) -> &[u8] {
     &unit[..unit.len().min(HEAD_BYTES)]
 }
 
-/// The NAL units of an Annex B stream, none of them empty, without start codes.
+/// The NAL units that hold anything.
 fn nals(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = start(stream);
-    std::iter::from_fn(move || {
-        loop {
-            let nal = rest?;
-            let code = find(nal);
-            rest = code.map(|at| &nal[at + 3..]);
-            let nal = &nal[..code.unwrap_or(nal.len())];
-            let zeros = nal.iter().rev().take_while(|&&b| b == 0).count();
-            let nal = &nal[..nal.len() - zeros];
-            if !nal.is_empty() {
-                return Some(nal);
-            }
-        }
-    })
-}
-
-fn start(stream: &[u8]) -> Option<&[u8]> {
-    find(stream).map(|at| &stream[at + 3..])
-}
-
-/// Where the next start code is.
-fn find(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    // The third byte decides how far the next one can be.
-    while let Some(&third) = bytes.get(at + 2) {
-        match third {
-            0 => at += 1,
-            1 if bytes[at] == 0 && bytes[at + 1] == 0 => return Some(at),
-            _ => at += 3,
-        }
-    }
-    None
-}
-
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Bits<'_> {
-    fn bit(&mut self) -> Option<u32> {
-        let byte = *self.bytes.get(self.at / 8)?;
-        let bit = byte >> (7 - self.at % 8) & 1;
-        self.at += 1;
-        Some(u32::from(bit))
-    }
-
-    fn exp_golomb(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while self.bit()? == 0 {
-            zeros += 1;
-            if zeros > 31 {
-                return None;
-            }
-        }
-        let mut value = 1u32;
-        for _ in 0..zeros {
-            value = value.checked_mul(2)? | self.bit()?;
-        }
-        Some(value - 1)
-    }
+    annexb::nals(stream).filter(|nal| !nal.is_empty())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What an MP4 wants to know of sequence parameter sets: size, chroma, bit depths (ITU-T H.264,
 //! 7.3.2.1.1; H.265, 7.3.2.2).
 
+use crate::bits::Bits;
 use crate::unit::Codec;
 
 /// From a sequence parameter set.
@@ -39,66 +40,24 @@ pub fn unescaped(nal: &[u8]) -> Vec<u8> {
 
 /// Reads a sequence parameter set, a NAL unit without start code; `None` when it is damaged.
 pub fn read(codec: Codec, nal: &[u8]) -> Option<SequenceParameters> {
-    let bytes = unescaped(nal);
     match codec {
-        Codec::H264 => h264(bytes.get(1..)?),
-        Codec::H265 => h265(bytes.get(2..)?),
+        Codec::H264 => h264(Bits::new(nal.get(1..)?)),
+        Codec::H265 => h265(Bits::new(nal.get(2..)?)),
     }
 }
 
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Bits<'_> {
-    fn bit(&mut self) -> Option<u32> {
-        let byte = self.bytes.get(self.at / 8)?;
-        let bit = byte >> (7 - self.at % 8) & 1;
-        self.at += 1;
-        Some(u32::from(bit))
-    }
-
-    fn bits(&mut self, count: u32) -> Option<u32> {
-        (0..count).try_fold(0u32, |value, _| Some(value << 1 | self.bit()?))
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        self.bit().map(|bit| bit == 1)
-    }
-
-    /// Exp-Golomb, at most 31 bits.
-    fn ue(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while self.bit()? == 0 {
-            zeros += 1;
-            if zeros > 31 {
-                return None;
-            }
-        }
-        let rest = self.bits(zeros)?;
-        Some(((1u64 << zeros) - 1) as u32 + rest)
-    }
-
-    fn se(&mut self) -> Option<i64> {
-        let value = i64::from(self.ue()?);
-        Some(if value % 2 == 1 { value / 2 + 1 } else { -(value / 2) })
-    }
-}
-
-fn h264(bytes: &[u8]) -> Option<SequenceParameters> {
-    let mut bits = Bits { bytes, at: 0 };
-    let profile = bits.bits(8)?;
-    bits.bits(16)?;
-    bits.ue()?;
+fn h264(mut bits: Bits<'_>) -> Option<SequenceParameters> {
+    let profile = bits.take(8)?;
+    bits.take(16)?;
+    bits.unsigned()?;
     let (mut chroma, mut luma_bits, mut chroma_bits, mut planes) = (1, 8, 8, false);
     if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
-        chroma = bits.ue()?;
+        chroma = bits.unsigned()?;
         if chroma == 3 {
             planes = bits.flag()?;
         }
-        luma_bits = bits.ue()?.saturating_add(8);
-        chroma_bits = bits.ue()?.saturating_add(8);
+        luma_bits = bits.unsigned()?.saturating_add(8);
+        chroma_bits = bits.unsigned()?.saturating_add(8);
         bits.bit()?;
         if bits.flag()? {
             for list in 0..if chroma == 3 { 12 } else { 8 } {
@@ -108,23 +67,23 @@ fn h264(bytes: &[u8]) -> Option<SequenceParameters> {
             }
         }
     }
-    bits.ue()?;
-    match bits.ue()? {
-        0 => drop(bits.ue()?),
+    bits.unsigned()?;
+    match bits.unsigned()? {
+        0 => drop(bits.unsigned()?),
         1 => {
             bits.bit()?;
-            bits.se()?;
-            bits.se()?;
-            for _ in 0..bits.ue()?.min(256) {
-                bits.se()?;
+            bits.signed()?;
+            bits.signed()?;
+            for _ in 0..bits.unsigned()?.min(256) {
+                bits.signed()?;
             }
         }
         _ => {}
     }
-    bits.ue()?;
+    bits.unsigned()?;
     bits.bit()?;
-    let macroblocks = bits.ue()?.checked_add(1)?;
-    let map_units = bits.ue()?.checked_add(1)?;
+    let macroblocks = bits.unsigned()?.checked_add(1)?;
+    let map_units = bits.unsigned()?.checked_add(1)?;
     let fields = 2 - bits.bit()?;
     if fields == 2 {
         bits.bit()?;
@@ -133,7 +92,7 @@ fn h264(bytes: &[u8]) -> Option<SequenceParameters> {
     let mut crop = [0; 4];
     if bits.flag()? {
         for side in &mut crop {
-            *side = bits.ue()?;
+            *side = bits.unsigned()?;
         }
     }
     let (unit_x, unit_y) = match chroma {
@@ -167,7 +126,7 @@ fn scaling_list(bits: &mut Bits<'_>, count: u32) -> Option<()> {
     let (mut last, mut next) = (8, 8);
     for _ in 0..count {
         if next != 0 {
-            next = (last + bits.se()? + 256).rem_euclid(256);
+            next = (last + bits.signed()? + 256).rem_euclid(256);
         }
         if next != 0 {
             last = next;
@@ -176,34 +135,25 @@ fn scaling_list(bits: &mut Bits<'_>, count: u32) -> Option<()> {
     Some(())
 }
 
-fn h265(bytes: &[u8]) -> Option<SequenceParameters> {
-    let mut bits = Bits { bytes, at: 0 };
-    bits.bits(4)?;
-    let sub_layers = bits.bits(3)?;
+fn h265(mut bits: Bits<'_>) -> Option<SequenceParameters> {
+    bits.take(4)?;
+    let sub_layers = bits.take(3)?;
     let temporal_nesting = bits.flag()?;
-    // General profile, tier and level.
-    bits.at += 96;
-    let present: Vec<(bool, bool)> =
-        (0..sub_layers).map(|_| Some((bits.flag()?, bits.flag()?))).collect::<Option<_>>()?;
-    if sub_layers > 0 {
-        bits.at += 2 * (8 - sub_layers as usize);
-    }
-    for (profile, level) in present {
-        bits.at += 88 * usize::from(profile) + 8 * usize::from(level);
-    }
-    bits.ue()?;
-    let chroma = bits.ue()?;
+    bits.skip_profile_tier_level(sub_layers)?;
+    bits.unsigned()?;
+    let chroma = bits.unsigned()?;
     if chroma == 3 {
         bits.bit()?;
     }
-    let (width, height) = (bits.ue()?, bits.ue()?);
+    let (width, height) = (bits.unsigned()?, bits.unsigned()?);
     let mut crop = [0; 4];
     if bits.flag()? {
         for side in &mut crop {
-            *side = bits.ue()?;
+            *side = bits.unsigned()?;
         }
     }
-    let (luma_bits, chroma_bits) = (bits.ue()?.saturating_add(8), bits.ue()?.saturating_add(8));
+    let (luma_bits, chroma_bits) =
+        (bits.unsigned()?.saturating_add(8), bits.unsigned()?.saturating_add(8));
     let (unit_x, unit_y) = match chroma {
         1 => (2, 2),
         2 => (2, 1),

@@ -2,6 +2,7 @@
 //! are shown. Pure; any bytes may come in.
 
 use crate::annexb::nals;
+use crate::bits::Bits;
 use crate::unit::Codec;
 
 /// What an access unit of Annex B says about itself.
@@ -57,7 +58,7 @@ pub fn reorders(sps: &[u8]) -> Option<bool> {
     bits.skip(4)?;
     let sub_layers = bits.take(3)?;
     bits.skip(1)?;
-    profile_tier_level(&mut bits, sub_layers)?;
+    bits.skip_profile_tier_level(sub_layers)?;
     bits.unsigned()?;
     if bits.unsigned()? == 3 {
         bits.skip(1)?;
@@ -82,77 +83,6 @@ pub fn reorders(sps: &[u8]) -> Option<bool> {
         bits.unsigned()?;
     }
     Some(reordered > 0)
-}
-
-fn profile_tier_level(bits: &mut Bits<'_>, sub_layers: u32) -> Option<()> {
-    // 7.3.3: 88 bits of general profile, 8 of general level.
-    bits.skip(96)?;
-    let mut present = Vec::new();
-    for _ in 0..sub_layers {
-        present.push((bits.take(1)? == 1, bits.take(1)? == 1));
-    }
-    if sub_layers > 0 {
-        bits.skip(2 * (8 - sub_layers as usize))?;
-    }
-    for (profile, level) in present {
-        bits.skip(if profile { 88 } else { 0 })?;
-        bits.skip(if level { 8 } else { 0 })?;
-    }
-    Some(())
-}
-
-/// Bits of a NAL unit, without its emulation prevention bytes.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    zeros: u8,
-    current: u8,
-    left: u8,
-}
-
-impl<'a> Bits<'a> {
-    fn new(bytes: &'a [u8]) -> Bits<'a> {
-        Bits { bytes, zeros: 0, current: 0, left: 0 }
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (&byte, rest) = self.bytes.split_first()?;
-        self.bytes = rest;
-        if self.zeros >= 2 && byte == 3 {
-            self.zeros = 0;
-            return self.byte();
-        }
-        self.zeros = if byte == 0 { self.zeros.saturating_add(1) } else { 0 };
-        Some(byte)
-    }
-
-    fn bit(&mut self) -> Option<u32> {
-        if self.left == 0 {
-            (self.current, self.left) = (self.byte()?, 8);
-        }
-        self.left -= 1;
-        Some(u32::from(self.current >> self.left & 1))
-    }
-
-    fn take(&mut self, count: usize) -> Option<u32> {
-        (0..count).try_fold(0u32, |value, _| Some(value << 1 | self.bit()?))
-    }
-
-    fn skip(&mut self, count: usize) -> Option<()> {
-        (0..count).try_for_each(|_| self.bit().map(|_| ()))
-    }
-
-    /// ue(v), 9.1 and 9.2.
-    fn unsigned(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while self.bit()? == 0 {
-            zeros += 1;
-            if zeros > 31 {
-                return None;
-            }
-        }
-        let rest = self.take(zeros)?;
-        Some((1u32 << zeros) - 1 + rest)
-    }
 }
 
 #[cfg(test)]
