@@ -36,8 +36,7 @@ impl Probe for Faults {
         let mut plan = self.0.lock().unwrap();
         let number = plan.calls.len();
         plan.calls.push((call, path.to_owned()));
-        let fails =
-            plan.at.is_some_and(|at| number == at || plan.and_after && number > at);
+        let fails = plan.at.is_some_and(|at| number == at || plan.and_after && number > at);
         let unreadable = matches!(call, Call::Open | Call::Read(_)) && plan.bad.contains(path);
         if fails || unreadable { Err(Errno::IO.into()) } else { Ok(()) }
     }
@@ -67,8 +66,10 @@ impl Place {
         let root = tempfile::tempdir().unwrap();
         let faults: Arc<Faults> = Arc::default();
         let disk = Disk::probed(Arc::clone(&faults) as Arc<dyn Probe>);
-        let storage =
-            Storage::new(RecordingOptions { disk, ..RecordingOptions::new(root.path().join("rec")) });
+        let storage = Storage::new(RecordingOptions {
+            disk,
+            ..RecordingOptions::new(root.path().join("rec"))
+        });
         let claim = storage.claim(&camera(), || false).unwrap();
         Place { _root: root, storage, claim, faults }
     }
@@ -120,8 +121,7 @@ pub fn fragments(utc: UtcNanos, segments: usize) -> Vec<Fragment> {
     let mut begun = 0;
     let mut since = 0;
     all.retain(|fragment| {
-        (begun, since) =
-            if fragment.begins_segment { (begun + 1, 0) } else { (begun, since + 1) };
+        (begun, since) = if fragment.begins_segment { (begun + 1, 0) } else { (begun, since + 1) };
         begun <= segments && since < 2
     });
     assert_eq!(all.len(), 2 * segments);
@@ -243,9 +243,8 @@ fn old_files_that_can_not_be_read_do_not_hold_up_recording() {
     }
     // One index, one segment of a day without an index, a directory in place of a segment, and the
     // newest index.
-    let index = |day: usize| {
-        recordings.day(&camera(), Day::parse(days[day]).unwrap()).join(INDEX_NAME)
-    };
+    let index =
+        |day: usize| recordings.day(&camera(), Day::parse(days[day]).unwrap()).join(INDEX_NAME);
     let segment = |n: usize| recordings.segment(&camera(), acknowledged[n].segment);
     std::fs::remove_file(index(1)).unwrap();
     std::fs::create_dir(index(2).with_file_name("20260128T230000.000000Z.mp4")).unwrap();
@@ -343,9 +342,8 @@ fn names_are_synced_before_pictures_and_segments_at_their_end() {
     }
     let named = at(Call::SyncDirectory, &day);
     assert!(at(Call::Create, &day.join(INDEX_NAME)) < named && at(Call::Create, &name) < named);
-    let pictures = calls.iter().rposition(|(call, path)| {
-        matches!(call, Call::Write(_)) && *path == name
-    });
+    let pictures =
+        calls.iter().rposition(|(call, path)| matches!(call, Call::Write(_)) && *path == name);
     assert!(named < pictures.unwrap(), "before the fragment");
     place.faults.plan(None, false);
     writer.write(&fragments[1]).unwrap();

@@ -123,7 +123,10 @@ fn killed_at_each_step_of_a_segment() {
         assert_whole(&recordings, &what);
         assert_eq!(recover(&recordings, &camera()).unwrap().indexes, 0, "{what}");
         let rows = all_rows(&recordings);
-        assert!(rows.windows(2).all(|pair| pair[1].number == pair[0].number + 1), "{what}: {rows:?}");
+        assert!(
+            rows.windows(2).all(|pair| pair[1].number == pair[0].number + 1),
+            "{what}: {rows:?}"
+        );
         // One more than was told when it was killed between the row and the telling.
         let more = rows.len() - acknowledged.len();
         assert!(more <= 1, "{what}: {more} more than were acknowledged");

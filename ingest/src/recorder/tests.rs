@@ -440,9 +440,9 @@ fn a_full_disk_leaves_whole_segments_and_an_index_that_fits_them() {
     for left in (0..400_000).step_by(20_011) {
         rig.limits.left.store(left, Ordering::SeqCst);
         let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
-        let outcome: std::io::Result<()> = units.iter().try_for_each(|unit| {
-            cut(&mut cutter, unit).map_or(Ok(()), |cut| writer.write(&cut))
-        });
+        let outcome: std::io::Result<()> = units
+            .iter()
+            .try_for_each(|unit| cut(&mut cutter, unit).map_or(Ok(()), |cut| writer.write(&cut)));
         assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         writer.abandon();
         let rows = rig.rows();
