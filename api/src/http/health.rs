@@ -50,5 +50,6 @@ fn store_fault(services: &Services) -> Option<String> {
     let unwritten = || Some(format!("events can't be written: {}", services.counters.failure()?));
     let unread = || Some(format!("events can't be read: {}", services.events.fault()?));
     let devices = services.control.devices().err().map(|error| error.to_string());
-    devices.or_else(unwritten).or_else(unread)
+    let rest = || Some(format!("events: {}", services.events.rest()?));
+    devices.or_else(unwritten).or_else(unread).or_else(rest)
 }
