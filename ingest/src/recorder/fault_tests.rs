@@ -258,6 +258,31 @@ fn whichever_call_fails_what_was_acknowledged_stays_and_recording_goes_on() {
 }
 
 #[test]
+fn a_row_that_can_not_be_written_takes_its_fragment_along_or_comes_later() {
+    for and_after in [false, true] {
+        let place = Place::new();
+        let recordings = place.recordings();
+        let mut writer = Writer::open(&place.claim).unwrap();
+        let fragments = fragments(at(DAY, 0), 2);
+        writer.write(&fragments[0]).unwrap();
+        // Its row: half of it is written. Then nothing can be cut off either.
+        place.faults.plan(Some(1), and_after);
+        writer.write(&fragments[1]).unwrap_err();
+        writer.abandon();
+        place.faults.plan(None, false);
+        if !and_after {
+            assert_whole(recordings, &BTreeSet::new(), "at once");
+        }
+        writer.write(&fragments[2]).unwrap();
+        writer.close().unwrap();
+        assert_whole(recordings, &BTreeSet::new(), "before the next segment");
+        let numbers: Vec<_> = all_rows(recordings).iter().map(|row| row.number).collect();
+        let expected = if and_after { vec![0, 1, 2] } else { vec![0, 1] };
+        assert_eq!(numbers, expected, "and after: {and_after}");
+    }
+}
+
+#[test]
 fn old_files_that_can_not_be_read_do_not_hold_up_recording() {
     let place = Place::new();
     let recordings = place.recordings();
@@ -427,6 +452,12 @@ fn what_a_recorder_put_in_order_meanwhile_is_not_written_over() {
         recorder.orders.ends(&camera(), day, false);
     }));
     recovery::all_due(&storage);
+    let day = Day::parse(DAY).unwrap();
+    storage.orders.begins(&camera(), day);
+    assert!(recovery::one(&storage));
+    assert!(std::fs::read(&index).unwrap() == torn, "a recorder is at it");
+    assert!(between.0.lock().unwrap().is_some(), "nothing was begun");
+    storage.orders.ends(&camera(), day, false);
     assert!(recovery::one(&storage));
     assert!(std::fs::read(&index).unwrap() == torn, "it may be another one by now");
     assert!(recovery::one(&storage), "it is done again");
