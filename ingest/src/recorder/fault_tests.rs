@@ -272,6 +272,8 @@ fn a_row_that_can_not_be_written_takes_its_fragment_along_or_comes_later() {
         place.faults.plan(None, false);
         if !and_after {
             assert_whole(recordings, &BTreeSet::new(), "at once");
+            let directory = recordings.day(&camera(), Day::parse(DAY).unwrap());
+            assert!(!read_index(&directory.join(INDEX_NAME), UtcNanos(0)).unwrap().torn);
         }
         writer.write(&fragments[2]).unwrap();
         writer.close().unwrap();
