@@ -12,6 +12,7 @@ pub mod camera_url;
 mod canonical;
 mod commit;
 pub mod config_rows;
+mod configuration;
 mod http;
 mod ingest_link;
 mod intake;
@@ -29,6 +30,7 @@ mod services;
 mod stills;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 
 pub use commit::CommitLimits;
 pub use http::listener::HttpLimits;

@@ -85,13 +85,23 @@ impl Media {
         stopping: Arc<AtomicBool>,
     ) -> Result<(Media, Clips), StoreError> {
         let files = Files::new(root);
-        let interrupted = control.fail_interrupted_bookmarks(
+        let interrupted = match control.fail_interrupted_bookmarks(
             "serve was restarted before the clip was cut; take it again",
-        )?;
+        ) {
+            // They stay as they are: a full disk does not keep serve from starting.
+            Err(error) if error.is_full() => {
+                tracing::error!("{error}");
+                0
+            }
+            failed => failed?,
+        };
         if interrupted > 0 {
             tracing::warn!("{interrupted} clips were not cut before serve ended; they are failed");
         }
-        files.mend(control)?;
+        match files.mend(control) {
+            Err(error) if error.is_full() => tracing::error!("{error}"),
+            mended => mended?,
+        }
         let jobs = Jobs::new(command, Arc::clone(&stopping));
         let (queue, waiting) = ClipQueue::channel();
         let clips = Clips {

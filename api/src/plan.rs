@@ -16,7 +16,7 @@ use store::control::{Assignment, Device};
 const DEADLINE_MS: RangeInclusive<u64> = 1..=60_000;
 
 /// What should run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     /// Every camera, disabled ones too; not those gone from the configuration.
     pub cameras: Vec<DesiredCamera>,
@@ -77,6 +77,16 @@ impl Plan {
         }
         plan.cameras.sort_by(|a, b| a.id.cmp(&b.id));
         plan
+    }
+
+    /// What a desired state says; of what was rejected when it was made it says nothing.
+    pub fn of(state: &DesiredState) -> Plan {
+        Plan {
+            cameras: state.cameras.clone(),
+            subscriptions: state.subscriptions.clone(),
+            rejected: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        }
     }
 
     /// Whether another plan would make the same desired state.

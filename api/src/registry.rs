@@ -6,6 +6,7 @@ use crate::schema;
 use base::model::ModelSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{error, warn};
 
 /// Every configured model, by id or folder name.
@@ -13,12 +14,12 @@ use tracing::{error, warn};
 pub struct Registry(BTreeMap<String, Model>);
 
 /// One model.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Model {
     /// The model's id, or its folder's name when the id could not be read.
     pub id: String,
-    /// False = listed, but not assignable.
-    pub enabled: bool,
+    /// False = listed, but not assignable. Follows the store, which may be readable only later.
+    enabled: AtomicBool,
     /// What the configuration says of it, if anything.
     pub named_enabled: Option<bool>,
     /// The description, or why the model can't be used.
@@ -51,10 +52,10 @@ impl Registry {
     }
 
     /// Takes from the store which models are enabled.
-    pub fn set_enabled<'r>(&mut self, rows: impl Iterator<Item = (&'r str, bool)>) {
+    pub fn set_enabled<'r>(&self, rows: impl Iterator<Item = (&'r str, bool)>) {
         for (id, enabled) in rows {
-            if let Some(model) = self.0.get_mut(id) {
-                model.enabled = enabled;
+            if let Some(model) = self.0.get(id) {
+                model.enabled.store(enabled, Ordering::Relaxed);
             }
         }
     }
@@ -79,7 +80,7 @@ impl Registry {
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             return Err(format!("model `{id}` is unknown; known are: {known}"));
         };
-        if !model.enabled {
+        if !model.enabled() {
             return Err(format!("model `{id}` is disabled; enable it first"));
         }
         match &model.spec {
@@ -115,8 +116,13 @@ impl Model {
             }
         }
         let named_enabled = enabled;
-        let enabled = enabled.unwrap_or(true);
+        let enabled = AtomicBool::new(enabled.unwrap_or(true));
         Model { id, enabled, named_enabled, spec, config_schema }
+    }
+
+    /// Whether a camera can be assigned to it.
+    pub fn enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
     }
 
     /// Faults of an assignment's parameters; empty = none.

@@ -44,6 +44,14 @@ pub enum StillError {
         /// Why.
         absent: Absent,
     },
+    /// This process can't open the ring.
+    #[error("the ring of camera {camera} can't be opened now: {reason}")]
+    Unreadable {
+        /// The camera.
+        camera: CameraId,
+        /// Why.
+        reason: String,
+    },
     /// The newest frame is older than wanted.
     #[error("the newest frame of camera {camera} is {age_ms} ms old, max_age_ms is {max_age_ms}")]
     TooOld {
@@ -79,6 +87,7 @@ fn explain(absent: Absent) -> &'static str {
         Absent::Stale => "the ring's writer is gone or stuck",
         Absent::Retired => "the ring is being replaced",
         Absent::Invalid => "the ring's header is not one this version reads",
+        Absent::Unreadable => "the ring can't be opened",
     }
 }
 
@@ -160,9 +169,7 @@ impl StillsWorker {
             let now = clock::monotonic();
             let stamp = match camera.reader.newest(now) {
                 Newest::Frame(stamp) => stamp,
-                Newest::Absent(absent) => {
-                    return Err(StillError::Absent { camera: id.clone(), absent });
-                }
+                Newest::Absent(absent) => return Err(missing(id, absent, &camera.reader)),
             };
             let age = now.since(stamp.info.capture);
             if let Some(max_age) = max_age.filter(|m| age > *m) {
@@ -178,9 +185,7 @@ impl StillsWorker {
             let record = match copied {
                 Ok(record) => record,
                 Err(CopyError::Torn | CopyError::Generation | CopyError::Slot) => continue,
-                Err(CopyError::Gone(absent)) => {
-                    return Err(StillError::Absent { camera: id.clone(), absent });
-                }
+                Err(CopyError::Gone(absent)) => return Err(missing(id, absent, &camera.reader)),
             };
             let mut jpeg = Vec::with_capacity(self.pixels.len() / 8);
             jpeg::encode(&record.picture, &self.pixels, &mut jpeg).map_err(|error| {
@@ -191,5 +196,16 @@ impl StillsWorker {
             return Ok(still);
         }
         Err(StillError::Torn(id.clone()))
+    }
+}
+
+/// Why there is no frame. What is wrong with this process is not told of the camera.
+fn missing(id: &CameraId, absent: Absent, reader: &RingReader) -> StillError {
+    let camera = id.clone();
+    match (absent, reader.refusal()) {
+        (Absent::Unreadable, Some(error)) => {
+            StillError::Unreadable { camera, reason: error.to_string() }
+        }
+        _ => StillError::Absent { camera, absent },
     }
 }

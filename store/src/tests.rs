@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod faults;
 mod listing;
+mod lost;
 mod time;
 
 use crate::{EventOptions, NewEvent};

@@ -196,8 +196,8 @@ pub fn rounded(value: f32) -> f64 {
     (f64::from(value) * 1e6).round() / 1e6
 }
 
-/// 503: what is asked for can't be read now.
+/// 503: the store can't be read or written now.
 pub fn store_failure(error: StoreError) -> Failure {
     tracing::error!("store: {error}");
-    Failure::unavailable(format!("the store can't be read: {error}"))
+    Failure::unavailable(format!("the store can't be used now: {error}"))
 }

@@ -24,9 +24,8 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
     let store_reason = store_fault(services);
     let store = if store_reason.is_none() { "healthy" } else { "degraded" };
     let published = services.published.get();
-    let rejected = published.1.rejected.len();
-    let desired = if rejected == 0 { "healthy" } else { "degraded" };
-    let rejected = (rejected > 0).then(|| format!("{rejected} assignments are rejected"));
+    let desired_reason = desired_fault(services, published.1.rejected.len());
+    let desired = if desired_reason.is_none() { "healthy" } else { "degraded" };
     let ingest_reason = services.ingest.streams().fault().map(ToString::to_string);
     let ingest = if ingest_reason.is_none() { "healthy" } else { "degraded" };
     let degraded = [store, scheduler, ingest, desired].iter().any(|state| *state != "healthy");
@@ -39,7 +38,7 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
             "store": {"status": store, "reason": store_reason},
             "scheduler": {"status": scheduler, "reason": scheduler_reason},
             "ingest": {"status": ingest, "reason": ingest_reason},
-            "desired_state": {"status": desired, "reason": rejected, "revision": published.0},
+            "desired_state": {"status": desired, "reason": desired_reason, "revision": published.0},
         },
         "timestamp": moment::text(clock::utc()),
     })))
@@ -49,6 +48,11 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
 fn store_fault(services: &Services) -> Option<String> {
     let unwritten = || Some(format!("events can't be written: {}", services.counters.failure()?));
     let unread = || Some(format!("events can't be read: {}", services.events.fault()?));
-    let devices = services.control.devices().err().map(|error| error.to_string());
-    devices.or_else(unwritten).or_else(unread)
+    services.control.fault().or_else(unwritten).or_else(unread)
+}
+
+/// Why the desired state is not what configuration and registry say.
+fn desired_fault(services: &Services, rejected: usize) -> Option<String> {
+    let rejections = || (rejected > 0).then(|| format!("{rejected} assignments are rejected"));
+    services.configuration.fault().or_else(|| services.published.fault()).or_else(rejections)
 }

@@ -4,11 +4,13 @@ use super::guarded_stream::GuardedStream;
 use super::message::Failure;
 use super::reply_body::ReplyBody;
 use super::routes::{Call, Router};
+use base::log_gate::LogGate;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipc::clock;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -61,6 +63,7 @@ pub async fn run(
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let serving = stop.clone();
+    let mut gate = LogGate::default();
     loop {
         let accepted = tokio::select! {
             () = stopped(&mut stop) => break,
@@ -70,7 +73,10 @@ pub async fn run(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, or the client is gone: a pause keeps this from spinning.
-                warn!("can't accept an http client: {error}");
+                let line = refused_client(&error);
+                if gate.allows(&line, clock::monotonic()) {
+                    warn!("{line}");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -88,6 +94,18 @@ pub async fn run(
     drop(listener);
     let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(limits.stop_wait, slots.acquire_many(all)).await;
+}
+
+/// Why a client waits, said once: it is tried again twenty times a second.
+fn refused_client(error: &io::Error) -> String {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => format!(
+            "http clients wait: {error}; serve gets on when others are closed, raise its limit (ulimit -n, \
+             LimitNOFILE)"
+        ),
+        _ => format!("can't accept an http client: {error}"),
+    }
 }
 
 /// Returns when serve stops.

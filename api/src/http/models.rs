@@ -25,7 +25,7 @@ pub fn list(services: &Services, request: &Request) -> Result<Answer, Failure> {
     let mut models: Vec<&Model> = services
         .registry
         .iter()
-        .filter(|model| enabled.is_none_or(|wanted| model.enabled == wanted))
+        .filter(|model| enabled.is_none_or(|wanted| model.enabled() == wanted))
         .collect();
     let created = |model: &Model| rows.get(&model.id).map_or(UtcNanos(0), |row| row.created_at);
     models.sort_by(|a, b| created(b).cmp(&created(a)).then_with(|| a.id.cmp(&b.id)));
@@ -69,7 +69,7 @@ fn shown(model: &Model, rows: &Rows, scheduler: &SchedulerView) -> Value {
         "confidence_threshold": spec.map(|s| super::events::rounded(s.confidence_threshold)),
         "batch_max": spec.map(|s| s.batch_max),
         "deadline_ms": spec.map(|s| milliseconds(s.deadline)),
-        "enabled": model.enabled,
+        "enabled": model.enabled(),
         "availability": availability,
         "unavailable_reason": reason,
         "runners": runners(&model.id, scheduler),

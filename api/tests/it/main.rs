@@ -10,6 +10,7 @@ mod ingest;
 mod live;
 mod media;
 mod start;
+mod state;
 mod streams;
 mod support;
 #[path = "../../src/testing.rs"]

@@ -11,9 +11,9 @@ use fastrand::Rng;
 use redb::backends::FileBackend;
 use redb::{Builder, DatabaseError, ReadOnlyDatabase, StorageBackend};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -118,23 +118,22 @@ impl StorageBackend for Faulty {
 struct FaultyDisk(Arc<Plan>);
 
 impl FaultyDisk {
-    fn backend(&self, path: &Path, write: bool) -> Result<Faulty, DatabaseError> {
-        let file = std::fs::File::options().read(true).write(write).open(path)?;
+    fn backend(&self, file: File) -> Result<Faulty, DatabaseError> {
         Ok(Faulty { file: FileBackend::new(file)?, plan: self.0.clone() })
     }
 }
 
 impl Disk for FaultyDisk {
-    fn open(&self, builder: &Builder, path: &Path) -> Result<redb::Database, DatabaseError> {
-        builder.create_with_backend(self.backend(path, true)?)
+    fn open(&self, builder: &Builder, file: File) -> Result<redb::Database, DatabaseError> {
+        builder.create_with_backend(self.backend(file)?)
     }
 
     fn open_read_only(
         &self,
         builder: &Builder,
-        path: &Path,
+        file: File,
     ) -> Result<ReadOnlyDatabase, DatabaseError> {
-        builder.open_read_only_with_backend(self.backend(path, false)?)
+        builder.open_read_only_with_backend(self.backend(file)?)
     }
 }
 
