@@ -164,8 +164,7 @@ pub fn timeline(services: &Services, request: &Request) -> Result<Answer, Failur
     check_window(&mut query, start, end, TIMELINE_MAX);
     query.finish()?;
     let camera = camera(services, request.captured(0))?;
-    let (ranges, gaps) =
-        recordings::timeline(&services.recordings, &camera, start, end).map_err(unreadable)?;
+    let (ranges, gaps) = services.recordings.timeline(&camera, start, end).map_err(unreadable)?;
     let span = |start: UtcNanos, end: UtcNanos| {
         let duration_ms = (end.0 - start.0) / 1_000_000;
         json!({

@@ -2,9 +2,10 @@
 //! makes room.
 
 use super::disk::Disk;
+use super::recovery::{self, Orders};
 use super::retention::{self, Retention};
 use base::CameraId;
-use ipc::recording::{Recordings, SegmentName};
+use ipc::recording::{Day, Recordings, SegmentName};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -41,15 +42,52 @@ pub struct Storage {
     /// What is on the disk.
     pub recordings: Recordings,
     pub(super) options: RecordingOptions,
+    /// What is to be put in order.
+    pub(super) orders: Orders,
     shared: Mutex<Shared>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Cameras that somebody writes, and the segment that is open.
-    writing: BTreeMap<CameraId, Option<SegmentName>>,
+    /// Cameras that somebody has claimed, and what is done there.
+    writing: BTreeMap<CameraId, Writing>,
+    /// What is being removed at this moment, without the lock.
+    removing: Option<(CameraId, Removal)>,
     sweep_now: bool,
+}
+
+/// What the owner of a claim does. What may be removed follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Segments are cut and indexes made again: nothing goes.
+    PuttingInOrder,
+    /// Nothing is open: all that there is may go.
+    Between,
+    /// This segment is open or about to be made, together with its day and its index. Names only
+    /// rise: it and all behind it stay.
+    Open(SegmentName),
+}
+
+/// What the sweep is about to remove of a camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// One segment.
+    Segment(SegmentName),
+    /// The directory of a day that has none.
+    Day(Day),
+}
+
+impl Writing {
+    /// Whether this may be removed meanwhile.
+    fn allows(self, removal: Removal) -> bool {
+        match (self, removal) {
+            (Writing::PuttingInOrder, _) => false,
+            (Writing::Between, _) => true,
+            (Writing::Open(open), Removal::Segment(name)) => name < open,
+            (Writing::Open(open), Removal::Day(day)) => day != open.day(),
+        }
+    }
 }
 
 /// The right to write the recordings of a camera, for as long as it lives.
@@ -65,19 +103,21 @@ impl Storage {
     /// Of these options.
     pub fn new(options: RecordingOptions) -> Arc<Storage> {
         Arc::new(Storage {
-            recordings: Recordings::new(&options.root),
+            recordings: Recordings::through(&options.root, options.disk.files().clone()),
             options,
+            orders: Orders::default(),
             shared: Mutex::default(),
             changed: Condvar::new(),
         })
     }
 
-    /// Starts the thread that removes what is too old or too much. It ends some time after the last
-    /// other owner is gone.
+    /// Starts the threads that remove what is too old or too much, and put in order what is not. They
+    /// end some time after the last other owner is gone.
     ///
     /// # Errors
     /// When the process has no threads left.
     pub fn keep(self: &Arc<Storage>) -> io::Result<()> {
+        recovery::keep(self)?;
         let weak = Arc::downgrade(self);
         thread::Builder::new().name("recordings".into()).spawn(move || sweep(&weak)).map(drop)
     }
@@ -98,13 +138,43 @@ impl Storage {
             let waited = self.changed.wait_timeout(shared, wait);
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        shared.writing.insert(camera.clone(), None);
+        shared.writing.insert(camera.clone(), Writing::Between);
         Some(Claim { camera: camera.clone(), storage: Arc::clone(self) })
     }
 
-    /// The segment that somebody writes now; `Some(None)` = the next one is not begun yet.
-    pub(super) fn written(&self, camera: &CameraId) -> Option<Option<SegmentName>> {
+    /// What the owner of a camera's claim does; `None` when nobody has it.
+    pub(super) fn written(&self, camera: &CameraId) -> Option<Writing> {
         self.lock().writing.get(camera).copied()
+    }
+
+    /// Removes something of a camera by `remove`, unless its owner needs it: then `None`. An owner
+    /// that comes to need it meanwhile waits.
+    pub(super) fn remove<T>(
+        &self,
+        camera: &CameraId,
+        removal: Removal,
+        remove: impl FnOnce() -> T,
+    ) -> Option<T> {
+        /// Also when `remove` breaks off: nobody waits for ever.
+        struct Over<'a>(&'a Storage);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.lock().removing = None;
+                self.0.changed.notify_all();
+            }
+        }
+        {
+            let shared = self.lock();
+            // Of sweep and recovery one at a time.
+            let waited = self.changed.wait_while(shared, |shared| shared.removing.is_some());
+            let mut shared = waited.unwrap_or_else(PoisonError::into_inner);
+            if !shared.writing.get(camera).is_none_or(|writing| writing.allows(removal)) {
+                return None;
+            }
+            shared.removing = Some((camera.clone(), removal));
+        }
+        let _over = Over(self);
+        Some(remove())
     }
 
     /// Says what can't be written, why, and what helps.
@@ -115,6 +185,9 @@ impl Storage {
         {
             self.sweep_now();
             format!("the disk of {root} is full; make room or shorten the retention")
+        } else if error.raw_os_error().is_none() {
+            // It says itself what is wrong with what.
+            format!("{error}; check the disk and its permissions")
         } else {
             format!("can't write to {root}: {error}; check the disk and its permissions")
         }
@@ -131,9 +204,18 @@ impl Storage {
 }
 
 impl Claim {
-    /// Says which segment is open from now on.
-    pub fn writes(&self, segment: Option<SegmentName>) {
-        self.storage.lock().writing.insert(self.camera.clone(), segment);
+    /// Says what is done from now on, before it is begun: when this returns, nothing of what it
+    /// needs is being removed.
+    pub fn announce(&self, writing: Writing) {
+        let mut shared = self.storage.lock();
+        shared.writing.insert(self.camera.clone(), writing);
+        let needed = |removing: &(CameraId, Removal)| {
+            removing.0 == self.camera && !writing.allows(removing.1)
+        };
+        while shared.removing.as_ref().is_some_and(needed) {
+            let waited = self.storage.changed.wait(shared);
+            shared = waited.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 

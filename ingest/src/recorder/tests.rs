@@ -1,9 +1,9 @@
 //! Clips recorded in virtual time and read back: by `ipc::recording`, and by libavformat as the
 //! judge of the files.
 
-use super::cutter::Cutter;
+use super::cutter::{Cutter, Fragment};
 use super::disk::{Disk, Limited};
-use super::storage::{Claim, RecordingOptions, Storage};
+use super::storage::{Claim, RecordingOptions, Storage, Writing};
 use super::writer::Writer;
 use crate::container::ClipReader;
 use crate::decoder::initialise;
@@ -62,6 +62,13 @@ pub fn units(
     }
 }
 
+/// What comes of a unit that can be recorded.
+pub fn cut(cutter: &mut Cutter, unit: &AccessUnit) -> Option<Fragment> {
+    let cut = cutter.push(unit, false);
+    assert_eq!(cut.refused, None);
+    cut.fragment
+}
+
 pub struct Rig {
     _root: tempfile::TempDir,
     pub storage: Arc<Storage>,
@@ -89,7 +96,7 @@ impl Rig {
             if let Some(fragment) = cutter.flush(unit.capture, false) {
                 writer.write(&fragment).unwrap();
             }
-            if let Some(fragment) = cutter.push(unit, false).unwrap() {
+            if let Some(fragment) = cut(&mut cutter, unit) {
                 writer.write(&fragment).unwrap();
             }
         }
@@ -217,7 +224,7 @@ fn through_midnight_and_a_restart_every_picture_keeps_its_arrival_time() {
     let (before, after) = (&units[..270], &units[280..]);
     let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
     for unit in before {
-        if let Some(fragment) = cutter.push(unit, false).unwrap() {
+        if let Some(fragment) = cut(&mut cutter, unit) {
             writer.write(&fragment).unwrap();
         }
     }
@@ -379,13 +386,39 @@ fn what_can_not_be_removed_holds_up_nobody_else() {
     let claims: Vec<_> = ["b", "d"]
         .map(|camera| {
             let claim = rig.storage.claim(&CameraId::new(camera).unwrap(), || false).unwrap();
-            claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(noon().0 + SECOND))));
+            claim.announce(Writing::Open(ipc::recording::SegmentName::at(UtcNanos(
+                noon().0 + SECOND,
+            ))));
             claim
         })
         .into();
     Sweeper::default().sweep(&rig.storage, UtcNanos(noon().0 + 30 * 86_400 * SECOND));
     assert!(!place("b").exists() && !place("d").exists() && place("c").exists());
     drop(claims);
+}
+
+#[test]
+fn a_key_unit_that_can_not_be_read_takes_nothing_before_it_along() {
+    let units = units("bframes.mp4", noon(), 4, |_| 0);
+    let mut junk = units[0].clone();
+    (junk.codec, junk.data) = (crate::unit::Codec::H265, vec![0, 0, 0, 1, 0x26, 1, 0]);
+    for after_loss in [false, true] {
+        let mut cutter = Cutter::default();
+        let mut pictures = 0;
+        for unit in &units[..5] {
+            pictures += cut(&mut cutter, unit).map_or(0, |fragment| fragment.samples.len());
+        }
+        let cut = cutter.push(&junk, after_loss);
+        assert!(cut.refused.is_some());
+        let whole = cut.fragment.expect("what was complete before it");
+        assert_eq!(pictures + whole.samples.len(), 5, "after a loss: {after_loss}");
+        // What leans on it is not recorded, and the next key picture begins anew.
+        assert!(cutter.push(&units[6], false).fragment.is_none());
+        assert!(cutter.flush(Instant::FAR, true).is_none());
+        assert!(cutter.push(&units[0], false).refused.is_none());
+        let next = cutter.flush(Instant::FAR, true).unwrap();
+        assert!(next.begins_segment && next.discontinuity && next.key);
+    }
 }
 
 #[test]
@@ -408,7 +441,7 @@ fn a_full_disk_leaves_whole_segments_and_an_index_that_fits_them() {
         rig.limits.left.store(left, Ordering::SeqCst);
         let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
         let outcome: std::io::Result<()> = units.iter().try_for_each(|unit| {
-            cutter.push(unit, false).unwrap().map_or(Ok(()), |cut| writer.write(&cut))
+            cut(&mut cutter, unit).map_or(Ok(()), |cut| writer.write(&cut))
         });
         assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         writer.abandon();
@@ -521,9 +554,8 @@ fn the_oldest_go_first_over_all_cameras_and_the_open_one_never() {
     let mut sweeper = Sweeper::default();
     // Recovery at the first sweep would take these for damaged: it is not what is looked at here.
     let claims: Vec<_> = cameras.iter().map(|c| storage.claim(c, || false).unwrap()).collect();
-    claims
-        .iter()
-        .for_each(|claim| claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(last)))));
+    let open = Writing::Open(ipc::recording::SegmentName::at(UtcNanos(last)));
+    claims.iter().for_each(|claim| claim.announce(open));
     sweeper.sweep(storage, now);
     assert_eq!(all().len(), 96, "none is older than seven days");
     let later = UtcNanos(day("20260108") + 12 * 3600 * SECOND);
