@@ -15,10 +15,13 @@ pub mod config_rows;
 mod http;
 mod ingest_link;
 mod intake;
+mod limits;
 mod live;
 mod media;
 mod moment;
 mod options;
+mod parameters;
+mod plain_text;
 mod plan;
 mod publish;
 mod recordings;
@@ -26,11 +29,12 @@ mod registry;
 pub mod schema;
 mod serve;
 mod services;
+mod slots;
 mod stills;
 #[cfg(test)]
 mod testing;
 
 pub use commit::CommitLimits;
-pub use http::listener::HttpLimits;
+pub use limits::HttpLimits;
 pub use options::{ModelEntry, Options, ServeError, Unavailable, UnavailableKind};
 pub use serve::{Limits, Server, serve};

@@ -6,15 +6,16 @@
 //! | commit | its channel, the disk | |
 //! | clips | its channel, one `vas media` at a time | |
 //! | stills | its channel | the ring's writer |
-//! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
+//! | http (tokio, 2 + at most 40) | clients, disk, stills | intake |
 
 use crate::camera_streams::altered;
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
 use crate::config_rows::{AssignmentRow, CameraRow};
-use crate::http::listener::{self, HttpLimits};
+use crate::http::listener;
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
+use crate::limits::{HANDLERS_MAX, HttpLimits};
 use crate::live::Live;
 use crate::media::Media;
 use crate::options::{Options, ServeError};
@@ -41,9 +42,6 @@ use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, St
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-
-/// Threads that handlers run on, and files are read on, at most.
-pub const HANDLERS_MAX: usize = 16;
 
 /// Bounds that an operator does not set.
 #[derive(Debug, Clone, Copy, Default)]
@@ -184,7 +182,7 @@ impl Server {
                 error!("results of the scheduler can't be taken any more: {error}");
             }
         })?;
-        let router = Arc::new(Router::new(services));
+        let router = Arc::new(Router::new(services, &limits.http));
         let entered = runtime.enter();
         let http = tokio::net::TcpListener::from_std(http).map_err(start)?;
         drop(entered);
@@ -329,7 +327,10 @@ fn model_row(model: &crate::registry::Model) -> Option<ConfigModel> {
         description: spec.description.clone(),
         version: Some(spec.version.clone()),
         supported_tasks: Some(spec.supported_tasks.clone()),
-        config_schema: model.config_schema.as_ref().and_then(|schema| schema.as_object().cloned()),
+        config_schema: model
+            .config_schema
+            .as_ref()
+            .and_then(|schema| schema.text().as_object().cloned()),
         deadline_ms: Some(spec.deadline.as_millis() as u64),
         enabled: model.named_enabled,
         ..ConfigModel::new(spec.model_id.clone())
