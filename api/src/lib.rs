@@ -16,10 +16,13 @@ mod configuration;
 mod http;
 mod ingest_link;
 mod intake;
+mod limits;
 mod live;
 mod media;
 mod moment;
 mod options;
+mod parameters;
+mod plain_text;
 mod plan;
 mod publish;
 mod recordings;
@@ -27,12 +30,13 @@ mod registry;
 pub mod schema;
 mod serve;
 mod services;
+mod slots;
 mod stills;
 #[cfg(test)]
 mod testing;
 mod upkeep;
 
 pub use commit::CommitLimits;
-pub use http::listener::HttpLimits;
+pub use limits::HttpLimits;
 pub use options::{ModelEntry, Options, ServeError, Unavailable, UnavailableKind};
 pub use serve::{Limits, Server, serve};

@@ -7,7 +7,6 @@ pub mod clips;
 pub mod files;
 pub mod job;
 
-use crate::ingest_link::Slot;
 use crate::stills::Still;
 use base::{CameraId, UtcNanos};
 use clips::{ClipQueue, Clips};
@@ -19,12 +18,9 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use store::control::{MediaId, Moment, Snapshot};
 use store::{Control, StoreError};
-
-/// Pictures taken at once (chosen: each is a handler, and a process with a decoder).
-pub const CAPTURES_MAX: usize = 3;
 
 /// Why there is no picture or clip.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +39,6 @@ pub enum MediaError {
     /// The registry.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Too many ask.
-    #[error("too many pictures are being taken; try again later")]
-    Busy,
     /// Too many clips wait.
     #[error("{} clips wait already; try again later", clips::WAITING_MAX)]
     Full,
@@ -59,7 +52,6 @@ pub struct Media {
     control: Control,
     recordings: PathBuf,
     jobs: Jobs,
-    captures: AtomicUsize,
     /// Clips that are to be made.
     pub clips: ClipQueue,
 }
@@ -112,9 +104,8 @@ impl Media {
             recordings: recordings.clone(),
             stopping,
         };
-        let captures = AtomicUsize::new(0);
         let control = control.clone();
-        Ok((Media { files, control, recordings, jobs, captures, clips: queue }, clips))
+        Ok((Media { files, control, recordings, jobs, clips: queue }, clips))
     }
 
     /// Keeps a picture of the ring.
@@ -122,7 +113,6 @@ impl Media {
     /// # Errors
     /// [`MediaError`]; then there is neither file nor row.
     pub fn keep_still(&self, camera: &CameraId, still: &Still) -> Result<Snapshot, MediaError> {
-        let _slot = Slot::take(&self.captures, CAPTURES_MAX).ok_or(MediaError::Busy)?;
         let id = MediaId::random();
         let path = self.output(camera, &id)?;
         std::fs::write(&path, &still.jpeg).map_err(|source| self.failed(camera, &id, source))?;
@@ -190,7 +180,6 @@ impl Media {
         mut job: Value,
         bytes: Vec<u8>,
     ) -> Result<Snapshot, MediaError> {
-        let _slot = Slot::take(&self.captures, CAPTURES_MAX).ok_or(MediaError::Busy)?;
         let id = MediaId::random();
         let path = self.output(camera, &id)?;
         job["output"] = json!(path);

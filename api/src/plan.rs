@@ -178,8 +178,7 @@ fn check(
     let spoken = assignment.parameters.clone().unwrap_or_default();
     let problems = model.parameter_problems(&Value::Object(spoken));
     if !problems.is_empty() {
-        let told: Vec<String> = problems.iter().take(5).map(ToString::to_string).collect();
-        return Err(told.join("; "));
+        return Err(problems.into_iter().take(5).collect::<Vec<String>>().join("; "));
     }
     let priority = assignment.priority.unwrap_or(50);
     let subscription = DesiredSubscription {

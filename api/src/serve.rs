@@ -7,14 +7,15 @@
 //! | clips | its channel, one `vas media` at a time | |
 //! | stills | its channel | the ring's writer |
 //! | upkeep | the disk, once a second | |
-//! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
+//! | http (tokio, 2 + at most 40) | clients, disk, stills | intake |
 
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
 use crate::configuration::Configuration;
-use crate::http::listener::{self, HttpLimits};
+use crate::http::listener;
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
+use crate::limits::{HANDLERS_MAX, HttpLimits};
 use crate::live::Live;
 use crate::media::Media;
 use crate::options::{Options, ServeError};
@@ -41,9 +42,6 @@ use std::time::Duration;
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-
-/// Threads that handlers run on, and files are read on, at most.
-pub const HANDLERS_MAX: usize = 16;
 
 /// Bounds that an operator does not set.
 #[derive(Debug, Clone, Copy, Default)]
@@ -196,7 +194,7 @@ impl Server {
         })?;
         let looked_after = services.clone();
         server.thread("upkeep", move || upkeep::run(&looked_after, &upkeep_stop))?;
-        let router = Arc::new(Router::new(services));
+        let router = Arc::new(Router::new(services, &limits.http));
         let entered = runtime.enter();
         let http = tokio::net::TcpListener::from_std(http).map_err(start)?;
         drop(entered);

@@ -3,6 +3,7 @@
 //! Objects list all their keys and allow no other, so that a test can tell when an answer and its
 //! description part ways.
 
+use crate::schema::PLAIN_TEXT;
 use base::{MemberError, Stages};
 use serde_json::{Map, Value, json};
 
@@ -116,6 +117,13 @@ fn object_with(properties: &[(&str, Schema)], optional: &[(&str, Schema)]) -> Sc
 /// A text of so many characters.
 fn text_between(least: u64, most: u64, example: &str) -> Schema {
     json!({"type": "string", "minLength": least, "maxLength": most, "examples": [example]})
+}
+
+/// A text that people read in one line.
+fn plain_text(least: u64, most: u64, example: &str) -> Schema {
+    let mut schema = text_between(least, most, example);
+    schema["format"] = json!(PLAIN_TEXT);
+    schema
 }
 
 /// An object of a request: every key may be left out but those of `required`.

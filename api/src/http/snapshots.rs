@@ -83,8 +83,7 @@ pub fn capture_historical(services: &Services, request: &Request) -> Result<Answ
 /// A time of the body.
 pub fn time(request: &Request, key: &str) -> Result<Option<UtcNanos>, Failure> {
     let Some(text) = request.body[key].as_str() else { return Ok(None) };
-    let wrong = || Failure::wrong(key, text, "is not a time such as 2026-01-31T12:00:00.5Z");
-    Ok(Some(moment::parse(text).ok_or_else(wrong)?))
+    moment::parse(text).map(Some).map_err(|error| Failure::wrong(key, text, error.to_string()))
 }
 
 /// GET /api/v1/snapshots
@@ -156,9 +155,7 @@ pub fn failure(error: MediaError) -> Failure {
     match error {
         MediaError::Store(error) => error.into(),
         MediaError::Job(JobError::Refused { code, .. }) => Failure::new(code, text),
-        MediaError::Job(JobError::Stopping) | MediaError::Busy | MediaError::Full => {
-            Failure::unavailable(text)
-        }
+        MediaError::Job(JobError::Stopping) | MediaError::Full => Failure::unavailable(text),
         MediaError::Job(_) | MediaError::File { .. } => {
             tracing::error!("{text}");
             Failure::new(500, text)

@@ -450,6 +450,17 @@ fn segments_come_in_parts_of_the_part_that_is_asked_for() {
         assert_eq!(reply.body, body.as_bytes(), "{headers}");
         assert!(reply.header("cache-control").unwrap().contains("immutable"));
     }
+    // What the client has is not sent again.
+    for headers in [
+        format!("If-None-Match: {tag}"),
+        format!("If-None-Match: \"x\", W/{tag}\r\nRange: bytes=1-2"),
+    ] {
+        let same = with_range(&server, &part, &headers);
+        assert_eq!((same.status, same.body.len()), (304, 0), "{headers}");
+        assert_eq!((same.header("etag"), same.header("content-type")), (Some(tag.as_str()), None));
+        assert!(same.header("cache-control").unwrap().contains("immutable"));
+    }
+    assert_eq!(with_range(&server, &part, "If-None-Match: \"x\"").status, 200);
     let outside = with_range(&server, &part, "Range: bytes=6-");
     assert_eq!((outside.status, outside.header("content-range")), (416, Some("bytes */6")));
     assert_eq!(get(&server, &url(&format!("{stem}.2-11.m4s"))).status, 404);
@@ -460,6 +471,11 @@ fn segments_come_in_parts_of_the_part_that_is_asked_for() {
     let reply = with_range(&server, &url(&new), "Range: bytes=8-");
     assert_eq!((reply.status, reply.body.as_slice()), (206, b"89".as_slice()));
     assert_eq!(reply.header("cache-control"), Some("no-store"));
+    assert_eq!(
+        with_range(&server, &url(&new), "If-None-Match: *").status,
+        200,
+        "it may have grown"
+    );
     let reply = with_range(&server, &url(&new), "Range: bytes=8-\r\nIf-Range: \"x\"");
     assert_eq!((reply.status, reply.body.len()), (200, 10));
 }

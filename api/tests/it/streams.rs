@@ -164,7 +164,10 @@ fn an_offer_goes_to_ingest_and_its_answer_comes_back() {
     assert_eq!(send(&server, "POST", WHEP, "text/plain", b"v=0").status, 415);
     assert_eq!(send(&server, "POST", WHEP, SDP, b"").status, 422);
     assert_eq!(send(&server, "POST", WHEP, SDP, &[0xff]).status, 422);
-    assert_eq!(send(&server, "POST", WHEP, SDP, &[b'v'; 70_000]).status, 413);
+    ingest.react(|_| Some(Answer::failed(406, "none that fits")));
+    for (bytes, status) in [(64 * 1024, 406), (64 * 1024 + 1, 413)] {
+        assert_eq!(send(&server, "POST", WHEP, SDP, &vec![b'v'; bytes]).status, status);
+    }
     assert_eq!(send(&server, "POST", &format!("{WHEP}?stream=third"), SDP, b"v=0").status, 422);
     assert_eq!(send(&server, "POST", "/api/v1/devices/nosuch/whep", SDP, b"v=0").status, 404);
     call_json(&server, 200, "PUT", "/api/v1/devices/front", &json!({"live": false}));

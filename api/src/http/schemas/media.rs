@@ -1,8 +1,8 @@
 //! Schemas of snapshots and bookmarks.
 
 use super::{
-    Schema, count, id, integer_between, list, number, object, one_of, or_null, reference, request,
-    text, text_between, time, word,
+    Schema, count, id, integer_between, list, number, object, one_of, or_null, plain_text,
+    reference, request, text, time, word,
 };
 use crate::http::bookmarks::SECONDS_MAX;
 
@@ -10,7 +10,7 @@ const UUID: &str = "019c13b8-1c00-7b00-8000-00019e370001";
 
 /// The named schemas.
 pub fn named() -> Vec<(&'static str, Schema)> {
-    let label = || or_null(text_between(0, 255, "parcel"));
+    let label = || or_null(plain_text(0, 255, "parcel"));
     let duration = || integer_between(1, SECONDS_MAX);
     let taken = |key, name| object(&[("status", one_of(&["success"])), (key, reference(name))]);
     vec![

@@ -5,6 +5,7 @@ use super::{Content, DELETE, GET, POST, PUT, Parameter, Route};
 use crate::http::payload::Payload;
 use crate::http::schemas;
 use crate::http::{bookmarks, snapshots};
+use crate::slots::Kind;
 
 const DEVICE: Parameter = Parameter {
     name: "device_id",
@@ -26,6 +27,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Keeps the picture that the camera shows now. No session to the camera is opened for it.",
         answer: Content::Json("SnapshotTaken"),
         failures: &[404, 409, 500, 503],
+        kind: Kind::Capture,
         handler: snapshots::capture_live,
         ..POST
     },
@@ -35,6 +37,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Keeps the picture that was shown at a moment, from the recording. 404 names the nearest recorded time.",
         answer: Content::Json("SnapshotTaken"),
         failures: &[404, 500, 503],
+        kind: Kind::Capture,
         handler: snapshots::capture_historical,
         ..POST
     },
@@ -44,6 +47,7 @@ pub static ROUTES: &[Route] = &[
         query: &[DEVICE, SKIP, super::LIMIT],
         answer: Content::Json("SnapshotList"),
         failures: &[503],
+        kind: Kind::List,
         handler: snapshots::list,
         ..GET
     },
@@ -96,6 +100,7 @@ pub static ROUTES: &[Route] = &[
         query: &[DEVICE, SKIP, LIMIT],
         answer: Content::Json("BookmarkList"),
         failures: &[503],
+        kind: Kind::List,
         handler: bookmarks::list,
         ..GET
     },
