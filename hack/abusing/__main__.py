@@ -61,8 +61,8 @@ class Child:
 class Harness:
     def __init__(self, options):
         self.options, self.results, self.nodes = options, fork.Queue(), []
-        self.rounds, self.notes, self.failed = collections.defaultdict(list), [], False
-        self.skipped = []
+        self.rounds, self.begun = collections.defaultdict(list), {}
+        self.notes, self.skipped, self.failed = [], [], False
 
     def wanted(self, name):
         return not self.options.only or any(word in name for word in self.options.only)
@@ -152,7 +152,7 @@ class Harness:
         while time.monotonic() < end or any(p.is_alive() for p in processes) or any(t.is_alive() for t in threads):
             self.drain()
             if time.monotonic() > end + 150:
-                self.notes.append("a case did not end within 150 s")
+                self.notes.append(f"not at an end after 150 s: {', '.join(self.begun)}")
                 break
             if time.monotonic() - told > 60:
                 told = time.monotonic()
@@ -168,7 +168,11 @@ class Harness:
                 name, begin, end, counts, wrongs = self.results.get(timeout=0.3)
             except queue.Empty:
                 return
-            self.rounds[name].append((begin, end, counts, wrongs))
+            if end is None:
+                self.begun[name] = begin
+            else:
+                self.begun.pop(name, None)
+                self.rounds[name].append((begin, end, counts, wrongs))
 
     def fail(self, text):
         self.failed = True
@@ -210,7 +214,8 @@ class Harness:
 
     def playing(self, at):
         """The cases that were at work then."""
-        return ", ".join(name for name, rounds in self.rounds.items() if any(begin <= at <= end for begin, end, _, _ in rounds)) or "nothing"
+        ended = [name for name, rounds in self.rounds.items() if any(begin <= at <= end for begin, end, _, _ in rounds)]
+        return ", ".join(ended + [name for name, begin in self.begun.items() if begin <= at]) or "nothing was played"
 
     def tell_memory(self, memory):
         print(f"\n{'process':<12} {'seen':>5} {'peak':>8} {'bound':>8} {'at the end':>11}")
@@ -245,7 +250,7 @@ class Harness:
                 count = sum(first <= number <= last for number in held.missing)
                 if first == min(held.when):
                     removed += count
-                elif any(since - 1 <= held.when[last] and held.when[first] <= to for since, to in small.full):
+                elif any(since - 1 <= held.when[first] and held.when[last] <= to for since, to in small.full):
                     full += count
                 else:
                     self.fail(f"{name}: pictures {first} to {last} are not recorded, and the disk had room")

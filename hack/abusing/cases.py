@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import os
 import random
+import re
 import time
 
 from . import wire
@@ -47,7 +48,7 @@ class Round:
         try:
             answer = wire.ask(self.http, method, path, body, headers, timeout)
         except TimeoutError:
-            self.wrong(f"{method} {path[:80]}: no answer within {timeout} s")
+            self.wrong(f"{method} {plain(path)}: no answer within {timeout} s")
             return None
         except OSError:
             # Beyond 256 connections it is 503 and close, which may come before all was sent.
@@ -55,7 +56,7 @@ class Round:
             return None
         self.count(answer.status)
         if answer.status not in allowed and answer.status != BUSY:
-            self.wrong(f"{method} {path[:80]}: {answer.status} {answer.body[:120]!r}")
+            self.wrong(f"{method} {plain(path)}: {answer.status}{said(answer.status, answer.body)}")
         return answer
 
     def raw(self, data, allowed, what, timeout=20):
@@ -68,13 +69,24 @@ class Round:
         status = wire.status(answer)
         self.count(status or "closed")
         if status not in allowed and status not in (0, BUSY):
-            self.wrong(f"{what}: {status} {answer[:120]!r}")
+            self.wrong(f"{what}: {status}{said(status, answer)}")
         return answer
 
     def together(self, count, play):
         """So many at once; `play` gets the number of each."""
         with concurrent.futures.ThreadPoolExecutor(count) as pool:
             return list(pool.map(play, range(count)))
+
+
+def plain(path):
+    """The path without what is another one each time, so that complaints are counted together."""
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", path.partition("?")[0])[:80]
+
+
+def said(status, body):
+    """The message of a refusal."""
+    message = re.search(rb'"message":"([^"]*)', body)
+    return f", {message[1][:100].decode(errors='replace')}" if status >= 400 and message else ""
 
 
 def repeat(name, facts, seed, until, queue):
@@ -86,6 +98,7 @@ def repeat(name, facts, seed, until, queue):
     while time.monotonic() < until:
         one = Round(facts, chance)
         begin = time.monotonic()
+        queue.put((name, begin, None, None, None))
         try:
             play(one)
         except wire.Wrong as wrong:

@@ -15,6 +15,8 @@ from . import wire
 
 # The parts in the order in which they are stopped.
 PARTS = ("scheduler", "runner", "ingest", "serve")
+# And what they start.
+ROLES = (*PARTS, "decode", "media")
 STOP_S = 10
 ANSWER_S = 30
 
@@ -116,8 +118,9 @@ class Node:
             try:
                 if os.readlink(f"/proc/{entry}/exe") == str(self.program):
                     with open(f"/proc/{entry}/cmdline", "rb") as file:
-                        found.append((int(entry), file.read().split(b"\0")[1].decode()))
-            except (OSError, IndexError):
+                        words = file.read().decode(errors="replace").split("\0")
+                    found.append((int(entry), next((word for word in words if word in ROLES), "other")))
+            except OSError:
                 pass
         return found
 

@@ -37,6 +37,7 @@ class Surroundings(threading.Thread):
             time.sleep(wait)
             one = Round(self.facts, self.chance)
             begin = time.monotonic()
+            self.queue.put((self.name, begin, None, None, None))
             try:
                 self.play(one)
             except wire.Wrong as wrong:
@@ -272,28 +273,41 @@ class SmallDisk:
     """A second node, whose disk others fill and free again; sometimes it starts while it is full."""
 
     def __init__(self, node, cameras):
+        # From when to when nothing could be written, and so much longer as it may take to go on.
         self.node, self.cameras, self.full, self.turn = node, cameras, [], 0
 
     def ballast(self):
         """Fills the disk to the last byte."""
-        with open(self.node.state.parent / "ballast", "ab") as file:
+        with open(self.node.state.parent / "ballast", "ab", buffering=0) as file:
             for piece in (1 << 20, 1 << 12):
                 try:
-                    while True:
-                        file.write(b"\xff" * piece)
-                        file.flush()
+                    while file.write(b"\xff" * piece):
+                        pass
                 except OSError:
                     pass
 
     def play(self, one):
         self.turn += 1
-        begin = time.monotonic()
         if self.turn % 3 == 2:
             self.clips(one)
-        self.ballast()
-        one.count("filled")
-        if self.turn % 3 == 0:
-            self.restart(one)
+        begin = time.monotonic()
+        try:
+            self.ballast()
+            one.count("filled")
+            if self.turn % 3 == 0:
+                self.restart(one)
+            self.hold(one)
+        finally:
+            (self.node.state.parent / "ballast").unlink()
+            self.full.append((begin, time.monotonic() + RECORDS_AGAIN_S))
+        since = time.time()
+        for camera in self.cameras:
+            folder = self.node.state / "recordings" / camera
+            if not until(RECORDS_AGAIN_S, lambda folder=folder: newest(folder) > since):
+                one.wrong(f"{camera} is not recorded within {RECORDS_AGAIN_S} s after the disk was freed")
+
+    def hold(self, one):
+        """Takes what is freed, as others do, and asks meanwhile."""
         end = time.monotonic() + FULL_S
         while time.monotonic() < end:
             time.sleep(1)
@@ -301,13 +315,6 @@ class SmallDisk:
             answer = one.ask("GET", "/health", None, (200,), timeout=5)
             if answer and answer.seconds > 1:
                 one.wrong(f"/health took {answer.seconds:.1f} s on a full disk")
-        (self.node.state.parent / "ballast").unlink()
-        since = time.time()
-        for camera in self.cameras:
-            folder = self.node.state / "recordings" / camera
-            if not until(RECORDS_AGAIN_S, lambda folder=folder: newest(folder) > since):
-                one.wrong(f"{camera} is not recorded within {RECORDS_AGAIN_S} s after the disk was freed")
-        self.full.append((begin, time.monotonic()))
 
     def clips(self, one):
         """More clips than the disk has room for; recordings must not pay for them."""
