@@ -5,6 +5,7 @@
 //! ingest that does not answer can't take all handlers. All bounds together leave [`FREE_MIN`] free.
 
 use crate::media::CAPTURES_MAX;
+use crate::media::probe::PROBES_MAX;
 use crate::serve::HANDLERS_MAX;
 use base::CameraId;
 use ipc::ingest_message::{self, Answer, Request, StreamStatus};
@@ -18,15 +19,11 @@ use std::time::{Duration, Instant};
 const STATUS_AGE: Duration = Duration::from_secs(1);
 /// How long ingest may take to say what its streams do: it only reads counters.
 const STATUS_WAIT: Duration = Duration::from_millis(800);
-/// How long a probe may take: spec V1 gives the camera 10 s, and ingest has to tell.
-const PROBE_WAIT: Duration = Duration::from_secs(12);
 /// How long anything else may take.
 const CALL_WAIT: Duration = Duration::from_secs(4);
 /// How often a handler that follows the streams looks (chosen: people do not notice it).
 const LOOK: Duration = Duration::from_millis(200);
-/// Probes at once (chosen: the longest waits, and one person tries one camera).
-const PROBES_MAX: usize = 3;
-/// Other calls at once (chosen: a quarter of the handlers; an ingest that works answers at once).
+/// Calls at once (chosen: a quarter of the handlers; an ingest that works answers at once).
 const CALLS_MAX: usize = 4;
 /// Handlers that follow the streams at once (chosen: those beyond it only tell less).
 const FOLLOWS_MAX: usize = 3;
@@ -86,7 +83,6 @@ struct Cached {
 pub struct IngestLink {
     socket: PathBuf,
     cached: Mutex<Cached>,
-    probes: AtomicUsize,
     calls: AtomicUsize,
     follows: AtomicUsize,
 }
@@ -97,7 +93,6 @@ impl IngestLink {
         IngestLink {
             socket,
             cached: Mutex::default(),
-            probes: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             follows: AtomicUsize::new(0),
         }
@@ -153,12 +148,8 @@ impl IngestLink {
     /// # Errors
     /// [`IngestError`]; an answer that says no is not one.
     pub fn call(&self, request: &Request) -> Result<Answer, IngestError> {
-        let (slots, most, wait) = match request {
-            Request::Probe { .. } => (&self.probes, PROBES_MAX, PROBE_WAIT),
-            _ => (&self.calls, CALLS_MAX, CALL_WAIT),
-        };
-        let _slot = Slot::take(slots, most).ok_or(IngestError::Busy)?;
-        self.exchange(request, wait)
+        let _slot = Slot::take(&self.calls, CALLS_MAX).ok_or(IngestError::Busy)?;
+        self.exchange(request, CALL_WAIT)
     }
 
     fn exchange(&self, request: &Request, wait: Duration) -> Result<Answer, IngestError> {

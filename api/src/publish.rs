@@ -6,6 +6,7 @@
 //! a higher revision. A crash between the two is mended at the next start, which writes the file
 //! that follows from the registry.
 
+use crate::config_rows::NamedFiles;
 use crate::moment;
 use crate::plan::Plan;
 use crate::registry::Registry;
@@ -51,6 +52,8 @@ impl KnownCameras {
 pub struct Published {
     path: PathBuf,
     export_enabled: bool,
+    /// The files that the configuration names: no change over HTTP adds to them.
+    pub named_files: NamedFiles,
     current: Mutex<Arc<(u64, Plan)>>,
     /// Highest revision that was ever given to the file. Locked while the registry changes.
     highest: Mutex<u64>,
@@ -65,14 +68,16 @@ impl Published {
     pub fn start<E: From<StoreError> + From<PublishError>>(
         path: PathBuf,
         export_enabled: bool,
+        named_files: NamedFiles,
         control: &Control,
         registry: &Registry,
     ) -> Result<Published, E> {
         let (devices, assignments) = (control.devices()?, control.assignments()?);
-        let plan = Plan::new(&devices, &assignments, registry, export_enabled);
+        let plan = Plan::new(&devices, &assignments, registry, export_enabled, &named_files);
         let mut published = Published {
             path,
             export_enabled,
+            named_files,
             current: Mutex::new(Arc::new((0, plan.clone()))),
             highest: Mutex::new(0),
             cameras: Arc::default(),
@@ -126,7 +131,9 @@ impl Published {
         let result = control.write(|write| -> Result<_, E> {
             let value = work(write)?;
             let devices = write.devices()?;
-            let plan = Plan::new(&devices, &write.assignments()?, registry, self.export_enabled);
+            let assignments = write.assignments()?;
+            let (export, named) = (self.export_enabled, &self.named_files);
+            let plan = Plan::new(&devices, &assignments, registry, export, named);
             let mut revision = before.0;
             if !plan.says_the_same(&before.1) {
                 revision = write.next_revision()?.max(highest.saturating_add(1));

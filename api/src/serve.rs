@@ -10,13 +10,14 @@
 
 use crate::camera_streams::altered;
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
-use crate::config_rows::{AssignmentRow, CameraRow};
+use crate::config_rows::{AssignmentRow, CameraRow, NamedFiles};
 use crate::http::listener::{self, HttpLimits};
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
 use crate::live::Live;
 use crate::media::Media;
+use crate::media::probe::Probes;
 use crate::options::{Options, ServeError};
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
@@ -112,10 +113,13 @@ impl Server {
         let mut registry = Registry::new(options.models);
         upsert(&control, &mut registry, &options.cameras, &options.assignments)?;
         let desired = directories.desired();
+        let (export, named) = (options.export_enabled, NamedFiles::of(&options.cameras));
         let published: Published =
-            Published::start::<ServeError>(desired, options.export_enabled, &control, &registry)?;
+            Published::start::<ServeError>(desired, export, named, &control, &registry)?;
 
         let stopping = Arc::new(AtomicBool::new(false));
+        let (command, roots) = (options.media_command.clone(), options.file_roots);
+        let probes = Probes::new(command, roots, stopping.clone());
         let (media, clips) = Media::start(
             directories.state.join("media"),
             options.recordings.clone(),
@@ -153,6 +157,7 @@ impl Server {
             published,
             ingest: IngestLink::new(directories.ingest_socket()),
             media,
+            probes,
         });
 
         let start = |source| ServeError::Start { what: "the http runtime", source };

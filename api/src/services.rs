@@ -4,6 +4,7 @@ use crate::commit::EventCounters;
 use crate::ingest_link::IngestLink;
 use crate::live::Live;
 use crate::media::Media;
+use crate::media::probe::Probes;
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::stills::Stills;
@@ -41,6 +42,8 @@ pub struct Services {
     pub ingest: IngestLink,
     /// Snapshots and bookmarks.
     pub media: Media,
+    /// Addresses that are tried.
+    pub probes: Probes,
 }
 
 /// Class names of several models' versions, each looked up once.

@@ -6,13 +6,13 @@
 use crate::decoder::{Decoded, Decoder, DecoderError};
 use crate::unit::UnitFlags;
 use crate::worker_message::{
-    Configuration, HEADER, HeaderError, Progress, TEXT_MAX, ToWorker, UnitHeader,
+    Configuration, HEADER, HeaderError, Progress, Said, TEXT_MAX, ToWorker, UnitHeader,
 };
-use base::limits::RING_HEARTBEAT;
-use base::{CameraId, FrameInfo, Instant};
+use base::limits::{RING_BYTES_MAX, RING_HEARTBEAT};
+use base::{CameraId, FrameInfo, Generation, Instant, Size};
 use ffmpeg_next as ff;
 use ipc::clock;
-use ipc::ring::{RingError, RingSpec, RingWriter, slots_for};
+use ipc::ring::{RingError, RingSpec, RingWriter, slots_for, slots_within};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketType};
@@ -167,13 +167,22 @@ impl Inlet {
     /// Tells ingest, or not when it does not listen: the next report says the same and more.
     fn report(&self, progress: Progress) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(&self.socket, &progress.encode(None), flags);
+        let _ = rustix::net::send(&self.socket, &progress.encode(Said::Progress), flags);
     }
 
     /// The last message. Ingest that does not listen ends this process.
     fn refuse(&self, progress: Progress, text: &str) {
+        self.say(progress, Said::Refusal, text);
+    }
+
+    /// What could not be had as configured; nothing when all is as wanted.
+    fn remark(&self, progress: Progress, text: &str) {
+        self.say(progress, Said::Remark, text);
+    }
+
+    fn say(&self, progress: Progress, said: fn(usize) -> Said, text: &str) {
         let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_MAX)];
-        let message = [&progress.encode(Some(text.len())), text].concat();
+        let message = [&progress.encode(said(text.len())), text].concat();
         let _ = rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL);
     }
 }
@@ -198,7 +207,9 @@ fn configure(
             return Err(invalid(format!("camera {camera} instead of {}", worker.camera)));
         }
         worker.configuration = configuration;
-        return Ok(worker.resize());
+        let resized = worker.resize();
+        worker.tell(inlet);
+        return Ok(resized);
     }
     // What process lists show.
     if let Ok(name) = CString::new(format!("dec:{camera}")) {
@@ -216,6 +227,8 @@ fn configure(
         progress: Progress::default(),
         reported: Progress::default(),
         reported_at: now,
+        told: None,
+        remark: String::new(),
     });
     inlet.report(new.progress);
     Ok(Ok(()))
@@ -236,9 +249,27 @@ struct Worker {
     progress: Progress,
     reported: Progress,
     reported_at: Instant,
+    /// The ring of which ingest was told.
+    told: Option<Generation>,
+    remark: String,
 }
 
 impl Worker {
+    /// Tells ingest when another ring has fewer slots than the configuration asks for, or not any
+    /// more.
+    fn tell(&mut self, inlet: &Inlet) {
+        let Some(ring) = &self.ring else { return };
+        if self.told.replace(ring.generation()) == Some(ring.generation()) {
+            return;
+        }
+        let spec = ring.spec();
+        let remark = fewer(&self.configuration, spec.picture.size, spec.slots);
+        if remark != self.remark {
+            inlet.remark(self.progress, &remark);
+            self.remark = remark;
+        }
+    }
+
     /// Heartbeat of the ring when it is due.
     fn beat(&mut self, now: Instant) {
         if now - self.heartbeat >= RING_HEARTBEAT {
@@ -323,13 +354,15 @@ impl Worker {
             }
         }
         self.progress.errors += decoder.errors() - errors;
+        self.tell(inlet);
         Ok(())
     }
 
     /// Another deadline or rate: another number of slots, as long as there is room for both rings.
     fn resize(&mut self) -> Result<(), Refusal> {
         if let Some(mut ring) = self.ring.take() {
-            let spec = RingSpec { slots: slots(&self.configuration), ..ring.spec().clone() };
+            let slots = slots(&self.configuration, ring.spec().picture.size);
+            let spec = RingSpec { slots, ..ring.spec().clone() };
             if spec != *ring.spec() {
                 ring = ring.replace(&spec)?;
             }
@@ -344,9 +377,33 @@ impl Worker {
     }
 }
 
-fn slots(configuration: &Configuration) -> u32 {
+/// Slots that rate and deadline ask for.
+fn wanted_slots(configuration: &Configuration) -> u32 {
     let deadline = Duration::from_millis(configuration.deadline_ms);
     slots_for(configuration.fps, deadline, Duration::ZERO)
+}
+
+/// Those of them that pictures of this size may have.
+fn slots(configuration: &Configuration, size: Size) -> u32 {
+    slots_within(size, wanted_slots(configuration))
+}
+
+/// What `slots` are less than: empty when as many were wanted.
+fn fewer(configuration: &Configuration, size: Size, slots: u32) -> String {
+    let wanted = wanted_slots(configuration);
+    if slots >= wanted || slots < slots_within(size, wanted) {
+        // Enough, or shared memory was full, which is told where it happens.
+        return String::new();
+    }
+    let Configuration { fps, deadline_ms, .. } = configuration;
+    format!(
+        "the ring has {slots} slots of the {wanted} that {fps:.0} pictures per second and a deadline of \
+         {deadline_ms} ms ask for: a ring of {}x{} may take {} MiB; late models miss frames, set the camera \
+         to smaller or fewer pictures",
+        size.width,
+        size.height,
+        RING_BYTES_MAX >> 20
+    )
 }
 
 /// Writes a picture into the ring, which is made or changed when the picture asks for it. False
@@ -358,8 +415,9 @@ fn export(
     decoded: &Decoded<'_, Tag>,
     discontinuity: bool,
 ) -> Result<bool, Refusal> {
-    let spec =
-        RingSpec { camera: camera.clone(), picture: decoded.picture, slots: slots(configuration) };
+    let picture = decoded.picture;
+    let slots = slots(configuration, picture.size);
+    let spec = RingSpec { camera: camera.clone(), picture, slots };
     let writer = match ring.take() {
         // The number of slots is changed by the configuration alone, where there is room.
         Some(writer) if writer.spec().picture == spec.picture => writer,
@@ -383,4 +441,35 @@ fn export(
         flags: if discontinuity { decoded.flags.with(flag) } else { decoded.flags },
     });
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker_message::Hints;
+
+    fn configuration(fps: f64, deadline_ms: u64) -> Configuration {
+        let (camera, shm) = ("large".to_owned(), "/nowhere".into());
+        Configuration { camera, shm, parent: 0, fps, deadline_ms, hints: Hints::default() }
+    }
+
+    #[test]
+    fn a_ring_is_bounded_in_bytes_and_ingest_is_told_what_it_lacks() {
+        let size = |width, height| Size { width, height };
+        // What took 15 GiB: 158 slots of 96 MiB.
+        let hostile = configuration(240.0, 500);
+        let largest = size(8192, 8192);
+        let has = slots(&hostile, largest);
+        assert_eq!((wanted_slots(&hostile), has), (80, 10));
+        let told = fewer(&hostile, largest, has);
+        for part in ["10 slots of the 80", "240 pictures", "500 ms", "8192x8192", "1024 MiB"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(fewer(&hostile, size(1920, 1080), 80), "", "as many as were wanted");
+        assert_eq!(fewer(&hostile, largest, 80), "");
+        let kept = fewer(&hostile, largest, 9);
+        assert_eq!(kept, "", "shared memory was full: told by the worker itself");
+        let usual = configuration(25.0, 500);
+        assert_eq!(slots(&usual, size(8192, 4320)), wanted_slots(&usual), "8K as it is used");
+    }
 }
