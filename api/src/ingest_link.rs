@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 const STATUS_AGE: Duration = Duration::from_secs(1);
 /// How long ingest may take to say what its streams do: it only reads counters.
 const STATUS_WAIT: Duration = Duration::from_millis(800);
-/// How long a probe may take: spec V1 gives the camera 10 s, and ingest has to tell.
-const PROBE_WAIT: Duration = Duration::from_secs(12);
 /// How long anything else may take.
 const CALL_WAIT: Duration = Duration::from_secs(4);
 /// How often a handler that follows the streams looks (chosen: people do not notice it).
@@ -130,11 +128,7 @@ impl IngestLink {
     /// # Errors
     /// [`IngestError`]; an answer that says no is not one.
     pub fn call(&self, request: &Request) -> Result<Answer, IngestError> {
-        let wait = match request {
-            Request::Probe { .. } => PROBE_WAIT,
-            _ => CALL_WAIT,
-        };
-        self.exchange(request, wait)
+        self.exchange(request, CALL_WAIT)
     }
 
     fn exchange(&self, request: &Request, wait: Duration) -> Result<Answer, IngestError> {

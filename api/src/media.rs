@@ -6,6 +6,7 @@
 pub mod clips;
 pub mod files;
 pub mod job;
+pub mod probe;
 
 use crate::stills::Still;
 use base::{CameraId, UtcNanos};

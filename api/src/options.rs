@@ -29,6 +29,9 @@ pub struct Options {
     pub store_empty: bool,
     /// Age at which whole days of events are dropped.
     pub retention: Duration,
+    /// Below these lie the files that cameras are made of over HTTP; those of `cameras` may lie
+    /// anywhere.
+    pub file_roots: Vec<PathBuf>,
     /// Where ingest records.
     pub recordings: PathBuf,
     /// Program and arguments that start one media job, normally `vas media`.

@@ -10,6 +10,7 @@
 //! | http (tokio, 2 + at most 40) | clients, disk, stills | intake |
 
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
+use crate::config_rows::NamedFiles;
 use crate::configuration::Configuration;
 use crate::http::listener;
 use crate::http::routes::Router;
@@ -18,6 +19,7 @@ use crate::intake::{self, Intake};
 use crate::limits::{HANDLERS_MAX, HttpLimits};
 use crate::live::Live;
 use crate::media::Media;
+use crate::media::probe::Probes;
 use crate::options::{Options, ServeError};
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
@@ -110,7 +112,8 @@ impl Server {
         let (writer, events) = EventStore::open(&directories.state, event_options)?;
         let control = Control::open(&directories.state)?;
         let registry = Registry::new(options.models);
-        let published = Published::before(directories.desired(), options.export_enabled);
+        let named = NamedFiles::of(&options.cameras);
+        let published = Published::before(directories.desired(), options.export_enabled, named);
         let configuration = Configuration::new(options.cameras, options.assignments);
         match configuration.apply::<ServeError>(&control, &registry, &published) {
             // Ingest makes room as long as it runs, and it runs as long as this does.
@@ -121,6 +124,8 @@ impl Server {
         }
 
         let stopping = Arc::new(AtomicBool::new(false));
+        let (command, roots) = (options.media_command.clone(), options.file_roots);
+        let probes = Probes::new(command, roots, stopping.clone());
         let (media, clips) = Media::start(
             directories.state.join("media"),
             options.recordings.clone(),
@@ -159,6 +164,7 @@ impl Server {
             configuration,
             ingest: IngestLink::new(directories.ingest_socket()),
             media,
+            probes,
         });
 
         let start = |source| ServeError::Start { what: "the http runtime", source };

@@ -10,7 +10,7 @@ mod probe;
 mod session;
 mod syntax;
 
-pub use probe::probe;
+pub use probe::{Probed, probe};
 
 use crate::backoff::LogGate;
 use crate::outlets::Description;

@@ -17,6 +17,7 @@
 #[rustfmt::skip]
 mod generated;
 
+pub mod child;
 pub mod clock;
 pub mod desired;
 pub mod directories;

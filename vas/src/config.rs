@@ -70,6 +70,9 @@ pub struct Config {
     pub store_empty: bool,
     /// Age at which whole days of events are dropped. Default 30 days.
     pub retention_days: u64,
+    /// Below these lie the files that cameras may be made of over HTTP, absolute. Default: none.
+    /// `cameras` may name any file.
+    pub file_roots: Vec<PathBuf>,
     /// Recordings: where and how long.
     pub recording: Recording,
     /// Live view: where viewers reach it.
@@ -356,6 +359,10 @@ impl Config {
                 warnings.push(format!("camera `{}`: {} is not a file", camera.id, path.display()));
             }
         }
+        for root in self.file_roots.iter().filter(|root| !root.is_dir()) {
+            let root = root.display();
+            warnings.push(format!("[cameras] file_roots: {root} is not a directory"));
+        }
         self.warn_of_models(&mut warnings);
         warnings
     }
@@ -481,6 +488,13 @@ fn read(
     let retention_days = events.parsed("retention", days);
     events.finish();
 
+    let mut files = top.section("cameras");
+    let file_roots = files.list("file_roots", |text| match text {
+        "" => Err("a path can't be empty"),
+        path => Ok(directory.join(path)),
+    });
+    files.finish();
+
     let recording = recording(&mut top, &directories.state);
     let mut webrtc = top.section("webrtc");
     let udp_port = webrtc.integer("udp_port", 0..=u64::from(u16::MAX));
@@ -526,6 +540,7 @@ fn read(
         frame_export,
         store_empty,
         retention_days: retention_days.map_or(RETENTION_DAYS_DEFAULT, |at| at.value),
+        file_roots: file_roots.map(|at| at.value).unwrap_or_default(),
         recording,
         webrtc,
         onnxruntime,

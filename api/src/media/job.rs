@@ -4,8 +4,8 @@
 //! longer than [`LIMIT`]. It reads its job only after its limits are set. What it decodes came from a
 //! camera: that is why it is a process.
 
+use ipc::child::{Bounds, Memory, restrain};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -45,8 +45,8 @@ pub enum JobError {
     #[error("the media process ended without an answer: {0}; the log of serve has more")]
     Crashed(String),
     /// It was killed.
-    #[error("the media process took longer than {} s and was ended", LIMIT.as_secs())]
-    TooSlow,
+    #[error("the media process took longer than {} s and was ended", .0.as_secs())]
+    TooSlow(Duration),
     /// Serve stops.
     #[error("serve stops; ask again when it is back")]
     Stopping,
@@ -57,13 +57,21 @@ pub enum JobError {
 pub struct Jobs {
     command: Vec<OsString>,
     limit: Duration,
+    bounds: Bounds,
     stopping: Arc<AtomicBool>,
 }
 
 impl Jobs {
     /// Jobs of this program and arguments; running ones end when `stopping` is set.
     pub fn new(command: Vec<OsString>, stopping: Arc<AtomicBool>) -> Jobs {
-        Jobs { command, limit: LIMIT, stopping }
+        let bounds = Bounds { memory: Memory::AddressSpace(ADDRESS_SPACE), nice: NICE };
+        Jobs { command, limit: LIMIT, bounds, stopping }
+    }
+
+    /// Jobs of the same program that may take so long and so much.
+    #[must_use]
+    pub fn within(self, limit: Duration, memory: Memory) -> Jobs {
+        Jobs { limit, bounds: Bounds { memory, ..self.bounds }, ..self }
     }
 
     /// Runs a job and waits for what it made: its answer when the status is `done`.
@@ -107,7 +115,10 @@ impl Jobs {
         bytes: Vec<u8>,
     ) -> Result<Vec<u8>, JobError> {
         let deadline = Instant::now() + self.limit;
-        restrain(child);
+        // One that has ended already says so itself.
+        if let Err(error) = restrain(child.id(), self.bounds) {
+            tracing::warn!("can't limit a media process: {error}");
+        }
         let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(JobError::Start("it has no pipes".into()));
         };
@@ -131,7 +142,7 @@ impl Jobs {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(JobError::TooSlow);
+                return Err(JobError::TooSlow(self.limit));
             }
             let wait = left.min(LOOK);
             let wait =
@@ -168,18 +179,6 @@ fn end(child: &mut Child, grace: Duration) -> io::Result<ExitStatus> {
     // It may have ended by itself.
     let _ = child.kill();
     child.wait()
-}
-
-/// Bounds what a job can take of the machine, before it gets its job.
-fn restrain(child: &Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
-    let limited = prlimit(pid, Resource::As, limit(ADDRESS_SPACE))
-        .and_then(|_| prlimit(pid, Resource::Core, limit(0)))
-        .and_then(|_| setpriority_process(pid, NICE));
-    if let Err(error) = limited {
-        tracing::warn!("can't limit a media process: {error}");
-    }
 }
 
 #[cfg(test)]
@@ -235,7 +234,11 @@ mod tests {
         slow.limit = Duration::from_millis(300);
         // Its standard input ends, so it has to be kept busy otherwise.
         slow.command = ["/bin/sleep", "600"].map(OsString::from).to_vec();
-        assert_eq!(slow.run(&job, vec![]), Err(JobError::TooSlow));
+        assert_eq!(slow.run(&job, vec![]), Err(JobError::TooSlow(slow.limit)));
+        let bounded =
+            jobs("read -r job; echo \"{\\\"status\\\":\\\"done\\\",\\\"data\\\":$(ulimit -d)}\"");
+        let bounded = bounded.within(Duration::from_secs(60), Memory::Private(64 << 20));
+        assert_eq!(bounded.run(&job, vec![]).unwrap()["data"], 65_536);
         let stopping = Jobs::new(slow.command.clone(), Arc::new(AtomicBool::new(true)));
         assert_eq!(stopping.run(&job, vec![]), Err(JobError::Stopping));
     }

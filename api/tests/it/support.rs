@@ -52,6 +52,7 @@ impl Node {
             export_enabled: true,
             store_empty: false,
             retention: Duration::from_secs(30 * 86_400),
+            file_roots: vec![],
             recordings: home.path().join("recordings"),
             media_command: vec!["/bin/false".into()],
             version: "0.0.0-test",

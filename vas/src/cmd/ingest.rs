@@ -21,6 +21,7 @@ pub fn run(config: &Config) -> Outcome {
         directories: config.directories.clone(),
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
+        file_roots: config.file_roots.clone(),
         recording: recording(&config.recording),
         webrtc: WebrtcOptions {
             udp_port: config.webrtc.udp_port,

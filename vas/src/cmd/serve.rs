@@ -35,6 +35,7 @@ fn options(config: &Config) -> std::io::Result<api::Options> {
         export_enabled: config.frame_export,
         store_empty: config.store_empty,
         retention: DAY * u32::try_from(config.retention_days).unwrap_or(u32::MAX),
+        file_roots: config.file_roots.clone(),
         recordings: config.recording.dir.clone(),
         media_command: vec![vas.into(), "--under".into(), under.into(), "media".into()],
         version: env!("CARGO_PKG_VERSION"),

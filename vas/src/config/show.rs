@@ -27,6 +27,9 @@ impl Display for Config {
         let store_empty = self.store_empty;
         writeln!(f, "store_empty = {store_empty}  # store results without detections too")?;
         writeln!(f, "retention = \"{}d\"  # whole days", self.retention_days)?;
+        let roots: Vec<String> = self.file_roots.iter().map(|root| path(root)).collect();
+        writeln!(f, "\n[cameras]")?;
+        writeln!(f, "file_roots = [{}]  # below them lie files named over HTTP", roots.join(", "))?;
         let recording = &self.recording;
         writeln!(f, "\n[recording]")?;
         writeln!(f, "dir = {}", path(&recording.dir))?;

@@ -24,6 +24,8 @@ enabled = true
 [events]
 store_empty = true
 retention = "7d"
+[cameras]
+file_roots = ["clips", "/srv/clips"]
 [recording]
 dir = "/srv/rec"
 retention = "14d"
@@ -118,6 +120,7 @@ fn every_key_has_its_meaning() {
     assert_eq!(gate.sub_roles.as_deref(), Some(&["live".to_owned(), "detect".to_owned()][..]));
     assert_eq!(gate.transport.as_deref(), Some("udp"));
     assert_eq!((gate.record, gate.live), (Some(true), Some(false)));
+    assert_eq!(config.file_roots, ["/etc/vas/clips", "/srv/clips"].map(std::path::PathBuf::from));
     let recording = Recording {
         dir: "/srv/rec".into(),
         retention_days: 14,
@@ -153,6 +156,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(config.directories.state, Path::new("/etc/vas/vas-data"));
     assert!(!config.frame_export && !config.store_empty);
     assert_eq!((config.retention_days, config.onnxruntime, config.threads), (30, None, 1));
+    assert!(config.file_roots.is_empty(), "no file is allowed over HTTP unless it is said");
     assert_eq!(config.recording.dir, Path::new("/etc/vas/vas-data/recordings"));
     let recording = &config.recording;
     assert_eq!(
@@ -187,7 +191,7 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
     check_problems(
         "[telemetry]\nport = 1\n[events]\nkeep = 3\n",
         &[
-            "1: unknown key `telemetry`; known are http, dirs, frame_export, events, recording, webrtc, runner, \
+            "1: unknown key `telemetry`; known are http, dirs, frame_export, events, cameras, recording, webrtc, runner, \
              scheduler, device, camera, model, assignment",
             "4: unknown key `keep` in [events]; known are store_empty, retention",
         ],
@@ -435,6 +439,18 @@ fn cameras_recording_and_live_view_are_checked() {
         (
             "[recording]\ndisk_high_percent = 100",
             "`disk_high_percent` in [recording] is 100, must be a whole number from 2 to 99",
+        ),
+        (
+            "[cameras]\nfile_roots = \"/srv\"",
+            "`file_roots` in [cameras] is \"/srv\", must be a list of texts in quotes",
+        ),
+        (
+            "[cameras]\nfile_roots = [\"\"]",
+            "`file_roots` in [cameras] holds \"\": a path can't be empty",
+        ),
+        (
+            "[cameras]\nfile_root = []",
+            "unknown key `file_root` in [cameras]; did you mean `file_roots`?",
         ),
         (
             "[webrtc]\nudp_port = 65536",

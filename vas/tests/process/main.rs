@@ -17,5 +17,6 @@ mod node;
 mod page;
 mod plan;
 mod recording;
+mod tries;
 mod two_stage;
 mod up;
