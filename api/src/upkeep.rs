@@ -37,7 +37,11 @@ pub fn run(services: &Services, stop: &Receiver<()>) {
 }
 
 fn look(services: &Services) -> Result<(), FollowError> {
-    services.control.keep()?;
-    services.settle::<FollowError>()?;
-    Ok(services.published.keep()?)
+    // Each of them, whatever became of the others; the first error is told.
+    let looks = [
+        services.control.keep().map_err(FollowError::from),
+        services.published.keep().map_err(FollowError::from),
+        services.settle(),
+    ];
+    looks.into_iter().collect()
 }

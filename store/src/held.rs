@@ -133,3 +133,23 @@ pub(crate) fn set_aside(path: &Path, word: &str) -> io::Result<Option<PathBuf>> 
 pub(crate) fn absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_whole_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, [7; 100_000]).unwrap();
+        let held = Held::new(File::open(&path).unwrap()).unwrap();
+        fs::remove_file(&path).unwrap();
+        // One that failed half way may have been before it.
+        for name in ["a", "made/b", "a"] {
+            let copy = directory.path().join(name);
+            held.copy_to(&copy).unwrap();
+            assert_eq!(fs::read(copy).unwrap(), [7; 100_000]);
+        }
+    }
+}

@@ -162,8 +162,12 @@ fn a_registry_that_was_cut_acknowledges_nothing_and_takes_a_backup() {
         // Also when it has grown again meanwhile.
         file.set_len(left).unwrap();
         assert!(put(&control, 2).is_err() && control.fault().is_some());
-        fs::copy(&backup, directory.path().join("new")).unwrap();
-        fs::rename(directory.path().join("new"), &path).unwrap();
+        let new = directory.path().join("new");
+        fs::write(&new, [7; 5000]).unwrap();
+        fs::rename(&new, &path).unwrap();
+        assert!(put(&control, 2).is_err() && control.fault().is_some(), "garbage is no backup");
+        fs::copy(&backup, &new).unwrap();
+        fs::rename(&new, &path).unwrap();
         put(&control, 3).unwrap();
         let ids: Vec<_> = control.devices().unwrap().into_iter().map(|d| d.id).collect();
         assert_eq!(ids, [camera(3), camera(7)], "those of the backup, and the new one");
@@ -267,6 +271,8 @@ fn events_are_put_back_when_nobody_appends() {
         damage(&events.file());
         events.writer().keep().expect(what);
         assert_eq!(events.reader().fault(), None, "{what}");
+        let second = EventStore::open(&events.state(), events.clock.options()).map(|_| ());
+        assert!(matches!(second, Err(StoreError::Locked { .. })), "{what}: {second:?}");
         events.restart();
         assert_eq!(events.stored(), 1, "{what}");
     }
@@ -294,15 +300,20 @@ fn a_day_file_that_was_cut_is_set_aside_and_a_new_one_begins() {
 
 #[test]
 fn a_day_file_deleted_while_it_was_closed_begins_anew() {
-    let mut events = Events::new();
-    events.append().unwrap();
-    events.restart();
-    // Known, and not opened yet.
-    fs::remove_file(events.file()).unwrap();
-    events.append().unwrap();
-    assert_eq!((events.stored(), events.reader().fault()), (1, None));
-    events.restart();
-    assert_eq!(events.stored(), 1);
+    for looked_for in [false, true] {
+        let mut events = Events::new();
+        events.append().unwrap();
+        events.restart();
+        // Known, and not opened yet.
+        fs::remove_file(events.file()).unwrap();
+        if looked_for {
+            assert_eq!(events.stored(), 0);
+        }
+        events.append().unwrap();
+        assert_eq!((events.stored(), events.reader().fault()), (1, None));
+        events.restart();
+        assert_eq!(events.stored(), 1);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod cameras;
 #[path = "../../../ingest/tests/live/chromium.rs"]
 mod chromium;
 mod commands;
+mod descriptors;
 mod full;
 mod kill;
 mod node;
