@@ -159,3 +159,21 @@ impl Drop for Follower<'_> {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_follow_at_once_and_each_gives_its_place_back() {
+        let followers = AtomicUsize::new(0);
+        let mut held: Vec<_> = (0..FOLLOWS_MAX).map(|_| Follower::among(&followers)).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(Follower::among(&followers).is_none());
+        held.pop();
+        assert!(Follower::among(&followers).is_some(), "the free place, given back at once");
+        assert!(Follower::among(&followers).is_some());
+        held.clear();
+        assert_eq!(followers.load(Ordering::Acquire), 0);
+    }
+}

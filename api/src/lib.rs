@@ -3,7 +3,7 @@
 //! Serve takes results and status from the scheduler, stores events,
 //! publishes the desired state that ingest and scheduler follow, and answers HTTP. It decodes no
 //! video and never talks to a runner. Handlers are plain functions over services; only
-//! `http::routes` knows tide, only `http::listener` knows hyper.
+//! `http::routes` knows tide, only `http::listener` has sockets of hyper.
 #![forbid(unsafe_code)]
 
 mod age_histogram;

@@ -453,6 +453,7 @@ mod tests {
         assert_eq!(messages(schema.clone(), json!(["a", "b"])), [""; 0]);
         assert_eq!(messages(schema.clone(), json!([])), ["p has 0 elements, needs at least 1"]);
         assert_eq!(messages(schema.clone(), json!([1, "a", 1])), ["p holds 1 twice"]);
+        assert_eq!(messages(schema.clone(), json!([1, 1, 2, 2])), ["p holds 1 twice"], "the first");
         assert_eq!(
             messages(schema.clone(), json!([{"a": 1}, {"a": 1}])),
             ["p holds an object twice"]

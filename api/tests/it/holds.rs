@@ -282,6 +282,16 @@ fn opening() -> usize {
     calls.filter(|call| call.starts_with(OPENAT)).count()
 }
 
+/// A pipe without a writer: whoever opens it to read waits until this is dropped.
+struct Pipe(std::path::PathBuf);
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // Both ends, and for good: those that come later must not wait either.
+        std::mem::forget(std::fs::OpenOptions::new().read(true).write(true).open(&self.0));
+    }
+}
+
 #[test]
 fn health_and_the_page_need_no_handler_and_what_needs_one_waits() {
     const HANDLERS: usize = 40;
@@ -294,6 +304,7 @@ fn health_and_the_page_need_no_handler_and_what_needs_one_waits() {
     let path = recordings.segment(&camera, ipc::recording::SegmentName::parse(name).unwrap());
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let pipe = Pipe(path);
     let ask = format!(
         "GET /api/v1/recordings/devices/front/{name}.mp4 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     );
@@ -315,7 +326,7 @@ fn health_and_the_page_need_no_handler_and_what_needs_one_waits() {
     let error = waits.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "it has no handler yet");
     waits.set_nonblocking(false).unwrap();
-    drop(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+    drop(pipe);
     assert_eq!(read_reply(&mut waits, false).unwrap().status, 200);
     drop(held);
 }
