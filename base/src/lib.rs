@@ -15,6 +15,7 @@ pub mod limits;
 pub mod model;
 pub mod stage;
 pub mod time;
+pub mod told;
 
 pub use detection::{Detection, FrameDetections, Keypoint, Mask, MemberError, TrackId};
 pub use frame::{

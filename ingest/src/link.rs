@@ -11,6 +11,7 @@ use crate::queue::UnitQueue;
 use crate::unit::AccessUnit;
 use crate::watchdog::Watchdog;
 use crate::worker_message::{Configuration, HEADER, Progress, ToWorker, UnitHeader};
+use base::told::plain;
 use base::{CameraId, Instant};
 use ipc::clock;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -450,7 +451,7 @@ impl Conversation<'_> {
             let (progress, refusal) = Progress::decode(header).map_err(|e| format!("said: {e}"))?;
             let text = refusal.unwrap_or(0);
             let Some(message) = self.incoming.get(HEADER..HEADER + text) else { break };
-            let end = refusal.map(|_| End::Refused(String::from_utf8_lossy(message).into()));
+            let end = refusal.map(|_| End::Refused(plain(&String::from_utf8_lossy(message))));
             self.incoming.drain(..HEADER + text);
             self.watchdog.heard(progress.sequence, clock::monotonic());
             let (counters, known) = (&self.shared.counters, self.known);

@@ -48,7 +48,7 @@ async fn look(source: &RtspSource, group: &Arc<SessionGroup>, mut status: Stream
         }
     };
     status.connects = 1;
-    if let Err(why) = count(&mut playing, &mut status).await {
+    if let Err(why) = count(source, &mut playing, &mut status).await {
         return Answer::failed(502, why);
     }
     status.state = StreamState::Live;
@@ -58,7 +58,11 @@ async fn look(source: &RtspSource, group: &Arc<SessionGroup>, mut status: Stream
 }
 
 /// Counts pictures for a while, or until the size is known if that takes longer.
-async fn count(playing: &mut Playing, status: &mut StreamStatus) -> Result<(), String> {
+async fn count(
+    source: &RtspSource,
+    playing: &mut Playing,
+    status: &mut StreamStatus,
+) -> Result<(), String> {
     let mut first: Option<Instant> = None;
     let (mut pictures, mut bytes) = (0u64, 0u64);
     loop {
@@ -81,7 +85,7 @@ async fn count(playing: &mut Playing, status: &mut StreamStatus) -> Result<(), S
             }
             Some(Ok(_)) => {}
             Some(Err(error)) if session::concerns_one_packet(&error) => {}
-            Some(Err(error)) => return Err(session::first_line(&error.to_string())),
+            Some(Err(error)) => return Err(source.told(&error)),
             None => return Err("the camera closed the connection".into()),
         }
     }

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 /// Status and body of a request with a JSON body.
-fn call(place: &Place, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+pub fn call(place: &Place, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", place.port)).ok()?;
     write!(
         stream,

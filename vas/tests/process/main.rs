@@ -17,5 +17,6 @@ mod node;
 mod page;
 mod plan;
 mod recording;
+mod secrets;
 mod two_stage;
 mod up;
