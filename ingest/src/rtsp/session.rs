@@ -127,8 +127,9 @@ pub fn failure(error: &retina::Error, source: &RtspSource, late: bool) -> Failur
             };
             return Failure::Unauthorized { late, why: why.to_owned() };
         }
-        Some(status) => of_status(status, source),
-        None => {
+        Some(status) if status >= 300 => of_status(status, source),
+        // It let us in, and what it then said is of no use.
+        _ => {
             let text = source.told(error);
             match text.strip_prefix("Unable to connect to RTSP server: ") {
                 Some(cause) => format!(
