@@ -175,7 +175,6 @@ fn restrain(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
     let limited = prlimit(pid, Resource::As, limit(ADDRESS_SPACE))
-        .and_then(|_| prlimit(pid, Resource::Core, limit(0)))
         .and_then(|_| setpriority_process(pid, NICE));
     if let Err(error) = limited {
         tracing::warn!("can't limit a media process: {error}");
