@@ -16,6 +16,7 @@ pub mod log_gate;
 pub mod model;
 pub mod stage;
 pub mod time;
+pub mod told;
 
 pub use detection::{Detection, FrameDetections, Keypoint, Mask, MemberError, TrackId};
 pub use frame::{

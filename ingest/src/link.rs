@@ -12,6 +12,7 @@ use crate::unit::AccessUnit;
 use crate::watchdog::Watchdog;
 use crate::worker_message::{Configuration, HEADER, Progress, Said, ToWorker, UnitHeader};
 use base::limits::DECODER_DATA_BYTES_MAX;
+use base::told::plain;
 use base::{CameraId, Instant};
 use ipc::child::{Bounds, Memory, restrain};
 use ipc::clock;
@@ -493,7 +494,7 @@ impl Conversation<'_> {
                 continue;
             };
             let Some(message) = self.incoming.get(HEADER..HEADER + text) else { break };
-            let message = String::from_utf8_lossy(message).into_owned();
+            let message = plain(&String::from_utf8_lossy(message));
             self.incoming.drain(..HEADER + text);
             self.heard(progress, gates);
             if matches!(said, Said::Refusal(_)) {

@@ -2,6 +2,7 @@
 
 use crate::clip_file::Places;
 use base::address;
+use base::told::told;
 use std::fmt;
 use std::path::PathBuf;
 use url::Url;
@@ -51,11 +52,17 @@ impl RtspSource {
         path.split(['?', '#']).next().unwrap_or_default().to_owned()
     }
 
-    /// A text of others that may quote the address, without its secrets.
-    pub fn without_secrets(&self, text: &str) -> String {
+    /// What the camera or a library says, fit for a log, a state or an answer: it may quote the
+    /// address, what the camera was told, and anything that the camera chose.
+    pub fn told(&self, text: &dyn fmt::Display) -> String {
         let (real, shown) = (address::split(self.url.as_str()).1, self.shown());
         let masked = address::split(&shown).1;
-        if real == masked { text.to_owned() } else { text.replace(real, masked) }
+        let mut text = text.to_string();
+        if real != masked {
+            text = text.replace(real, masked);
+        }
+        let password = self.credentials.iter().map(|known| known.password.clone());
+        told(&text, address::secrets(self.url.as_str()).into_iter().chain(password))
     }
 }
 
@@ -139,7 +146,8 @@ fn file(url: &str, rest: &str, places: &Places) -> Source {
     // RFC 8089: no authority, or the local one.
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
-        return Source::Unusable(format!("{url} names a host; write file:///path"));
+        let host = told(url, [""; 0]);
+        return Source::Unusable(format!("{host} names a host; write file:///path"));
     }
     match percent_decode(path) {
         Some(path) => Source::File(ClipPath { path: path.into(), places: places.clone() }),
@@ -208,6 +216,7 @@ mod tests {
         assert_eq!(parse("file://localhost/a.mp4"), file("/a.mp4"));
         for bad in [
             "file://host/a.mp4",
+            "file://u:secret@host/a.mp4",
             "file:///a%2",
             "file:///a%zz",
             "",
@@ -226,6 +235,26 @@ mod tests {
             panic!()
         };
         assert!(why.contains("multicast") && why.contains("tcp or udp"), "{why}");
+    }
+
+    #[test]
+    fn what_others_say_is_masked_before_it_is_cut_wherever_the_secret_stood() {
+        let text = "rtsp://admin:us3r%20pw@h/user=a&password=p4th'pw&ch=1?token=t0ken";
+        let Source::Rtsp(source) = Source::parse(text, "") else { panic!() };
+        let long = "x".repeat(base::told::CHARS_MAX - 12);
+        for said in [
+            format!("{} {}", long, source.url),
+            format!("{long} admin:us3r pw {}", source.url.path()),
+            format!("{long} 'p4th'pw'"),
+            format!("{long}   t0ken"),
+            format!("{long}rtsp://admin:us3r%20pw@h/1"),
+        ] {
+            let told = source.told(&said);
+            assert!(told.chars().count() <= base::told::CHARS_MAX);
+            for part in ["us3", "p4th", "'pw", "t0k"] {
+                assert!(!told.contains(part), "{told}");
+            }
+        }
     }
 
     #[test]
@@ -251,7 +280,7 @@ mod tests {
         assert_eq!(old_camera.url.as_str(), old, "the camera is asked for what was written");
         assert_eq!(old_camera.shown(), "rtsp://h/user=a&password=***&ch=1?token=***");
         assert_eq!(old_camera.shown_path(), "/user=a&password=***&ch=1");
-        let told = old_camera.without_secrets(&format!("no answer to DESCRIBE {old}"));
+        let told = old_camera.told(&format_args!("no answer to DESCRIBE {old}"));
         assert_eq!(told, format!("no answer to DESCRIBE {}", old_camera.shown()));
         let Source::Rtsp(open) = Source::parse("RTSP://10.0.0.7/1", "tcp", &Places::Anywhere)
         else {

@@ -61,12 +61,12 @@ async fn look(source: &RtspSource, group: &Arc<SessionGroup>) -> Result<Probed, 
         Err(Failure::Unauthorized { why, .. }) => return Err((401, why)),
         Err(Failure::Other(why) | Failure::StaleSession { why, .. }) => return Err((502, why)),
     };
-    let fps = count(&mut playing).await.map_err(|why| (502, why))?;
+    let fps = count(source, &mut playing).await.map_err(|why| (502, why))?;
     Ok(Probed { codec: playing.codec, size: playing.size(), fps })
 }
 
 /// Counts pictures for a while, or until the size is known if that takes longer; their rate.
-async fn count(playing: &mut Playing) -> Result<f64, String> {
+async fn count(source: &RtspSource, playing: &mut Playing) -> Result<f64, String> {
     let mut first: Option<Instant> = None;
     let mut pictures = 0u64;
     loop {
@@ -85,7 +85,7 @@ async fn count(playing: &mut Playing) -> Result<f64, String> {
             }
             Some(Ok(_)) => {}
             Some(Err(error)) if session::concerns_one_packet(&error) => {}
-            Some(Err(error)) => return Err(session::first_line(&error.to_string())),
+            Some(Err(error)) => return Err(source.told(&error)),
             None => return Err("the camera closed the connection".into()),
         }
     }
