@@ -185,7 +185,8 @@ impl Camera {
             return if returned { still } else { Seen::Nothing };
         }
         let frames = stamp.frame_id.0.saturating_sub(frame_id.0);
-        let missing = (stamp.published - published).as_nanos() as f64 - self.period_ns * frames as f64;
+        let missing =
+            (stamp.published - published).as_nanos() as f64 - self.period_ns * frames as f64;
         self.learn(frame_id, published, &stamp);
         // Ids that fall back belong to a ring that lost its memory: a new beginning.
         let first = stamp.frame_id <= frame_id;
