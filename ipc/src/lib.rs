@@ -19,6 +19,7 @@ mod generated;
 
 pub mod child;
 pub mod clock;
+pub mod clock_trust;
 pub mod desired;
 pub mod directories;
 pub mod events_message;

@@ -37,13 +37,6 @@ const INDEX_NEW: &str = "index.new";
 /// One that was damaged, kept for who wants to look at it; others get a number behind it.
 const INDEX_DAMAGED: &str = "index.damaged";
 
-/// Whether this is the name of an index, of one that is being made, or of one that was damaged: what
-/// lies in a day beside its segments.
-pub fn is_index(name: &str) -> bool {
-    let number = |rest: &str| rest.is_empty() || rest.starts_with('.');
-    matches!(name, INDEX_NAME | INDEX_NEW) || name.strip_prefix(INDEX_DAMAGED).is_some_and(number)
-}
-
 /// How far back a picture is looked for that decoding can begin with (chosen: longer than any group
 /// of pictures that a camera can be set to).
 const KEY_BEFORE: u64 = 120 * base::time::NANOS_PER_SEC;

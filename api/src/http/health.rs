@@ -48,7 +48,8 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
 fn store_fault(services: &Services) -> Option<String> {
     let unwritten = || Some(format!("events can't be written: {}", services.counters.failure()?));
     let unread = || Some(format!("events can't be read: {}", services.events.fault()?));
-    services.control.fault().or_else(unwritten).or_else(unread)
+    let rest = || Some(format!("events: {}", services.events.rest()?));
+    services.control.fault().or_else(unwritten).or_else(unread).or_else(rest)
 }
 
 /// Why the desired state is not what configuration and registry say.

@@ -68,8 +68,7 @@ impl Probes {
     /// [`ProbeError`]; never with credentials.
     pub fn ask(&self, url: &str, transport: &str) -> Result<Found, ProbeError> {
         let busy = "too many addresses are being tried; try again later";
-        let _slot =
-            self.free.try_acquire().map_err(|_| ProbeError::Unavailable(busy.into()))?;
+        let _slot = self.free.try_acquire().map_err(|_| ProbeError::Unavailable(busy.into()))?;
         let roots = &self.file_roots;
         let job = json!({"job": "probe", "url": url, "transport": transport, "file_roots": roots});
         let told = self.jobs.run(&job, vec![]).map_err(refusal)?;

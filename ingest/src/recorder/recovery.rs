@@ -147,20 +147,23 @@ fn order(
     let Some(prepared) = put_in_order(recordings, camera, day, &writing, done)? else {
         return Ok(true);
     };
-    if recorder.get() {
-        let mut state = orders.lock();
-        let recorded = state.cameras.entry(camera.clone()).or_default();
-        let same = recorded.turn == turn;
-        recorded.prepared = same.then_some(prepared);
-        return Ok(same);
-    }
-    // A recorder that begins meanwhile waits until the index is in its place.
+    // A recorder that begins a segment meanwhile waits until the index is in its place.
+    let mut prepared = Some(prepared);
     let adopted = storage.remove(camera, Removal::Day(day), || {
-        (orders.turn(camera) == turn).then(|| prepared.adopt(recordings))
+        let same = orders.turn(camera) == turn;
+        prepared.take_if(|_| same).map(|prepared| prepared.adopt(recordings))
     });
-    match adopted.flatten() {
-        Some(adopted) => adopted.map(|()| true),
-        None => Ok(false),
+    match adopted {
+        Some(Some(adopted)) => adopted.map(|()| true),
+        Some(None) => Ok(false),
+        // A segment of the day is open: its recorder does it when that ends.
+        None => {
+            let mut state = orders.lock();
+            let recorded = state.cameras.entry(camera.clone()).or_default();
+            let same = recorder.get() && recorded.turn == turn;
+            recorded.prepared = prepared.filter(|_| same);
+            Ok(same)
+        }
     }
 }
 

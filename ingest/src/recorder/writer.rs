@@ -92,8 +92,10 @@ impl<'c> Writer<'c> {
         self.claim.announce(Writing::Between);
         match adopted {
             Ok(()) => tracing::info!(%camera, "the index of {day} has all rows again"),
-            Err(error) => tracing::warn!(%camera, "the index of {day}, made again, can't be put in \
-                place: {error}; the next start tries again"),
+            Err(error) => {
+                tracing::warn!(%camera, "the index of {day}, made again, can't be put in \
+                place: {error}; the next start tries again")
+            }
         }
     }
 

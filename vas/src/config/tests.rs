@@ -31,6 +31,7 @@ dir = "/srv/rec"
 retention = "14d"
 disk_high_percent = 80
 disk_low_percent = 70
+keep_at_least = "90m"
 [webrtc]
 udp_port = 9000
 announce = ["192.0.2.7", "2001:db8::1"]
@@ -126,6 +127,7 @@ fn every_key_has_its_meaning() {
         retention_days: 14,
         disk_high_percent: 80,
         disk_low_percent: 70,
+        keep_at_least: Duration::from_secs(5400),
     };
     assert_eq!(config.recording, recording);
     let announce = vec!["192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap()];
@@ -155,7 +157,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(config.directories.runtime, Path::new("/run/vas"));
     assert_eq!(config.directories.state, Path::new("/etc/vas/vas-data"));
     assert!(!config.frame_export && !config.store_empty);
-    assert_eq!((config.retention_days, config.onnxruntime, config.threads), (30, None, 1));
+    assert_eq!((config.retention_days, &config.onnxruntime, config.threads), (30, &None, 1));
     assert!(config.file_roots.is_empty(), "no file is allowed over HTTP unless it is said");
     assert_eq!(config.recording.dir, Path::new("/etc/vas/vas-data/recordings"));
     let recording = &config.recording;
@@ -163,6 +165,8 @@ fn an_empty_file_is_the_defaults() {
         (recording.retention_days, recording.disk_high_percent, recording.disk_low_percent),
         (7, 90, 85)
     );
+    assert_eq!(recording.keep_at_least, Duration::from_secs(7200));
+    assert!(config.to_string().contains("\nkeep_at_least = \"2h\"  # "));
     assert_eq!(config.webrtc, Webrtc { udp_port: 8189, announce: vec![] });
     assert!(config.cameras.is_empty() && config.models.is_empty());
     assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
@@ -453,6 +457,11 @@ fn cameras_recording_and_live_view_are_checked() {
             "unknown key `file_root` in [cameras]; did you mean `file_roots`?",
         ),
         (
+            "[recording]\nkeep_at_least = \"2\"",
+            "`keep_at_least` in [recording] is \"2\": must be whole seconds, minutes, hours or days, \
+             \"0s\" to \"3650d\"",
+        ),
+        (
             "[webrtc]\nudp_port = 65536",
             "`udp_port` in [webrtc] is 65536, must be a whole number from 0 to 65535",
         ),
@@ -471,4 +480,37 @@ fn cameras_recording_and_live_view_are_checked() {
         parse("[recording]\ndisk_high_percent = 60").unwrap().recording.disk_low_percent,
         59
     );
+}
+
+#[test]
+fn durations_are_whole_numbers_with_a_unit_and_shown_as_they_are_written() {
+    let keep = |text: &str| parse(&format!("[recording]\nkeep_at_least = \"{text}\"\n"));
+    for (text, seconds, shown) in [
+        ("0s", 0, "0s"),
+        ("0h", 0, "0s"),
+        ("59s", 59, "59s"),
+        ("120s", 120, "2m"),
+        ("90m", 5_400, "90m"),
+        ("24h", 86_400, "1d"),
+        ("3650d", 3_650 * 86_400, "3650d"),
+    ] {
+        let config = keep(text).unwrap();
+        assert_eq!(config.recording.keep_at_least, Duration::from_secs(seconds), "{text}");
+        assert!(config.to_string().contains(&format!("keep_at_least = \"{shown}\"")), "{text}");
+    }
+    for text in [
+        "",
+        "h",
+        "2 h",
+        "-1h",
+        "+1h",
+        "1.5h",
+        "3651d",
+        "87601h",
+        "2w",
+        "2\u{e4}",
+        "99999999999999999999d",
+    ] {
+        assert!(keep(text).is_err(), "{text}");
+    }
 }
