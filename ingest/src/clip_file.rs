@@ -64,7 +64,7 @@ pub fn open(path: &Path, places: &Places) -> Result<File, ClipError> {
         .flat_map(|root| [Some(root.clone()), fs::canonicalize(root).ok()])
         .flatten()
         .collect();
-    let below = |path: &Path| roots.iter().any(|root| path.starts_with(root) && path != root);
+    let below = |path: &Path| roots.iter().any(|root| path.starts_with(root));
     // What lies elsewhere is not even looked for.
     if path.components().any(|part| part == Component::ParentDir) || !below(path) {
         return Err(error(REFUSED));
@@ -147,6 +147,7 @@ mod tests {
         // Everything else has one answer, whatever is there.
         symlink(tree.at("secret.mp4"), tree.at("clips/out.mp4")).unwrap();
         symlink("../secret.mp4", tree.at("clips/out-relative.mp4")).unwrap();
+        symlink(tree.at("clips/a.mp4"), tree.at("into.mp4")).unwrap();
         symlink(tree.home.path(), tree.at("clips/up")).unwrap();
         symlink(tree.at("nowhere"), tree.at("clips/dangling.mp4")).unwrap();
         symlink("/proc/self/root", tree.at("clips/magic")).unwrap();
@@ -162,6 +163,7 @@ mod tests {
             "clips/missing.mp4",
             "clips/../secret.mp4",
             "clips/deep/../a.mp4",
+            "into.mp4",
             "clips/out.mp4",
             "clips/out-relative.mp4",
             "clips/up/secret.mp4",

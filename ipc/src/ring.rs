@@ -273,6 +273,8 @@ mod tests {
         assert_eq!(slots_within(size(8192, 4320), 21), 20);
         assert_eq!(slots_within(size(1920, 1080), RING_SLOTS_MAX), RING_SLOTS_MAX);
         assert_eq!(slots_within(size(2, 2), RING_SLOTS_MAX), RING_SLOTS_MAX);
+        // 4 MiB each: exactly 1 GiB.
+        assert_eq!(slots_within(size(1364, 2050), 256), 256);
         let largest = size(base::limits::FRAME_SIDE_MAX, base::limits::FRAME_SIDE_MAX);
         assert!(slots_within(largest, RING_SLOTS_MIN) == RING_SLOTS_MIN);
         let picture = Picture {
@@ -289,5 +291,8 @@ mod tests {
         assert_eq!(std::fs::read_dir(shm.path()).unwrap().count(), 0);
         let most = RingSpec { slots: 10, ..spec };
         assert!(writer::check(&most).is_ok(), "as many as fit are made");
+        let exact = Picture { size: size(1364, 2050), ..picture };
+        let exact = RingSpec { picture: exact, slots: 256, ..most };
+        assert!(writer::check(&exact).is_ok());
     }
 }

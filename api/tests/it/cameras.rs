@@ -337,6 +337,36 @@ fn what_vas_toml_names_may_lie_anywhere_and_only_for_its_camera() {
 }
 
 #[test]
+fn a_file_that_was_not_tried_because_somebody_else_changed_the_camera_is_refused() {
+    let mut node = Node::new();
+    node.options.cameras[1].main_url = "file:///data/a b.mp4".into();
+    let go = node.home.path().join("go");
+    let script = r#"read -r job; : > "$0.begun"
+        while [ ! -e "$0" ]; do sleep 0.02; done
+        echo '{"status":"done","codec":"h264","width":4,"height":2,"fps":0}'"#;
+    let waits = ["/bin/sh", "-c", script, go.to_str().unwrap()];
+    node.options.media_command = waits.map(Into::into).to_vec();
+    let server = node.start();
+    let path = format!("{DEVICES}/yard");
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            // The first is what is stored, as it is shown; the second is tried.
+            let change =
+                json!({"rtsp_url": "file:///data/a%20b.mp4", "sub_url": "file:///clips/slow"});
+            call_error(&server, 409, "PUT", &path, &change)
+        });
+        wait_for("the try", || go.with_extension("begun").exists().then_some(()));
+        let other = json!({"rtsp_url": "rtsp://10.0.0.8/1"});
+        call_json(&server, 200, "PUT", &path, &other);
+        std::fs::write(&go, "").unwrap();
+        let error = slow.join().unwrap();
+        assert!(error["message"].as_str().unwrap().contains("try again"), "{error}");
+    });
+    let yard = desired(&node, &json!({"id": "yard"})).unwrap();
+    assert_eq!(yard["streams"][0]["url"], "rtsp://10.0.0.8/1");
+}
+
+#[test]
 fn a_file_that_can_not_be_tried_changes_nothing() {
     let mut node = Node::new();
     node.options.media_command = vec!["/nosuch/vas".into()];

@@ -18,4 +18,5 @@ mod page;
 mod plan;
 mod recording;
 mod two_stage;
+mod tries;
 mod up;
