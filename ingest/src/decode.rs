@@ -98,6 +98,11 @@ fn work() -> Result<(), WorkerError> {
             ToWorker::Unit(unit) => {
                 let mut packet = ff::Packet::new(payload);
                 let buffer = packet.data_mut().unwrap_or_default();
+                if buffer.len() != payload {
+                    let progress = worker.as_ref().map(|w| w.progress).unwrap_or_default();
+                    inlet.refuse(progress, &DecoderError::Memory.to_string());
+                    return Ok(());
+                }
                 let Some(()) = inlet.read(buffer, &mut idle)? else { return Ok(()) };
                 let Some(worker) = &mut worker else {
                     let detail = "an access unit came before it".to_owned();

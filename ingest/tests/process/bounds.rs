@@ -10,9 +10,34 @@ use std::process::ExitCode;
 
 /// A decode worker, unless its camera is `greedy`: then it takes memory until it gets no more.
 pub fn greedy_worker() -> ExitCode {
+    if !is_for("greedy") {
+        return ingest::decode_main();
+    }
+    let mut taken = Vec::new();
+    loop {
+        // Reserved and not touched: the limit counts it, the machine does not.
+        taken.push(Vec::<u8>::with_capacity(256 << 20));
+    }
+}
+
+/// A decode worker, which has next to no memory left when its camera is `starved`.
+pub fn starved_worker() -> ExitCode {
+    if is_for("starved") {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+        let has = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10;
+        let limit = Some(has + (1 << 20));
+        let limit = rustix::process::Rlimit { current: limit, maximum: limit };
+        rustix::process::setrlimit(rustix::process::Resource::Data, limit).unwrap();
+    }
+    ingest::decode_main()
+}
+
+/// Whether this worker is told to be for a camera, once it is told.
+fn is_for(camera: &str) -> bool {
     let input = std::io::stdin();
     let mut seen = [0; 512];
-    let greedy = b"\"camera\":\"greedy\"";
+    let named = format!("\"camera\":\"{camera}\"");
     loop {
         // Looked at, not taken: the worker reads it again.
         let flags = rustix::net::RecvFlags::PEEK;
@@ -23,14 +48,21 @@ pub fn greedy_worker() -> ExitCode {
         }
         std::thread::yield_now();
     }
-    if !seen.windows(greedy.len()).any(|part| part == greedy) {
-        return ingest::decode_main();
-    }
-    let mut taken = Vec::new();
-    loop {
-        // Reserved and not touched: the limit counts it, the machine does not.
-        taken.push(Vec::<u8>::with_capacity(256 << 20));
-    }
+    seen.windows(named.len()).any(|part| part == named.as_bytes())
+}
+
+#[test]
+fn a_decoder_that_gets_no_memory_is_told_and_others_go_on() {
+    let node = Node::new();
+    node.desire([camera("starved", &pedestrians()), camera("modest", &pedestrians())]);
+    let ingest = node.start_again("starved");
+    wait_until("the reason", || {
+        let status = node.status("starved", "main");
+        status.is_some_and(|status| status.export_reason.contains("memory"))
+    });
+    Watch::new(&node, "modest").collect(3);
+    ingest.stop();
+    node.assert_nothing_left();
 }
 
 #[test]

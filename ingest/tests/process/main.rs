@@ -25,6 +25,7 @@ fn entry() -> ExitCode {
         Ok("decode") => ingest::decode_main(),
         Ok("ingest") => node::ingest_process(),
         Ok("greedy") => bounds::greedy_worker(),
+        Ok("starved") => bounds::starved_worker(),
         _ => ExitCode::SUCCESS,
     }
 }

@@ -17,6 +17,6 @@ mod node;
 mod page;
 mod plan;
 mod recording;
-mod two_stage;
 mod tries;
+mod two_stage;
 mod up;

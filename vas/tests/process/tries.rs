@@ -105,7 +105,10 @@ fn a_file_named_over_http_lies_below_the_roots_or_has_one_answer() {
 
     let good = format!("file://{}", clip().display());
     let (status, tried) = ask("/api/v1/devices/validate", &good);
-    assert_eq!((status, &tried["valid"], &tried["stream"]["width"]), (200, &true.into(), &768.into()));
+    assert_eq!(
+        (status, &tried["valid"], &tried["stream"]["width"]),
+        (200, &true.into(), &768.into())
+    );
     let (status, made) = ask("/api/v1/devices", &good);
     assert_eq!(status, 201, "{made}");
     let health = format!("/api/v1/rtsp/streams/{}/health", made["id"].as_str().unwrap());
