@@ -8,7 +8,7 @@ use crate::unit::UnitFlags;
 use crate::worker_message::{
     Configuration, HEADER, HeaderError, Progress, Said, TEXT_MAX, ToWorker, UnitHeader,
 };
-use base::limits::{RING_BYTES_MAX, RING_HEARTBEAT};
+use base::limits::{DECODER_DATA_BYTES_MAX, RING_BYTES_MAX, RING_HEARTBEAT};
 use base::{CameraId, FrameInfo, Generation, Instant, Size};
 use ffmpeg_next as ff;
 use ipc::clock;
@@ -29,6 +29,9 @@ const REPORT: Duration = Duration::from_millis(500);
 /// While more units always wait, every frame after this time is exported nevertheless (chosen):
 /// a decoder slower than its camera shows old frames, not none.
 const EXPORT_AT_LEAST: Duration = Duration::from_millis(250);
+/// After so many access units without a picture ingest is told (chosen: four times as many as any
+/// stream may hold back). The H.264 decoder swallows that it got no memory.
+const BLANK_UNITS: u32 = 64;
 
 /// A decode worker: everything `vas decode` does.
 ///
@@ -232,7 +235,8 @@ fn configure(
         progress: Progress::default(),
         reported: Progress::default(),
         reported_at: now,
-        told: None,
+        blank: 0,
+        told: (false, None),
         remark: String::new(),
     });
     inlet.report(new.progress);
@@ -254,21 +258,34 @@ struct Worker {
     progress: Progress,
     reported: Progress,
     reported_at: Instant,
-    /// The ring of which ingest was told.
-    told: Option<Generation>,
+    /// Access units since the last picture.
+    blank: u32,
+    /// What ingest was told of: whether no picture comes, and which ring.
+    told: (bool, Option<Generation>),
     remark: String,
 }
 
 impl Worker {
-    /// Tells ingest when another ring has fewer slots than the configuration asks for, or not any
-    /// more.
+    /// Tells ingest when no picture comes, when another ring has fewer slots than the configuration
+    /// asks for, and when neither is so any more.
     fn tell(&mut self, inlet: &Inlet) {
-        let Some(ring) = &self.ring else { return };
-        if self.told.replace(ring.generation()) == Some(ring.generation()) {
+        let blank = self.blank >= BLANK_UNITS;
+        let now = (blank, self.ring.as_ref().map(RingWriter::generation));
+        if std::mem::replace(&mut self.told, now) == now {
             return;
         }
-        let spec = ring.spec();
-        let remark = fewer(&self.configuration, spec.picture.size, spec.slots);
+        let remark = match &self.ring {
+            _ if blank => format!(
+                "no picture came of the last {BLANK_UNITS} that the camera sent: they are damaged, or take \
+                 more than the {} MiB of memory that a worker has",
+                DECODER_DATA_BYTES_MAX >> 20
+            ),
+            Some(ring) => {
+                let spec = ring.spec();
+                fewer(&self.configuration, spec.picture.size, spec.slots)
+            }
+            None => String::new(),
+        };
         if remark != self.remark {
             inlet.remark(self.progress, &remark);
             self.remark = remark;
@@ -335,7 +352,9 @@ impl Worker {
         };
         let errors = decoder.errors();
         decoder.submit(packet, unit.flags, (unit, decode_start));
+        self.blank = self.blank.saturating_add(1);
         while let Some(decoded) = decoder.next()? {
+            self.blank = 0;
             // While others wait, this frame is old already: only the newest is worth a slot.
             let superseded = unit.flags.has(UnitFlags::MORE) || inlet.waits();
             let starving = decode_start - self.exported_at >= EXPORT_AT_LEAST;
