@@ -74,11 +74,12 @@ fn a_worker_that_takes_too_much_ends_and_its_camera_says_so_and_others_go_on() {
     modest.collect(2);
     let worker = node.worker("modest").unwrap();
     let reason = wait_until("the greedy one has ended", || {
+        // On a machine under load it may have been ended first, while it began.
         let reason = node.status("greedy", "main").unwrap().export_reason;
-        (!reason.is_empty()).then_some(reason)
+        reason.contains("signal: 6").then_some(reason)
     });
     let most = format!("{} MiB", DECODER_DATA_BYTES_MAX >> 20);
-    assert!(reason.contains("signal: 6") && reason.contains(&most), "{reason}");
+    assert!(reason.contains(&most), "{reason}");
     // It is tried again, and nobody else notices.
     let restarts = || {
         let counters = node.status("greedy", "main").unwrap().counters;
