@@ -153,7 +153,7 @@ mod tests {
         symlink("/proc/self/root", tree.at("clips/magic")).unwrap();
         let unreadable = tree.at("clips/unreadable.mp4");
         fs::write(&unreadable, "x").unwrap();
-        fs::set_permissions(&unreadable, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&unreadable, fs::Permissions::from_mode(0o0)).unwrap();
         let mut refused = vec![
             "secret.mp4",
             "missing.mp4",
