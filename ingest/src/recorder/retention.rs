@@ -427,19 +427,21 @@ impl Sweeper {
                     stayed.push(entry);
                 }
                 Some(Ok(gone)) => {
-                    match gone {
-                        Gone::Segment(bytes) => {
-                            goal.freed = goal.freed.saturating_add(bytes);
-                            self.recorded.removed(bytes);
-                            round.removed.note(cause, bytes);
-                        }
-                        Gone::Before => {}
-                        Gone::Foreign(path) => {
-                            self.listing.tell(&round.storage.options.root, &path);
-                        }
+                    if let Gone::Segment(bytes) = gone {
+                        goal.freed = goal.freed.saturating_add(bytes);
+                        self.recorded.removed(bytes);
+                        round.removed.note(cause, bytes);
                     }
-                    if let Some(camera) = list.gone(entry) {
-                        self.clear(round, &camera, name.day());
+                    let last = list.gone(entry);
+                    match (gone, last) {
+                        (Gone::Foreign(path), last) => {
+                            self.listing.tell(&round.storage.options.root, &path);
+                            if let Some(camera) = last {
+                                self.listing.leave(name.day(), &camera, round.now);
+                            }
+                        }
+                        (_, Some(camera)) => self.clear(round, &camera, name.day()),
+                        (_, None) => {}
                     }
                 }
             }

@@ -511,6 +511,68 @@ fn a_day_that_grows_is_listed_again_when_its_list_is_empty() {
 }
 
 #[test]
+fn a_day_of_more_names_than_are_kept_goes_in_order_and_as_a_whole() {
+    for newest in [DAY, 8 * DAY] {
+        let mut shelf = Shelf::new();
+        let start = midnight("20260108") - newest;
+        for (camera, at) in [("a", 0), ("b", 30 * SECOND), ("c", 10 * HOUR)] {
+            for n in 0..600 {
+                shelf.segment(camera, start + at + n * MINUTE, 10 * MIB);
+            }
+        }
+        if newest == DAY {
+            // The oldest 80 of all three, and then 80 more.
+            for gone in [40, 80] {
+                assert_eq!(shelf.used(930).swept(), 80);
+                assert_eq!((shelf.left("a"), shelf.left("b")), (600 - gone, 600 - gone));
+                shelf.pass(MINUTE);
+            }
+            assert_eq!(shelf.sweeper.listing.listed, 3);
+        } else {
+            assert_eq!(shelf.swept(), 1800);
+            assert_eq!(shelf.sweeper.listing.listed, 6, "once more, for the rest");
+            let days = |camera: &str| {
+                shelf.rig.storage.recordings.days(&CameraId::new(camera).unwrap()).unwrap()
+            };
+            assert_eq!([days("a"), days("b"), days("c")], [vec![], vec![], vec![]]);
+        }
+    }
+}
+
+#[test]
+fn names_that_come_before_those_in_the_list_are_seen_within_an_hour() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 10, 7 * DAY - 3 * HOUR);
+    shelf.segments("a", 1, 7 * DAY);
+    shelf.pass(1);
+    assert_eq!(shelf.swept(), 1);
+    // A clock that was set back wrote it.
+    let old = shelf.segment("a", shelf.now.utc.0 - 7 * DAY - HOUR, 1);
+    shelf.pass(HOUR - 1);
+    assert_eq!((shelf.swept(), old.exists()), (0, true));
+    shelf.pass(1);
+    assert_eq!((shelf.swept(), old.exists()), (1, false));
+}
+
+#[test]
+fn what_a_recorder_needs_is_kept_in_the_list() {
+    let mut shelf = Shelf::with(|retention| retention.age = Duration::from_secs(60));
+    let open = shelf.now.utc.0 - 10 * MINUTE;
+    shelf.rig.claim.announce(Writing::Open(SegmentName::at(UtcNanos(open))));
+    let mine = shelf.segment("cam", open, 1);
+    shelf.segment("cam", open - MINUTE, 1);
+    shelf.segments("a", 3, 9 * MINUTE);
+    assert_eq!((shelf.swept(), mine.exists()), (4, true));
+    let listed = shelf.sweeper.listing.listed;
+    shelf.pass(SECOND);
+    assert_eq!(shelf.swept(), 0);
+    shelf.rig.claim.announce(Writing::Between);
+    assert_eq!((shelf.swept(), mine.exists()), (1, false));
+    assert!(shelf.sweeper.listing.listed >= listed);
+    assert_eq!(shelf.rig.storage.recordings.days(&shelf.rig.claim.camera).unwrap(), []);
+}
+
+#[test]
 fn what_is_foreign_is_named_and_holds_up_nothing() {
     let mut shelf = Shelf::new();
     let root = shelf.rig.storage.recordings.root().to_owned();
@@ -542,7 +604,13 @@ fn what_is_foreign_is_named_and_holds_up_nothing() {
         assert_eq!(shelf.swept(), 0);
     }
     assert!(shelf.sweeper.failed.allows("nothing failed", Instant(0)));
-    assert!(shelf.sweeper.listing.listed - listed <= 10, "the days with something foreign only");
+    assert_eq!(shelf.sweeper.listing.listed, listed, "days of something foreign are left alone");
+    // For an hour.
+    let again = shelf.segment("e", old, 1);
+    shelf.pass(HOUR - 5 * SECOND - 1);
+    assert_eq!((shelf.swept(), again.exists()), (0, true));
+    shelf.pass(1);
+    assert_eq!((shelf.swept(), again.exists(), note.exists()), (1, false, true));
 }
 
 #[test]
