@@ -12,6 +12,7 @@ pub mod camera_url;
 mod canonical;
 mod commit;
 pub mod config_rows;
+pub mod disk;
 mod http;
 mod ingest_link;
 mod intake;
@@ -32,5 +33,6 @@ mod testing;
 
 pub use commit::CommitLimits;
 pub use http::listener::HttpLimits;
+pub use media::room::MediaOptions;
 pub use options::{ModelEntry, Options, ServeError, Unavailable, UnavailableKind};
 pub use serve::{Limits, Server, serve};

@@ -4,19 +4,21 @@
 //! |---|---|---|
 //! | intake | `events.sock` | disk, HTTP |
 //! | commit | its channel, the disk | |
-//! | clips | its channel, one `vas media` at a time | |
+//! | clips-1, clips-2 | clips that are due, one `vas media` at a time | |
+//! | media | the disk, ten minutes | |
 //! | stills | its channel | the ring's writer |
 //! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
 
 use crate::camera_streams::altered;
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
 use crate::config_rows::{AssignmentRow, CameraRow};
+use crate::disk::{self, Demands};
 use crate::http::listener::{self, HttpLimits};
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
 use crate::live::Live;
-use crate::media::Media;
+use crate::media::{Media, Setup};
 use crate::options::{Options, ServeError};
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
@@ -105,8 +107,13 @@ impl Server {
         let http = listener::bind(options.bind).map_err(listen)?;
         let address = http.local_addr().map_err(listen)?;
 
-        let retention = options.retention;
-        let event_options = EventOptions { retention, ..EventOptions::default() };
+        let disk = options.disk.clone();
+        let event_options = EventOptions {
+            retention: options.retention,
+            free_space_floor_bytes: options.keep_free,
+            free_space: Arc::new(move |dir| Ok(disk.space(dir)?.free)),
+            ..EventOptions::default()
+        };
         let (writer, events) = EventStore::open(&directories.state, event_options)?;
         let control = Control::open(&directories.state)?;
         let mut registry = Registry::new(options.models);
@@ -116,13 +123,25 @@ impl Server {
             Published::start::<ServeError>(desired, options.export_enabled, &control, &registry)?;
 
         let stopping = Arc::new(AtomicBool::new(false));
-        let (media, clips) = Media::start(
-            directories.state.join("media"),
-            options.recordings.clone(),
-            options.media_command,
-            &control,
-            stopping.clone(),
-        )?;
+        let together = disk::same(&directories.state, &options.recordings);
+        let demands = Demands {
+            keep_free: options.keep_free,
+            high_percent: together.then_some(options.disk_high_percent),
+        };
+        let setup = Setup {
+            state: directories.state.clone(),
+            holds: directories.holds(),
+            recordings: options.recordings.clone(),
+            command: options.media_command,
+            disk: options.disk,
+            options: options.media,
+            demands,
+            stopping: stopping.clone(),
+        };
+        let (media, clips, keeper) = Media::start(setup, &control)?;
+        if let Some(contradiction) = media.room.contradiction() {
+            warn!("{contradiction}");
+        }
         let counters = Arc::new(EventCounters::default());
         let (commit, committer) = Commit::channel(limits.commit, counters.clone());
         let (stills, stills_worker) = Stills::channel(directories.shm.clone());
@@ -178,7 +197,11 @@ impl Server {
         };
         server.thread("commit", move || commit_thread(committer, writer))?;
         server.thread("stills", move || stills_worker.run())?;
-        server.thread("clips", move || clips.run())?;
+        for name in ["clips-1", "clips-2"] {
+            let clips = clips.clone();
+            server.thread(name, move || clips.run())?;
+        }
+        server.thread("media", move || keeper.run())?;
         server.thread("intake", move || {
             if let Err(error) = intake.run(&socket, &intake_stop) {
                 error!("results of the scheduler can't be taken any more: {error}");
