@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod clock_trust;
 pub mod detection;
 pub mod frame;
 pub mod geometry;

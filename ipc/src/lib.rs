@@ -18,6 +18,7 @@
 mod generated;
 
 pub mod clock;
+pub mod clock_trust;
 pub mod desired;
 pub mod directories;
 pub mod events_message;

@@ -1,14 +1,15 @@
 //! What is removed when: by age, and when the disk is full, the oldest segments of all cameras
 //! first. Never the segment that is being written.
 
-use super::storage::Storage;
+use super::storage::{Removal, Storage, Writing};
 use crate::backoff::LogGate;
 use base::{CameraId, UtcNanos};
 use ipc::clock;
-use ipc::recording::{Day, Header, INDEX_NAME, SegmentName, recover};
+use ipc::recording::{Day, HEADER_BYTES, Header, INDEX_NAME, SegmentName, recover};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,10 +124,9 @@ impl Sweeper {
     fn recover(&mut self, storage: &Arc<Storage>) {
         for camera in storage.recordings.cameras().unwrap_or_default() {
             // A recorder that begins meanwhile waits.
-            let claim = storage.claim(&camera, || true);
-            if claim.is_some()
-                && let Err(error) = recover(&storage.recordings, &camera)
-            {
+            let Some(claim) = storage.claim(&camera, || true) else { continue };
+            claim.announce(Writing::PuttingInOrder);
+            if let Err(error) = recover(&storage.recordings, &camera) {
                 tracing::warn!(%camera, "its recordings can't be put in order: {error}");
             }
         }
@@ -203,42 +203,53 @@ fn sweep(storage: &Storage, now: UtcNanos) -> io::Result<(usize, f64, Option<io:
 
 /// Removes segments of one day, and says so in the indexes.
 fn remove(storage: &Storage, segments: &[(SegmentName, CameraId)], first: &mut First) -> usize {
-    let recordings = &storage.recordings;
     let mut removed = 0;
     for (name, camera) in segments {
-        if storage.written(camera).is_some_and(|open| open.is_none_or(|open| *name >= open)) {
-            continue;
-        }
-        // First the index: who reads it must not look for what is not there.
-        let index = recordings.day(camera, name.day()).join(INDEX_NAME);
-        if let Ok(file) = OpenOptions::new().write(true).open(&index) {
-            let header = Header { removed_before: name.next().utc() };
+        let gone = storage.remove(camera, Removal::Segment(*name), || {
+            let recordings = &storage.recordings;
+            // First the index: who reads it must not look for what is not there.
+            let index = recordings.day(camera, name.day()).join(INDEX_NAME);
             // A full disk may refuse it, and removing helps: who looks for it finds nothing.
-            let _ = file.write_all_at(&header.encode(), 0);
-        }
-        match fs::remove_file(recordings.segment(camera, *name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                first.note::<()>(Err(error));
+            let _ = note_removed(&index, name.next().utc());
+            match fs::remove_file(recordings.segment(camera, *name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                outcome => outcome,
             }
-            _ => removed += 1,
-        }
+        });
+        removed += usize::from(gone.is_some_and(|gone| first.note(gone).is_some()));
     }
     removed
+}
+
+/// Says in an index what was removed. It never says less than before: after a step back of the
+/// clock, what has older names goes later. One that is damaged is left to recovery.
+fn note_removed(index: &Path, removed_before: UtcNanos) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(index)?;
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0)?;
+    match Header::decode(&header) {
+        Ok(header) if header.removed_before < removed_before => {
+            file.write_all_at(&Header { removed_before }.encode(), 0)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the directory of a day without segments, unless it is being written.
 fn clear(storage: &Storage, camera: &CameraId, day: Day) -> io::Result<()> {
     let recordings = &storage.recordings;
-    let writing = storage.written(camera).is_some_and(|open| open.is_none_or(|s| s.day() == day));
-    if writing || !recordings.segments(camera, day)?.is_empty() {
-        return Ok(());
-    }
-    let directory = recordings.day(camera, day);
-    match fs::remove_file(directory.join(INDEX_NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Something foreign may lie there: then it stays.
-    let _ = fs::remove_dir(&directory);
-    Ok(())
+    let cleared = storage.remove(camera, Removal::Day(day), || {
+        if !recordings.segments(camera, day)?.is_empty() {
+            return Ok(());
+        }
+        let directory = recordings.day(camera, day);
+        match fs::remove_file(directory.join(INDEX_NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Something foreign may lie there: then it stays.
+        let _ = fs::remove_dir(&directory);
+        Ok(())
+    });
+    cleared.unwrap_or(Ok(()))
 }

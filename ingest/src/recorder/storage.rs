@@ -4,7 +4,7 @@
 use super::disk::Disk;
 use super::retention::{self, Retention};
 use base::CameraId;
-use ipc::recording::{Recordings, SegmentName};
+use ipc::recording::{Day, Recordings, SegmentName};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -47,9 +47,44 @@ pub struct Storage {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Cameras that somebody writes, and the segment that is open.
-    writing: BTreeMap<CameraId, Option<SegmentName>>,
+    /// Cameras that somebody has claimed, and what is done there.
+    writing: BTreeMap<CameraId, Writing>,
+    /// What is being removed at this moment, without the lock.
+    removing: Option<(CameraId, Removal)>,
     sweep_now: bool,
+}
+
+/// What the owner of a claim does. What may be removed follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// Segments are cut and indexes made again: nothing goes.
+    PuttingInOrder,
+    /// Nothing is open: all that there is may go.
+    Between,
+    /// This segment is open or about to be made, together with its day and its index. Names only
+    /// rise: it and all behind it stay.
+    Open(SegmentName),
+}
+
+/// What the sweep is about to remove of a camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// One segment.
+    Segment(SegmentName),
+    /// The directory of a day that has none.
+    Day(Day),
+}
+
+impl Writing {
+    /// Whether this may be removed meanwhile.
+    fn allows(self, removal: Removal) -> bool {
+        match (self, removal) {
+            (Writing::PuttingInOrder, _) => false,
+            (Writing::Between, _) => true,
+            (Writing::Open(open), Removal::Segment(name)) => name < open,
+            (Writing::Open(open), Removal::Day(day)) => day != open.day(),
+        }
+    }
 }
 
 /// The right to write the recordings of a camera, for as long as it lives.
@@ -98,13 +133,41 @@ impl Storage {
             let waited = self.changed.wait_timeout(shared, wait);
             shared = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        shared.writing.insert(camera.clone(), None);
+        shared.writing.insert(camera.clone(), Writing::Between);
         Some(Claim { camera: camera.clone(), storage: Arc::clone(self) })
     }
 
-    /// The segment that somebody writes now; `Some(None)` = the next one is not begun yet.
-    pub(super) fn written(&self, camera: &CameraId) -> Option<Option<SegmentName>> {
+    /// What the owner of a camera's claim does; `None` when nobody has it.
+    #[cfg(test)]
+    pub(super) fn written(&self, camera: &CameraId) -> Option<Writing> {
         self.lock().writing.get(camera).copied()
+    }
+
+    /// Removes something of a camera by `remove`, unless its owner needs it: then `None`. An owner
+    /// that comes to need it meanwhile waits.
+    pub(super) fn remove<T>(
+        &self,
+        camera: &CameraId,
+        removal: Removal,
+        remove: impl FnOnce() -> T,
+    ) -> Option<T> {
+        /// Also when `remove` breaks off: nobody waits for ever.
+        struct Over<'a>(&'a Storage);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.lock().removing = None;
+                self.0.changed.notify_all();
+            }
+        }
+        {
+            let mut shared = self.lock();
+            if !shared.writing.get(camera).is_none_or(|writing| writing.allows(removal)) {
+                return None;
+            }
+            shared.removing = Some((camera.clone(), removal));
+        }
+        let _over = Over(self);
+        Some(remove())
     }
 
     /// Says what can't be written, why, and what helps.
@@ -131,9 +194,18 @@ impl Storage {
 }
 
 impl Claim {
-    /// Says which segment is open from now on.
-    pub fn writes(&self, segment: Option<SegmentName>) {
-        self.storage.lock().writing.insert(self.camera.clone(), segment);
+    /// Says what is done from now on, before it is begun: when this returns, nothing of what it
+    /// needs is being removed.
+    pub fn announce(&self, writing: Writing) {
+        let mut shared = self.storage.lock();
+        shared.writing.insert(self.camera.clone(), writing);
+        let needed = |removing: &(CameraId, Removal)| {
+            removing.0 == self.camera && !writing.allows(removing.1)
+        };
+        while shared.removing.as_ref().is_some_and(needed) {
+            let waited = self.storage.changed.wait(shared);
+            shared = waited.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 

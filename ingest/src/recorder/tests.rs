@@ -3,7 +3,7 @@
 
 use super::cutter::Cutter;
 use super::disk::{Disk, Limited};
-use super::storage::{Claim, RecordingOptions, Storage};
+use super::storage::{Claim, RecordingOptions, Storage, Writing};
 use super::writer::Writer;
 use crate::container::ClipReader;
 use crate::decoder::initialise;
@@ -379,7 +379,9 @@ fn what_can_not_be_removed_holds_up_nobody_else() {
     let claims: Vec<_> = ["b", "d"]
         .map(|camera| {
             let claim = rig.storage.claim(&CameraId::new(camera).unwrap(), || false).unwrap();
-            claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(noon().0 + SECOND))));
+            claim.announce(Writing::Open(ipc::recording::SegmentName::at(UtcNanos(
+                noon().0 + SECOND,
+            ))));
             claim
         })
         .into();
@@ -521,9 +523,8 @@ fn the_oldest_go_first_over_all_cameras_and_the_open_one_never() {
     let mut sweeper = Sweeper::default();
     // Recovery at the first sweep would take these for damaged: it is not what is looked at here.
     let claims: Vec<_> = cameras.iter().map(|c| storage.claim(c, || false).unwrap()).collect();
-    claims
-        .iter()
-        .for_each(|claim| claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(last)))));
+    let open = Writing::Open(ipc::recording::SegmentName::at(UtcNanos(last)));
+    claims.iter().for_each(|claim| claim.announce(open));
     sweeper.sweep(storage, now);
     assert_eq!(all().len(), 96, "none is older than seven days");
     let later = UtcNanos(day("20260108") + 12 * 3600 * SECOND);

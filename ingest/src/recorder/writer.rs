@@ -2,14 +2,14 @@
 
 use super::cutter::Fragment;
 use super::disk::Disk;
-use super::storage::Claim;
+use super::storage::{Claim, Writing};
 use crate::mp4::fragmented::{FragmentHead, initialisation, write_head};
 use ipc::recording::{
     HEADER_BYTES, Header, INDEX_NAME, Recordings, Row, RowFlags, SegmentName, recover,
 };
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Names tried when one is taken: after a step back of the clock.
@@ -39,7 +39,11 @@ impl<'c> Writer<'c> {
     /// Those of the file system.
     pub fn open(claim: &'c Claim) -> io::Result<Writer<'c>> {
         let recordings = &claim.storage.recordings;
-        let done = recover(recordings, &claim.camera)?;
+        claim.announce(Writing::PuttingInOrder);
+        let done = recover(recordings, &claim.camera);
+        // Also after a failure: a disk that is full must be emptied.
+        claim.announce(Writing::Between);
+        let done = done?;
         if done.torn + done.empty + done.indexes > 0 {
             tracing::info!(camera = %claim.camera, "recordings put in order: {} indexes made \
                 again, {} segments cut to their last whole fragment, {} empty ones removed",
@@ -109,9 +113,17 @@ impl<'c> Writer<'c> {
         let Claim { camera, storage } = self.claim;
         let (recordings, disk) = (&storage.recordings, &storage.options.disk);
         let mut name = SegmentName::at(fragment.start_utc);
+        // From here on the sweep leaves alone what is made below.
+        self.claim.announce(Writing::Open(name));
         let directory = recordings.day(camera, name.day());
         DirBuilder::new().recursive(true).mode(0o750).create(&directory)?;
-        let (index, index_bytes) = open_index(&directory.join(INDEX_NAME), disk)?;
+        let (index, index_bytes, header) = open_index(&directory.join(INDEX_NAME), disk)?;
+        // What is named before is removed for every reader: after a step back of the clock names
+        // go on behind it.
+        let least = SegmentName::at(header.removed_before);
+        if least.day() == name.day() {
+            name = name.max(least);
+        }
         let file = create(recordings, self.claim, &mut name)?;
         let initialisation = initialisation(&fragment.entry);
         let path = recordings.segment(camera, name);
@@ -120,7 +132,7 @@ impl<'c> Writer<'c> {
             let _ = std::fs::remove_file(path);
             return Err(error);
         }
-        self.claim.writes(Some(name));
+        self.claim.announce(Writing::Open(name));
         let bytes = initialisation.len() as u64;
         self.segment = Some(Segment { name, file, bytes, index, index_bytes });
         Ok(())
@@ -132,8 +144,9 @@ impl<'c> Writer<'c> {
     /// Those of the file system.
     pub fn close(&mut self) -> io::Result<()> {
         let Some(segment) = self.segment.take() else { return Ok(()) };
-        segment.file.sync_data()?;
-        segment.index.sync_data()
+        let synced = segment.file.sync_data().and_then(|()| segment.index.sync_data());
+        self.claim.announce(Writing::Between);
+        synced
     }
 
     /// Leaves the open segment as it is after a failure, whole up to its last fragment.
@@ -147,6 +160,7 @@ impl<'c> Writer<'c> {
                 let _ = std::fs::remove_file(path);
             }
         }
+        self.claim.announce(Writing::Between);
     }
 }
 
@@ -188,16 +202,20 @@ fn options() -> OpenOptions {
     options
 }
 
-fn open_index(path: &Path, disk: &Disk) -> io::Result<(File, u64)> {
-    let file = options().create(true).open(path)?;
+fn open_index(path: &Path, disk: &Disk) -> io::Result<(File, u64, Header)> {
+    let file = options().read(true).create(true).open(path)?;
     let bytes = file.metadata()?.len();
     if bytes >= HEADER_BYTES as u64 {
-        return Ok((file, bytes));
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, 0)?;
+        // A damaged one is recovery's; readers then go by the segments alone.
+        return Ok((file, bytes, Header::decode(&header).unwrap_or_default()));
     }
     file.set_len(0)?;
-    if let Err(error) = disk.write(&file, &Header::default().encode()) {
+    let header = Header::default();
+    if let Err(error) = disk.write(&file, &header.encode()) {
         let _ = std::fs::remove_file(path);
         return Err(error);
     }
-    Ok((file, HEADER_BYTES as u64))
+    Ok((file, HEADER_BYTES as u64, header))
 }
