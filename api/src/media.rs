@@ -118,7 +118,8 @@ impl Media {
     /// Those of the registry.
     pub fn start(setup: Setup, control: &Control) -> Result<(Media, Clips, Keeper), StoreError> {
         let Setup { state, holds, recordings, command, disk, options, demands, stopping } = setup;
-        let files = Files::new(state.join("media"));
+        let root = state.join("media");
+        let files = Files::new(root.clone());
         files.mend(control)?;
         let jobs = Jobs::new(command, Arc::clone(&stopping));
         let shared = (files.clone(), control.clone());
@@ -133,7 +134,7 @@ impl Media {
         };
         let (clips, cutter) = ClipQueue::start(work, holds)?;
         let (stop, stopped) = sync_channel(0);
-        let keeper = Keeper::new(Arc::clone(&room), stopped);
+        let keeper = Keeper::new(Arc::clone(&room), &root, control, stopped);
         let media = Media {
             files,
             room,

@@ -65,7 +65,10 @@ fn store_fault(services: &Services) -> Option<String> {
 /// How snapshots and clips are, why not well, and how much they take.
 fn media(services: &Services) -> (&'static str, Option<String>, Option<Taken>) {
     let (reason, taken) = match services.media.room.taken() {
-        Ok(taken) => (services.media.room.refused(), Some(taken)),
+        Ok(taken) => {
+            let room = &services.media.room;
+            (room.refused().or_else(|| room.resting()), Some(taken))
+        }
         Err(error) => (Some(error.to_string()), None),
     };
     (if reason.is_none() { "healthy" } else { "degraded" }, reason, taken)

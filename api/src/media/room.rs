@@ -87,6 +87,8 @@ struct Ledger {
     removable: Option<(u64, u64)>,
     /// Why the last picture or clip was refused.
     refused: Option<String>,
+    /// Why nothing is removed for its age.
+    resting: Option<String>,
 }
 
 impl Ledger {
@@ -168,6 +170,16 @@ impl Room {
     /// Why the last picture or clip was refused, until one is not.
     pub fn refused(&self) -> Option<String> {
         self.lock().refused.clone()
+    }
+
+    /// Why nothing is removed for its age, while it is so.
+    pub fn resting(&self) -> Option<String> {
+        self.lock().resting.clone()
+    }
+
+    /// Says why nothing is removed for its age.
+    pub fn rests(&self, why: Option<String>) {
+        self.lock().resting = why;
     }
 
     /// Whether so many bytes could be had now. Removes nothing.
