@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod faults;
 mod listing;
+mod media;
 mod time;
 
 use crate::{EventOptions, NewEvent};
