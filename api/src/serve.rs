@@ -24,6 +24,7 @@ use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::services::Services;
 use crate::stills::Stills;
+use base::limits::CLIPS_AT_ONCE;
 use base::{CameraId, ModelId};
 use ipc::clock;
 use ipc::instance::InstanceLock;
@@ -43,6 +44,9 @@ use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, St
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
+
+/// Threads that have clips cut.
+const CLIPS: [&str; CLIPS_AT_ONCE] = ["clips-1", "clips-2"];
 
 /// Threads that handlers run on, and files are read on, at most.
 pub const HANDLERS_MAX: usize = 16;
@@ -197,7 +201,7 @@ impl Server {
         };
         server.thread("commit", move || commit_thread(committer, writer))?;
         server.thread("stills", move || stills_worker.run())?;
-        for name in ["clips-1", "clips-2"] {
+        for name in CLIPS {
             let clips = clips.clone();
             server.thread(name, move || clips.run())?;
         }
