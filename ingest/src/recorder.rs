@@ -10,7 +10,9 @@
 mod cutter;
 mod disk;
 mod inbox;
+mod listing;
 mod retention;
+mod room;
 mod state;
 mod storage;
 #[cfg(test)]
@@ -40,8 +42,11 @@ use writer::Writer;
 const POLL: Duration = Duration::from_millis(150);
 /// After the disk refused something, the next attempt.
 const RETRY: Duration = Duration::from_secs(3);
-/// Without units for so long, nothing is being recorded.
+/// Without units for so long, nothing is being recorded,
 const IDLE: Duration = Duration::from_secs(3);
+/// and the segment is ended: it grows old like the others (chosen: longer than the jump in time at
+/// which another one begins anyway).
+const QUIET: Duration = Duration::from_secs(60);
 
 /// A running recorder.
 pub struct Recorder {
@@ -124,6 +129,7 @@ impl Worker {
         // Since when units came and none of them was written.
         let mut unwritten: Option<Instant> = None;
         let mut fragment_due = false;
+        let mut quiet = false;
         loop {
             let (units, closed) = self.inbox.take(POLL);
             let now = clock::monotonic();
@@ -135,10 +141,17 @@ impl Worker {
             if let Some(unit) = units.back() {
                 last_unit = unit.unit.capture;
                 unwritten.get_or_insert(now);
+                quiet = false;
+            } else if now - last_unit > QUIET && !std::mem::replace(&mut quiet, true) {
+                cutter.restart();
+                if let Some(Err(error)) = writer.as_mut().map(Writer::close) {
+                    self.complain(&claim.refused(&error, now));
+                }
             } else if now - last_unit > IDLE && state.get().0 {
                 state.set_off("no video comes");
             }
             let mut write = |cut: cutter::Fragment| -> io::Result<()> {
+                claim.takes(cut.begins_segment, cut.pictures.len() as u64);
                 let writer = match &mut writer {
                     Some(writer) => writer,
                     none => none.insert(Writer::open(&claim)?),
@@ -177,7 +190,7 @@ impl Worker {
                     if self.gate.clear() {
                         tracing::info!(camera = %self.camera, "recording goes on");
                     }
-                    state.set_on();
+                    state.set_on(&self.storage.warning());
                     unwritten = None;
                 }
                 Ok(()) if unwritten.is_some_and(|since| now - since > IDLE) && state.get().0 => {
@@ -190,7 +203,7 @@ impl Worker {
                     if let Some(writer) = &mut writer {
                         writer.abandon();
                     }
-                    let line = self.storage.explain(&error);
+                    let line = claim.refused(&error, now);
                     self.complain(&line);
                     state.set_off(&line);
                     retry_at = Some(now + RETRY);

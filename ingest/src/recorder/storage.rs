@@ -2,8 +2,11 @@
 //! makes room.
 
 use super::disk::Disk;
-use super::retention::{self, Retention};
-use base::CameraId;
+use super::retention::{Retention, Sweeper};
+use super::room::{Refusal, Room};
+use base::clock_trust::Clocks;
+use base::{CameraId, Instant};
+use ipc::clock_trust::{accepted_in, clocks};
 use ipc::recording::{Day, Recordings, SegmentName};
 use std::collections::BTreeMap;
 use std::io;
@@ -26,12 +29,16 @@ pub struct RecordingOptions {
     pub retention: Retention,
     /// The disk below.
     pub disk: Disk,
+    /// The file with the offset of UTC that `vas clock accept` accepted.
+    pub accepted_clock: PathBuf,
 }
 
 impl RecordingOptions {
-    /// With the defaults for everything but the place.
+    /// With the defaults for everything but the place: a directory of the state directory.
     pub fn new(root: PathBuf) -> RecordingOptions {
-        RecordingOptions { root, retention: Retention::default(), disk: Disk::default() }
+        let accepted_clock = accepted_in(root.parent().unwrap_or(&root));
+        let (retention, disk) = (Retention::default(), Disk::default());
+        RecordingOptions { root, retention, disk, accepted_clock }
     }
 }
 
@@ -51,7 +58,18 @@ struct Shared {
     writing: BTreeMap<CameraId, Writing>,
     /// What is being removed at this moment, without the lock.
     removing: Option<(CameraId, Removal)>,
+    room: Room,
+    told: Told,
     sweep_now: bool,
+}
+
+/// What the last sweep found that recorders tell of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Told {
+    /// What is wrong although recording goes on; empty when nothing is.
+    pub warning: String,
+    /// Why there is no space, where writing found none.
+    pub full: String,
 }
 
 /// What the owner of a claim does. What may be removed follows from it.
@@ -113,8 +131,9 @@ impl Storage {
     /// # Errors
     /// When the process has no threads left.
     pub fn keep(self: &Arc<Storage>) -> io::Result<()> {
-        let weak = Arc::downgrade(self);
-        thread::Builder::new().name("recordings".into()).spawn(move || sweep(&weak)).map(drop)
+        let (weak, start) = (Arc::downgrade(self), clocks());
+        let sweep = move || sweep(&weak, start);
+        thread::Builder::new().name("recordings".into()).spawn(sweep).map(drop)
     }
 
     /// The right to write a camera's recordings, as soon as nobody else has it; `None` when
@@ -170,21 +189,31 @@ impl Storage {
         Some(remove())
     }
 
-    /// Says what can't be written, why, and what helps.
-    pub(super) fn explain(&self, error: &io::Error) -> String {
-        let root = self.options.root.display();
-        if error.kind() == io::ErrorKind::StorageFull
-            || error.kind() == io::ErrorKind::QuotaExceeded
-        {
-            self.sweep_now();
-            format!("the disk of {root} is full; make room or shorten the retention")
-        } else {
-            format!("can't write to {root}: {error}; check the disk and its permissions")
-        }
+    /// The bytes that new recordings need and have not, and whether writing found no space of late;
+    /// see [`Room::wanted`].
+    pub(super) fn wanted(&self, now: Instant, pressed: bool) -> (u64, bool) {
+        let mut shared = self.lock();
+        (shared.room.wanted(now, pressed), shared.room.starving())
     }
 
-    fn sweep_now(&self) {
-        self.lock().sweep_now = true;
+    /// Bytes that were written, or tried.
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.lock().room.written()
+    }
+
+    /// What the last sweep found.
+    pub(super) fn tell(&self, told: Told) {
+        self.lock().told = told;
+    }
+
+    /// What is wrong although recording goes on; empty when nothing is.
+    pub(super) fn warning(&self) -> String {
+        self.lock().told.warning.clone()
+    }
+
+    fn sweep_now(&self, mut shared: MutexGuard<'_, Shared>) {
+        shared.sweep_now = true;
+        drop(shared);
         self.changed.notify_all();
     }
 
@@ -209,15 +238,57 @@ impl Claim {
     }
 }
 
+impl Claim {
+    /// A fragment of so many bytes is about to be written.
+    pub fn takes(&self, begins_segment: bool, bytes: u64) {
+        let mut shared = self.storage.lock();
+        if shared.room.takes(&self.camera, begins_segment, bytes) {
+            self.storage.sweep_now(shared);
+        }
+    }
+
+    /// What can't be written, why, and what helps. Has room made where that was missing.
+    pub fn refused(&self, error: &io::Error, now: Instant) -> String {
+        let root = self.storage.options.root.display();
+        let refusal = match error.kind() {
+            io::ErrorKind::StorageFull => Refusal::Full,
+            io::ErrorKind::QuotaExceeded => Refusal::Quota,
+            _ => {
+                return format!(
+                    "can't write to {root}: {error}; check the disk and its permissions"
+                );
+            }
+        };
+        let mut shared = self.storage.lock();
+        shared.room.refused(&self.camera, refusal, now);
+        let told = match refusal {
+            Refusal::Quota => {
+                format!("the quota of {root} is full; raise it or shorten the retention")
+            }
+            Refusal::Full if shared.told.full.is_empty() => {
+                format!("the disk of {root} is full; make room or shorten the retention")
+            }
+            Refusal::Full => shared.told.full.clone(),
+        };
+        self.storage.sweep_now(shared);
+        told
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.storage.lock().writing.remove(&self.camera);
+        let mut shared = self.storage.lock();
+        shared.writing.remove(&self.camera);
+        shared.room.forget(&self.camera);
+        drop(shared);
         self.storage.changed.notify_all();
     }
 }
 
-fn sweep(weak: &Weak<Storage>) {
-    let mut sweeper = retention::Sweeper::default();
+fn sweep(weak: &Weak<Storage>, start: Clocks) {
+    let Some(storage) = weak.upgrade() else { return };
+    let mut sweeper = Sweeper::new(&storage, start);
+    drop(storage);
     let mut pause = FIRST_SWEEP;
     loop {
         {
@@ -238,6 +309,6 @@ fn sweep(weak: &Weak<Storage>) {
         }
         pause = SWEEP;
         let Some(storage) = weak.upgrade() else { return };
-        sweeper.sweep(&storage, ipc::clock::utc());
+        sweeper.sweep(&storage, clocks());
     }
 }

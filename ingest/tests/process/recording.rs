@@ -69,7 +69,7 @@ fn a_killed_ingest_loses_less_than_a_second_and_what_is_there_plays() {
 fn a_full_disk_stops_recording_and_nothing_else() {
     let node = Node::new();
     node.desire([camera("full", &pedestrians()).record()]);
-    let limits = Arc::new(LimitedDisk { left: 600_000.into(), used_permille: 0.into() });
+    let limits = Arc::new(LimitedDisk { left: 600_000.into(), ..LimitedDisk::default() });
     let disk = Disk::limited(Arc::clone(&limits));
     let recording =
         RecordingOptions { disk, ..RecordingOptions::new(node.directories.recordings()) };
