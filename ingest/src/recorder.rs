@@ -9,6 +9,7 @@
 
 mod cutter;
 mod disk;
+mod holds;
 mod inbox;
 mod listing;
 mod retention;

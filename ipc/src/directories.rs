@@ -61,7 +61,7 @@ impl Directories {
 
     /// The windows of recordings that clips still need: `<state>/holds.json`.
     pub fn holds(&self) -> PathBuf {
-        self.state.join("holds.json")
+        crate::holds::holds_in(&self.state)
     }
 
     /// The desired-state file.

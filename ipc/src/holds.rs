@@ -11,12 +11,17 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The format this program writes and reads.
 const FORMAT: u32 = 1;
 /// Largest file that is read (derived: a hold takes less than 256 bytes).
 const FILE_BYTES_MAX: u64 = 256 * HOLDS_MAX as u64;
+
+/// The file in a state directory.
+pub fn holds_in(state: &Path) -> PathBuf {
+    state.join("holds.json")
+}
 
 /// A window of a camera's recording that somebody still needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

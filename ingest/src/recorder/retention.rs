@@ -5,6 +5,7 @@
 //! removes against them, and stops there: space that comes back late, or never because others take
 //! it, costs no more than that. What remains to be done is the next sweep's.
 
+use super::holds::{Held, Holds};
 use super::listing::{Days, First, List, Listing, is_index};
 use super::storage::{Removal, Storage, Told, Writing};
 use crate::backoff::LogGate;
@@ -154,6 +155,8 @@ impl std::fmt::Display for Removed {
 pub struct Sweeper {
     recovered: bool,
     clock: ClockKeeper,
+    holds: Holds,
+    held: Held,
     resting: bool,
     listing: Listing,
     late: Option<Late>,
@@ -258,6 +261,8 @@ impl Sweeper {
         Sweeper {
             recovered: false,
             clock,
+            holds: Holds::default(),
+            held: Held::default(),
             resting: false,
             listing: Listing::default(),
             late: None,
@@ -354,6 +359,7 @@ impl Sweeper {
         if !options.root.exists() {
             return Ok(Swept { rest, ..Swept::default() });
         }
+        self.held = self.holds.look(&ipc::holds::read(&options.holds), now.monotonic);
         let mut first = First::default();
         let days = self.listing.days(recordings, now.monotonic, &mut first)?;
         let space = options.disk.space(&options.root)?;
@@ -441,6 +447,11 @@ impl Sweeper {
             };
             let camera = camera.clone();
             let Some(entry) = list.take() else { break false };
+            // A clip still needs it, and nothing that is new does more.
+            if goal.freed >= goal.no_space && self.held.keeps(&camera, name) {
+                stayed.push(entry);
+                continue;
+            }
             match remove(round.storage, &camera, name) {
                 None => stayed.push(entry),
                 Some(Err(error)) => {

@@ -21,7 +21,10 @@ pub fn run(config: &Config) -> Outcome {
         directories: config.directories.clone(),
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
-        recording: recording(&config.recording),
+        recording: RecordingOptions {
+            holds: config.directories.holds(),
+            ..recording(&config.recording)
+        },
         webrtc: WebrtcOptions {
             udp_port: config.webrtc.udp_port,
             announce: config.webrtc.announce.clone(),
