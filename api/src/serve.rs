@@ -111,11 +111,13 @@ impl Server {
         let http = listener::bind(options.bind).map_err(listen)?;
         let address = http.local_addr().map_err(listen)?;
 
+        let accepted = ipc::clock_trust::accepted_in(&directories.state);
         let disk = options.disk.clone();
         let event_options = EventOptions {
             retention: options.retention,
             free_space_floor_bytes: options.keep_free,
             free_space: Arc::new(move |dir| Ok(disk.space(dir)?.free)),
+            accepted: Arc::new(move || ipc::clock_trust::accepted(&accepted)),
             ..EventOptions::default()
         };
         let (writer, events) = EventStore::open(&directories.state, event_options)?;
@@ -417,11 +419,17 @@ mod tests {
     fn retention_works_while_nothing_is_appended() {
         let directory = tempfile::tempdir().unwrap();
         let now = Arc::new(AtomicU64::new(clock::utc().0));
-        let read = now.clone();
+        // Both clocks go on by as much: UTC alone would be in doubt.
+        let (read, start) = (now.clone(), now.load(Ordering::SeqCst));
+        let passed = {
+            let now = now.clone();
+            move || base::Instant(now.load(Ordering::SeqCst) - start)
+        };
         let options = EventOptions {
             retention: Duration::from_secs(86_400),
             free_space_floor_bytes: 0,
             clock: Arc::new(move || base::UtcNanos(read.load(Ordering::SeqCst))),
+            monotonic: Arc::new(passed),
             ..EventOptions::default()
         };
         let (mut writer, events) = EventStore::open(directory.path(), options).unwrap();

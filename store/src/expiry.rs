@@ -8,6 +8,7 @@ use crate::pool::Pool;
 use crate::tables::EVENTS;
 use base::UtcNanos;
 use base::clock_trust::{ClockTrust, Clocks, MEMORY_NAME, Memory};
+use redb::ReadableTable;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -9,7 +9,7 @@ use crate::pool::{Pool, events_directory, first_kept};
 use crate::reader::EventReader;
 use crate::record::{self, Numbers, RECORD_BYTES_MAX, RecordError};
 use crate::tables::{BY_CAMERA, BY_CLASS, BY_MODEL, EVENTS, NUMBERS, TEXTS};
-use base::clock_trust::{ClockOffset, Clocks};
+use base::clock_trust::ClockOffset;
 use base::{Instant, UtcNanos};
 use redb::{ReadableTable, ReadableTableMetadata};
 use rustix::time::{ClockId, clock_gettime};

@@ -23,6 +23,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the file that is read when none is given.
 pub const FILE_NAME: &str = "vas.toml";
@@ -46,6 +47,9 @@ const MEDIA_PERCENT_DEFAULT: u64 = 10;
 const KEEP_FREE_DEFAULT: u64 = 1 << 30;
 /// Use of the recordings' disk, percent, at which the oldest go, and down to which (spec V8).
 const DISK_PERCENT: (u64, u64) = (90, 85);
+/// Age up to which recordings stay where others fill the disk (chosen: what happened just now can
+/// still be looked at).
+const KEEP_AT_LEAST: Duration = Duration::from_secs(2 * 3600);
 /// UDP port of all viewers where the file does not say it (chosen).
 const WEBRTC_PORT: u16 = 8189;
 /// Most threads of one inference (chosen).
@@ -120,6 +124,8 @@ pub struct Recording {
     pub disk_high_percent: u64,
     /// Down to which they go, below the former. Default 85.
     pub disk_low_percent: u64,
+    /// Segments younger than this stay where others fill the disk. Default 2 hours.
+    pub keep_at_least: Duration,
 }
 
 /// `[media]`.
@@ -575,6 +581,7 @@ fn recording(top: &mut Section<'_>, state: &Path) -> Recording {
     let days = section.parsed("retention", days);
     let high = section.integer("disk_high_percent", 2..=99);
     let low = section.integer("disk_low_percent", 1..=98);
+    let keep = section.parsed("keep_at_least", duration);
     let (high_default, low_default) = DISK_PERCENT;
     let recording = Recording {
         dir: dir.unwrap_or_else(|| state.join("recordings")),
@@ -584,6 +591,7 @@ fn recording(top: &mut Section<'_>, state: &Path) -> Recording {
             || low_default.min(high.as_ref().map_or(high_default, |at| at.value) - 1),
             |at| at.value,
         ),
+        keep_at_least: keep.map_or(KEEP_AT_LEAST, |at| at.value),
     };
     if let Some(at) = &low
         && at.value >= recording.disk_high_percent
@@ -629,6 +637,26 @@ fn days(text: &str) -> Result<u64, String> {
     days.filter(|days| (1..=RETENTION_DAYS_MAX).contains(days))
         .ok_or_else(|| format!("must be whole days, \"1d\" to \"{RETENTION_DAYS_MAX}d\""))
 }
+
+/// A whole number of seconds, minutes, hours or days, up to ten years.
+fn duration(text: &str) -> Result<Duration, String> {
+    let read = || {
+        let (at, unit) = text.char_indices().next_back()?;
+        let (_, seconds) = UNITS.into_iter().find(|(of, _)| *of == unit)?;
+        let number = &text[..at];
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds = digits.then(|| number.parse::<u64>().ok()?.checked_mul(seconds))??;
+        (seconds <= RETENTION_DAYS_MAX * 86_400).then(|| Duration::from_secs(seconds))
+    };
+    read().ok_or_else(|| {
+        format!(
+            "must be whole seconds, minutes, hours or days, \"0s\" to \"{RETENTION_DAYS_MAX}d\""
+        )
+    })
+}
+
+/// Units of a duration, and their seconds.
+const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
 
 /// The address of a stream; what is wrong with it is told without credentials.
 fn address(section: &mut Section<'_>, key: &'static str, directory: &Path) -> Option<At<String>> {

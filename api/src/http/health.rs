@@ -59,7 +59,8 @@ fn store_fault(services: &Services) -> Option<String> {
     let devices = services.control.devices().err().map(|error| error.to_string());
     let recorded = || services.published.get().1.cameras.iter().any(|camera| camera.record);
     let unwanted = || services.media.room.contradiction().filter(|_| recorded());
-    devices.or_else(unwritten).or_else(unread).or_else(unwanted)
+    let rest = || Some(format!("events: {}", services.events.rest()?));
+    devices.or_else(unwritten).or_else(unread).or_else(rest).or_else(unwanted)
 }
 
 /// How snapshots and clips are, why not well, and how much they take.

@@ -7,6 +7,7 @@
 
 use super::holds::{Held, Holds};
 use super::listing::{Days, First, List, Listing, is_index};
+use super::room::Refusal;
 use super::storage::{Removal, Storage, Told, Writing};
 use crate::backoff::LogGate;
 use base::clock_trust::{Clocks, Rest};
@@ -245,8 +246,8 @@ struct Swept {
     rest: Option<Rest>,
     /// Others fill the disk: the share of what is used that recordings are.
     others: Option<f64>,
-    /// New segments take the room of the oldest.
-    starving: bool,
+    /// Writing found no space of late: new segments take the room of the oldest.
+    starving: Option<Refusal>,
     failed: Option<io::Error>,
 }
 
@@ -527,11 +528,11 @@ fn told(storage: &Storage, swept: &Swept) -> Told {
     let root = storage.options.root.display();
     let going = "the oldest recordings go for new ones";
     let warning = match (swept.rest, swept.others) {
-        (_, Some(share)) if swept.starving => {
+        (_, Some(share)) if swept.starving.is_some() => {
             format!("{}; writing found no space, {going}", others_fill(storage, share))
         }
         (_, Some(share)) => others_fill(storage, share),
-        (_, None) if swept.starving && swept.used < storage.options.retention.high => {
+        (_, None) if swept.starving == Some(Refusal::Quota) => {
             format!(
                 "writing in {root} found no space, {going}; raise the quota or shorten the retention"
             )

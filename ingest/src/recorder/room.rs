@@ -89,9 +89,9 @@ impl Room {
         refused.saturating_add(if in_advance { ahead } else { 0 })
     }
 
-    /// Whether a write found no space of late.
-    pub fn starving(&self) -> bool {
-        self.starving.is_some()
+    /// Why a write found no space of late, if one did.
+    pub fn starving(&self) -> Option<Refusal> {
+        self.starving.map(|(_, refusal)| refusal)
     }
 
     /// All bytes so far.
@@ -118,7 +118,7 @@ mod tests {
         for n in 0..10 {
             assert!(!room.takes(&camera("a"), n % 3 == 0, 100));
         }
-        assert_eq!((room.wanted(at(0), true), room.starving(), room.written()), (0, false, 1000));
+        assert_eq!((room.wanted(at(0), true), room.starving(), room.written()), (0, None, 1000));
     }
 
     #[test]
@@ -176,9 +176,9 @@ mod tests {
             assert_eq!(room.wanted(at(5), false), 100, "what found no space is paid for");
             assert!(room.takes(&a, true, 100));
             assert_eq!(room.wanted(at(604), false), advance);
-            assert!(room.starving());
+            assert_eq!(room.starving(), Some(refusal));
             assert_eq!(room.wanted(at(605), false), 0);
-            assert!(!room.starving() && !room.takes(&a, true, 100));
+            assert!(room.starving().is_none() && !room.takes(&a, true, 100));
         }
     }
 

@@ -193,9 +193,9 @@ impl Storage {
         Some(remove())
     }
 
-    /// The bytes that new recordings need and have not, and whether writing found no space of late;
-    /// see [`Room::wanted`].
-    pub(super) fn wanted(&self, now: Instant, pressed: bool) -> (u64, bool) {
+    /// The bytes that new recordings need and have not, and why writing found no space of late; see
+    /// [`Room::wanted`].
+    pub(super) fn wanted(&self, now: Instant, pressed: bool) -> (u64, Option<Refusal>) {
         let mut shared = self.lock();
         (shared.room.wanted(now, pressed), shared.room.starving())
     }

@@ -5,6 +5,8 @@ use crate::config::{Config, Recording};
 use crate::signals;
 use ingest::live::WebrtcOptions;
 use ingest::{RecordingOptions, Retention};
+use ipc::clock_trust::accepted_in;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ pub fn run(config: &Config) -> Outcome {
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
         recording: RecordingOptions {
             holds: config.directories.holds(),
-            ..recording(&config.recording)
+            ..recording(&config.recording, accepted_in(&config.directories.state))
         },
         webrtc: WebrtcOptions {
             udp_port: config.webrtc.udp_port,
@@ -35,7 +37,7 @@ pub fn run(config: &Config) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn recording(config: &Recording) -> RecordingOptions {
+fn recording(config: &Recording, accepted_clock: PathBuf) -> RecordingOptions {
     let share = |percent: u64| percent as f64 / 100.0;
     let (high, low) = (share(config.disk_high_percent), share(config.disk_low_percent));
     let retention = Retention {
@@ -46,6 +48,7 @@ fn recording(config: &Recording) -> RecordingOptions {
         critical: high + (1.0 - high) / 2.0,
         critical_target: (low - URGENT).max(0.0),
         warn: low,
+        keep_at_least: config.keep_at_least,
     };
-    RecordingOptions { retention, ..RecordingOptions::new(config.dir.clone()) }
+    RecordingOptions { retention, accepted_clock, ..RecordingOptions::new(config.dir.clone()) }
 }

@@ -2,10 +2,11 @@
 //! the same meaning, but for the credentials of cameras, which are shown as `***` and refused when
 //! they are read.
 
-use super::{Config, EXPORT_VARIABLE, size, source_url};
+use super::{Config, EXPORT_VARIABLE, UNITS, size, source_url};
 use scheduler::Steering;
 use std::fmt::{self, Display};
 use std::path::Path;
+use std::time::Duration;
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,6 +41,8 @@ impl Display for Config {
         let (high, low) = (recording.disk_high_percent, recording.disk_low_percent);
         writeln!(f, "disk_high_percent = {high}  # of the disk used: the oldest go")?;
         writeln!(f, "disk_low_percent = {low}  # until no more is used")?;
+        let keep = duration(recording.keep_at_least);
+        writeln!(f, "keep_at_least = \"{keep}\"  # younger ones stay where others fill the disk")?;
         writeln!(f, "\n[webrtc]")?;
         writeln!(f, "udp_port = {}  # of all viewers", self.webrtc.udp_port)?;
         let announce: Vec<String> = self.webrtc.announce.iter().map(quoted).collect();
@@ -155,4 +158,12 @@ fn inline(value: &serde_json::Value) -> String {
 fn object(table: &serde_json::Map<String, serde_json::Value>) -> String {
     let entries = table.iter().map(|(k, v)| format!("{} = {}", quoted(k), inline(v)));
     format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+}
+
+/// As it is written: in the largest unit that is whole.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let whole = |(_, of): &&(char, u64)| seconds > 0 && seconds.is_multiple_of(*of);
+    let (unit, of) = UNITS.iter().find(whole).unwrap_or(&('s', 1));
+    format!("{}{unit}", seconds / of)
 }

@@ -33,6 +33,7 @@ dir = "/srv/rec"
 retention = "14d"
 disk_high_percent = 80
 disk_low_percent = 70
+keep_at_least = "90m"
 [webrtc]
 udp_port = 9000
 announce = ["192.0.2.7", "2001:db8::1"]
@@ -128,6 +129,7 @@ fn every_key_has_its_meaning() {
         retention_days: 14,
         disk_high_percent: 80,
         disk_low_percent: 70,
+        keep_at_least: Duration::from_secs(5400),
     };
     assert_eq!(config.recording, recording);
     let announce = vec!["192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap()];
@@ -166,6 +168,8 @@ fn an_empty_file_is_the_defaults() {
         (recording.retention_days, recording.disk_high_percent, recording.disk_low_percent),
         (7, 90, 85)
     );
+    assert_eq!(recording.keep_at_least, Duration::from_secs(7200));
+    assert!(config.to_string().contains("\nkeep_at_least = \"2h\"  # "));
     assert_eq!(config.webrtc, Webrtc { udp_port: 8189, announce: vec![] });
     assert!(config.cameras.is_empty() && config.models.is_empty());
     assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
@@ -462,6 +466,11 @@ fn cameras_recording_and_live_view_are_checked() {
              \"512 MiB\" or \"1 GiB\", or \"0\"",
         ),
         (
+            "[recording]\nkeep_at_least = \"2\"",
+            "`keep_at_least` in [recording] is \"2\": must be whole seconds, minutes, hours or days, \
+             \"0s\" to \"3650d\"",
+        ),
+        (
             "[webrtc]\nudp_port = 65536",
             "`udp_port` in [webrtc] is 65536, must be a whole number from 0 to 65535",
         ),
@@ -484,4 +493,37 @@ fn cameras_recording_and_live_view_are_checked() {
     assert_eq!(percent("[media]\nmax_percent = 84"), 84);
     assert_eq!(percent("[recording]\ndisk_low_percent = 5"), 4);
     assert_eq!(percent("[recording]\ndisk_low_percent = 1"), 0);
+}
+
+#[test]
+fn durations_are_whole_numbers_with_a_unit_and_shown_as_they_are_written() {
+    let keep = |text: &str| parse(&format!("[recording]\nkeep_at_least = \"{text}\"\n"));
+    for (text, seconds, shown) in [
+        ("0s", 0, "0s"),
+        ("0h", 0, "0s"),
+        ("59s", 59, "59s"),
+        ("120s", 120, "2m"),
+        ("90m", 5_400, "90m"),
+        ("24h", 86_400, "1d"),
+        ("3650d", 3_650 * 86_400, "3650d"),
+    ] {
+        let config = keep(text).unwrap();
+        assert_eq!(config.recording.keep_at_least, Duration::from_secs(seconds), "{text}");
+        assert!(config.to_string().contains(&format!("keep_at_least = \"{shown}\"")), "{text}");
+    }
+    for text in [
+        "",
+        "h",
+        "2 h",
+        "-1h",
+        "+1h",
+        "1.5h",
+        "3651d",
+        "87601h",
+        "2w",
+        "2\u{e4}",
+        "99999999999999999999d",
+    ] {
+        assert!(keep(text).is_err(), "{text}");
+    }
 }

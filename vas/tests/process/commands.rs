@@ -47,6 +47,21 @@ fn config_check_warns_and_show_prints_what_holds() {
 }
 
 #[test]
+fn the_clock_is_accepted_where_ingest_and_serve_look_for_it() {
+    let place = Place::new("");
+    let _ = fs::remove_dir_all(place.state());
+    let refused = place.vas(&["clock", "accept"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("clock.accepted can't be written: "), "{refused:?}");
+    fs::create_dir(place.state()).unwrap();
+    let output = place.vas(&["clock", "accept"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout(&output).contains("is accepted until"), "{output:?}");
+    let accepted = ipc::clock_trust::accepted(&ipc::clock_trust::accepted_in(&place.state()));
+    assert!(ipc::clock_trust::clocks().offset().fits(accepted.unwrap()));
+}
+
+#[test]
 fn rings_that_are_not_there_are_told() {
     let place = Place::new("");
     let output = place.vas(&["ring"]);
