@@ -397,7 +397,10 @@ impl Room {
     /// Counts again what is on the disk: people remove and add files too.
     pub fn recount(&self) {
         let changes = self.lock().changes;
-        let counted = self.files.bytes_of_all();
+        self.counted(changes, self.files.bytes_of_all());
+    }
+
+    fn counted(&self, changes: u64, counted: u64) {
         let mut ledger = self.lock();
         // While somebody writes, the ledger knows better.
         if ledger.changes == changes && ledger.reserved == 0 {

@@ -167,10 +167,12 @@ fn clips_that_were_not_cut_when_serve_ended_are_cut_when_it_is_back() {
     let threads = stuck.threads(1);
     wait_for("the first to run", || stuck.state(&rows[0]) == JobState::Running);
     stuck.clips.work.stopping.store(true, Ordering::Release);
-    let Rig { queue, clips, root, .. } = stuck;
+    let Rig { queue, clips, root, holds } = stuck;
     drop(queue);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     drop(clips);
+    assert_eq!(holds::read(&holds).len(), 2, "also while serve is away");
+    fs::remove_file(&holds).unwrap();
     let rig = rig_in(root, DONE);
     assert_eq!(rig.held().len(), 2, "still needed");
     assert_eq!(
@@ -183,6 +185,17 @@ fn clips_that_were_not_cut_when_serve_ended_are_cut_when_it_is_back() {
     }
     drop(rig.queue);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn a_clip_that_can_not_be_cut_leaves_no_file() {
+    let rig = rig(r#"printf half > "$output"; echo '{"status":"failed","message":"x"}'"#);
+    let row = rig.ask().unwrap();
+    let control = &rig.clips.work.control;
+    let change: Change<'_> = &|id, work| control.write(|write| write.update_bookmark(id, work));
+    rig.clips.work.cut(&row.id, change, Duration::ZERO);
+    assert_eq!(rig.state(&row), JobState::Failed("x".into()));
+    assert_eq!((rig.names(), rig.bytes()), (vec![], 0));
 }
 
 #[test]

@@ -114,6 +114,7 @@ fn the_oldest_of_both_kinds_go_first_and_no_more_than_the_new_one_needs() {
     drop(place);
     // One byte more takes the oldest alone; looking takes nothing.
     rig.room.look(16).unwrap();
+    rig.room.look(95).unwrap();
     assert!(rig.there(&first));
     drop(rig.room.admit(16).unwrap());
     assert_eq!([&first, &second, &third].map(|id| rig.there(id)), [false, true, true]);
@@ -127,9 +128,9 @@ fn the_oldest_of_both_kinds_go_first_and_no_more_than_the_new_one_needs() {
 #[test]
 fn protected_ones_stay_and_a_new_one_that_needs_their_place_is_refused() {
     let rig = rig();
-    let loose = rig.picture(10);
     let picture = rig.picture(45);
     let clip = rig.clip(40, JobState::Done);
+    let loose = rig.picture(10);
     rig.protect(&picture, true);
     rig.protect(&clip, true);
     assert_eq!(rig.taken(), 100);
@@ -225,10 +226,33 @@ fn more_than_a_transaction_takes_go_in_several() {
 }
 
 #[test]
+fn many_that_stay_hold_up_none_that_go() {
+    let rig = rig();
+    let many = |write: &mut store::ControlWrite<'_>| {
+        for _ in 0..BATCH {
+            let protected = store::control::Snapshot { protected: true, ..testing::snapshot() };
+            write.put_snapshot(protected)?;
+            write.put_bookmark(testing::bookmark())?;
+        }
+        Ok::<_, StoreError>(())
+    };
+    rig.room.control.write(many).unwrap();
+    let picture = rig.picture(1);
+    assert_eq!(rig.room.expire(UtcNanos::FAR).unwrap(), 1);
+    let clip = rig.clip(1, JobState::Done);
+    assert_eq!(rig.room.expire(UtcNanos::FAR).unwrap(), 1);
+    assert!(!rig.there(&picture) && !rig.there(&clip));
+    // Nor for room.
+    let (picture, clip) = (rig.picture(1), rig.clip(1, JobState::Done));
+    drop(rig.room.admit(100).unwrap());
+    assert!(!rig.there(&picture) && !rig.there(&clip));
+}
+
+#[test]
 fn clips_that_wait_or_run_have_no_place_that_could_be_taken() {
     let rig = rig();
     rig.clip(0, JobState::Pending);
-    rig.clip(0, JobState::Failed("x".into()));
+    let failed = rig.clip(0, JobState::Failed("x".into()));
     let clip = rig.clip(75, JobState::Done);
     let mut place = rig.room.admit(20).unwrap();
     assert_eq!(rig.taken(), 100);
@@ -242,6 +266,8 @@ fn clips_that_wait_or_run_have_no_place_that_could_be_taken() {
     assert!(rig.there(&clip));
     place.hold(21).unwrap();
     assert!(!rig.there(&clip));
+    let row = rig.room.control.bookmark(&failed).unwrap();
+    assert!(row.is_some(), "it frees nothing, and says what became of it");
     assert_eq!(rig.taken(), 21);
     assert!(matches!(no_room(place.hold(101)), NoRoom::Share { wanted: 80, .. }));
     place.hold(100).unwrap();
@@ -255,7 +281,7 @@ fn what_others_need_stays_free() {
     // A tenth of the disk stays free of recordings, half of it is urgent.
     let rig = rig_with(Demands { keep_free: 20, high_percent: Some(90) });
     let old = rig.picture(95);
-    rig.space.lock().unwrap().free = 60;
+    rig.space.lock().unwrap().free = 59;
     drop(rig.room.admit(5).unwrap());
     // What goes makes room for what comes.
     rig.room.look(10).unwrap();
@@ -294,6 +320,10 @@ fn a_smaller_share_is_kept_from_then_on_and_foreign_files_count() {
     rig.room.recount();
     assert_eq!(rig.taken(), 31, "not while somebody writes");
     drop(place);
+    let changes = rig.room.lock().changes;
+    rig.room.changed();
+    rig.room.counted(changes, 70);
+    assert_eq!(rig.taken(), 30, "something went or came while it was counted");
     rig.room.recount();
     assert_eq!(rig.taken(), 70);
     assert_eq!(rig.room.fit().unwrap(), 30);
