@@ -246,7 +246,8 @@ impl Room {
         Ok(over)
     }
 
-    /// Bytes that may be removed, all of them or at least `enough`.
+    /// Bytes that may be removed, all of them or at least `enough`. As rows say it: the small pictures
+    /// beside clips come on top.
     fn removable(&self, ledger: &mut Ledger, enough: u64) -> Result<u64, StoreError> {
         if let Some((changes, bytes)) = ledger.removable
             && changes == ledger.changes
