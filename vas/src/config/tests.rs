@@ -169,7 +169,7 @@ fn an_empty_file_is_the_defaults() {
         (7, 90, 85)
     );
     assert_eq!(recording.keep_at_least, Duration::from_secs(7200));
-    assert!(config.to_string().contains("\nkeep_at_least = \"2h\"  # "));
+    assert!(parse("").unwrap().to_string().contains("\nkeep_at_least = \"2h\"  # "));
     assert_eq!(config.webrtc, Webrtc { udp_port: 8189, announce: vec![] });
     assert!(config.cameras.is_empty() && config.models.is_empty());
     assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
