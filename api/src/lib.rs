@@ -13,6 +13,7 @@ mod canonical;
 mod commit;
 pub mod config_rows;
 mod configuration;
+pub mod disk;
 mod http;
 mod ingest_link;
 mod intake;
@@ -38,5 +39,6 @@ mod upkeep;
 
 pub use commit::CommitLimits;
 pub use limits::HttpLimits;
+pub use media::room::MediaOptions;
 pub use options::{ModelEntry, Options, ServeError, Unavailable, UnavailableKind};
 pub use serve::{Limits, Server, serve};

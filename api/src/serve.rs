@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | intake | `events.sock` | disk, HTTP |
 //! | commit | its channel, the disk | |
-//! | clips | its channel, one `vas media` at a time | |
+//! | clips-1, clips-2 | clips that are due, one `vas media` at a time | |
+//! | media | the disk, ten minutes | |
 //! | stills | its channel | the ring's writer |
 //! | upkeep | the disk, once a second | |
 //! | http (tokio, 2 + at most 40) | clients, disk, stills | intake |
@@ -12,20 +13,22 @@
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
 use crate::config_rows::NamedFiles;
 use crate::configuration::Configuration;
+use crate::disk::{self, Demands};
 use crate::http::listener;
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
 use crate::limits::{HANDLERS_MAX, HttpLimits};
 use crate::live::Live;
-use crate::media::Media;
 use crate::media::probe::Probes;
+use crate::media::{Media, Setup};
 use crate::options::{Options, ServeError};
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::services::Services;
 use crate::stills::Stills;
 use crate::upkeep;
+use base::limits::CLIPS_AT_ONCE;
 use base::log_gate::LogGate;
 use ipc::clock;
 use ipc::instance::InstanceLock;
@@ -44,6 +47,9 @@ use std::time::Duration;
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
+
+/// Threads that have clips cut.
+const CLIPS: [&str; CLIPS_AT_ONCE] = ["clips-1", "clips-2"];
 
 /// Bounds that an operator does not set.
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,10 +113,15 @@ impl Server {
         let http = listener::bind(options.bind).map_err(listen)?;
         let address = http.local_addr().map_err(listen)?;
 
-        let retention = options.retention;
         let accepted = ipc::clock_trust::accepted_in(&directories.state);
-        let accepted = Arc::new(move || ipc::clock_trust::accepted(&accepted));
-        let event_options = EventOptions { retention, accepted, ..EventOptions::default() };
+        let disk = options.disk.clone();
+        let event_options = EventOptions {
+            retention: options.retention,
+            free_space_floor_bytes: options.keep_free,
+            free_space: Arc::new(move |dir| Ok(disk.space(dir)?.free)),
+            accepted: Arc::new(move || ipc::clock_trust::accepted(&accepted)),
+            ..EventOptions::default()
+        };
         let (writer, events) = EventStore::open(&directories.state, event_options)?;
         let control = Control::open(&directories.state)?;
         let registry = Registry::new(options.models);
@@ -128,13 +139,25 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (command, roots) = (options.media_command.clone(), options.file_roots);
         let probes = Probes::new(command, roots, stopping.clone());
-        let (media, clips) = Media::start(
-            directories.state.join("media"),
-            options.recordings.clone(),
-            options.media_command,
-            &control,
-            stopping.clone(),
-        )?;
+        let together = disk::same(&directories.state, &options.recordings);
+        let demands = Demands {
+            keep_free: options.keep_free,
+            high_percent: together.then_some(options.disk_high_percent),
+        };
+        let setup = Setup {
+            state: directories.state.clone(),
+            holds: directories.holds(),
+            recordings: options.recordings.clone(),
+            command: options.media_command,
+            disk: options.disk,
+            options: options.media,
+            demands,
+            stopping: stopping.clone(),
+        };
+        let (media, clips, keeper) = Media::start(setup, &control)?;
+        if let Some(contradiction) = media.room.contradiction() {
+            warn!("{contradiction}");
+        }
         let counters = Arc::new(EventCounters::default());
         let (commit, committer) = Commit::channel(limits.commit, counters.clone());
         let (stills, stills_worker) = Stills::channel(directories.shm.clone());
@@ -194,7 +217,11 @@ impl Server {
         };
         server.thread("commit", move || commit_thread(committer, writer))?;
         server.thread("stills", move || stills_worker.run())?;
-        server.thread("clips", move || clips.run())?;
+        for name in CLIPS {
+            let clips = clips.clone();
+            server.thread(name, move || clips.run())?;
+        }
+        server.thread("media", move || keeper.run())?;
         server.thread("intake", move || {
             if let Err(error) = intake.run(&socket, &intake_stop) {
                 error!("results of the scheduler can't be taken any more: {error}");

@@ -64,6 +64,17 @@ pub const MAX_FPS_RANGE: (f64, f64) = (0.1, 30.0);
 /// Subscriptions of one node.
 pub const SUBSCRIPTIONS_MAX: usize = 100_000;
 
+/// Longest clip (chosen: an hour of a 4 Mbit/s camera is 1.8 GB).
+pub const CLIP_MAX: Duration = Duration::from_secs(3600);
+/// Clips that wait at most (chosen: some minutes of the slowest).
+pub const CLIPS_WAITING_MAX: usize = 32;
+/// Clips that are cut at a time (chosen: each copies as fast as the disk can, below recording).
+pub const CLIPS_AT_ONCE: usize = 2;
+/// Windows of recordings that are kept for clips at most.
+pub const HOLDS_MAX: usize = 64;
+/// How long one such window is kept at most (chosen: beyond the slowest clips that can wait).
+pub const HOLD_TIME_MAX: Duration = Duration::from_secs(3600);
+
 const _: () = assert!(RING_SLOTS_MIN >= 3 && RING_SLOTS_MIN <= RING_SLOTS_MAX);
 const _: () = assert!(FRAME_SIDE_MAX.is_multiple_of(2));
 // Fewest slots of the largest picture fit, so no picture that has a size NV12 can hold is refused
@@ -75,6 +86,7 @@ const _: () = assert!(
 const _: () = assert!(17 * (FRAME_SIDE_MAX as u64 * 4320 * 3 / 2 * 2) <= DECODER_DATA_BYTES_MAX);
 const _: () = assert!(CHILD_OOM_SCORE_ADJ > 0 && CHILD_OOM_SCORE_ADJ <= 1000);
 const _: () = assert!(RING_STALE.as_nanos() >= 3 * RING_HEARTBEAT.as_nanos());
+const _: () = assert!(CLIPS_WAITING_MAX + CLIPS_AT_ONCE <= HOLDS_MAX);
 const _: () = assert!(CLASSES_MAX <= 1 << 16);
 const _: () = assert!(LEASE_FLOOR_GPU.as_nanos() < LEASE_FLOOR_CPU.as_nanos());
 const _: () = assert!(LEASE_FLOOR_CPU.as_nanos() < HANG_LIMIT.as_nanos());

@@ -24,6 +24,7 @@ pub mod desired;
 pub mod directories;
 pub mod events_message;
 pub mod framing;
+pub mod holds;
 pub mod ingest_message;
 pub mod instance;
 pub mod recording;

@@ -8,6 +8,7 @@ mod damage;
 mod faults;
 mod listing;
 mod lost;
+mod media;
 mod time;
 
 use crate::{EventOptions, NewEvent};

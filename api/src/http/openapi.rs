@@ -124,6 +124,7 @@ fn operation(route: &Route) -> Value {
             413 => "The body is too large.",
             415 => "The body is of another media type.",
             416 => "The range lies outside of the file.",
+            507 => "The disk, or the share of it that snapshots and clips may take, is full.",
             422 => "A parameter or a key of the body is wrong or unknown; details name each.",
             503 => {
                 "Something behind this interface does not work now, or too many ask at once; \

@@ -193,6 +193,9 @@ fn health_detailed() -> Schema {
     let check = || vec![("status", one_of(&STATES)), ("reason", or_null(text()))];
     let mut desired = check();
     desired.push(("revision", count(1)));
+    let mut media = check();
+    media.push(("bytes", or_null(count(6_400_000))));
+    media.push(("bytes_max", or_null(count(100_000_000))));
     object(&[
         ("status", one_of(&STATES)),
         ("service", one_of(&["vas"])),
@@ -202,6 +205,7 @@ fn health_detailed() -> Schema {
             "checks",
             object(&[
                 ("store", object(&check())),
+                ("media", object(&media)),
                 ("scheduler", object(&check())),
                 ("ingest", object(&check())),
                 ("desired_state", object(&desired)),

@@ -44,6 +44,7 @@ pub enum ProbeError {
 #[derive(Debug)]
 pub struct Probes {
     jobs: Jobs,
+    wait: Duration,
     file_roots: Vec<PathBuf>,
     /// A camera that is added is tried too, beside those that are only tried.
     free: Semaphore,
@@ -58,8 +59,8 @@ impl Probes {
         stopping: Arc<AtomicBool>,
     ) -> Probes {
         let memory = Memory::Private(PROBE_DATA_BYTES_MAX);
-        let jobs = Jobs::new(command, stopping).within(WAIT, memory);
-        Probes { jobs, file_roots, free: Semaphore::new(PROBES_MAX) }
+        let jobs = Jobs::new(command, stopping).within(memory);
+        Probes { jobs, wait: WAIT, file_roots, free: Semaphore::new(PROBES_MAX) }
     }
 
     /// Asks an address and waits for what it shows.
@@ -71,7 +72,7 @@ impl Probes {
         let _slot = self.free.try_acquire().map_err(|_| ProbeError::Unavailable(busy.into()))?;
         let roots = &self.file_roots;
         let job = json!({"job": "probe", "url": url, "transport": transport, "file_roots": roots});
-        let told = self.jobs.run(&job, vec![]).map_err(refusal)?;
+        let told = self.jobs.run(&job, vec![], self.wait).map_err(refusal)?;
         let pixels = |key: &str| told[key].as_u64().filter(|pixels| *pixels > 0);
         Ok(Found {
             codec: told["codec"].as_str().unwrap_or_default().to_owned(),
@@ -141,7 +142,7 @@ mod tests {
         let ProbeError::Refused(died) = ask("kill -6 $$") else { panic!() };
         assert!(died.contains("256 MiB") && died.contains("check the address"), "{died}");
         let mut slow = probes("exec sleep 600");
-        slow.jobs = slow.jobs.within(Duration::from_millis(200), Memory::Private(1 << 30));
+        slow.wait = Duration::from_millis(200);
         let late = slow.ask("rtsp://h/1", "").unwrap_err();
         assert!(matches!(late, ProbeError::Refused(text) if text.contains("within 0 s")));
         let none = Probes::new(vec!["/nosuch/program".into()], vec![], Arc::default());

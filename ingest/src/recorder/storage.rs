@@ -8,6 +8,7 @@ use super::room::{Refusal, Room};
 use base::clock_trust::Clocks;
 use base::{CameraId, Instant};
 use ipc::clock_trust::{accepted_in, clocks};
+use ipc::holds::holds_in;
 use ipc::recording::{Day, Recordings, SegmentName};
 use std::collections::BTreeMap;
 use std::io;
@@ -32,14 +33,17 @@ pub struct RecordingOptions {
     pub disk: Disk,
     /// The file with the offset of UTC that `vas clock accept` accepted.
     pub accepted_clock: PathBuf,
+    /// The file with what clips still need.
+    pub holds: PathBuf,
 }
 
 impl RecordingOptions {
     /// With the defaults for everything but the place: a directory of the state directory.
     pub fn new(root: PathBuf) -> RecordingOptions {
-        let accepted_clock = accepted_in(root.parent().unwrap_or(&root));
+        let state = root.parent().unwrap_or(&root);
+        let (accepted_clock, holds) = (accepted_in(state), holds_in(state));
         let (retention, disk) = (Retention::default(), Disk::default());
-        RecordingOptions { root, retention, disk, accepted_clock }
+        RecordingOptions { root, retention, disk, accepted_clock, holds }
     }
 }
 

@@ -24,7 +24,10 @@ pub fn run(config: &Config) -> Outcome {
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
         file_roots: config.file_roots.clone(),
-        recording: recording(&config.recording, accepted_in(&config.directories.state)),
+        recording: RecordingOptions {
+            holds: config.directories.holds(),
+            ..recording(&config.recording, accepted_in(&config.directories.state))
+        },
         webrtc: WebrtcOptions {
             udp_port: config.webrtc.udp_port,
             announce: config.webrtc.announce.clone(),

@@ -1,7 +1,7 @@
 //! Schemas of snapshots and bookmarks.
 
 use super::{
-    Schema, count, id, integer_between, list, number, object, one_of, or_null, plain_text,
+    Schema, count, flag, id, integer_between, list, number, object, one_of, or_null, plain_text,
     reference, request, text, time, word,
 };
 use crate::http::bookmarks::SECONDS_MAX;
@@ -16,7 +16,12 @@ pub fn named() -> Vec<(&'static str, Schema)> {
     vec![
         ("Snapshot", snapshot()),
         ("SnapshotTaken", taken("snapshot", "Snapshot")),
-        ("SnapshotMoment", request(&["timestamp"], &[("timestamp", time())])),
+        ("SnapshotLive", request(&[], &[("protected", flag())])),
+        (
+            "SnapshotMoment",
+            request(&["timestamp"], &[("timestamp", time()), ("protected", flag())]),
+        ),
+        ("SnapshotChange", request(&[], &[("protected", flag())])),
         (
             "SnapshotList",
             object(&[
@@ -28,7 +33,10 @@ pub fn named() -> Vec<(&'static str, Schema)> {
         ),
         ("Bookmark", bookmark()),
         ("BookmarkTaken", taken("bookmark", "Bookmark")),
-        ("BookmarkLive", request(&[], &[("label", label()), ("duration", duration())])),
+        (
+            "BookmarkLive",
+            request(&[], &[("label", label()), ("duration", duration()), ("protected", flag())]),
+        ),
         (
             "BookmarkWindow",
             request(
@@ -41,10 +49,11 @@ pub fn named() -> Vec<(&'static str, Schema)> {
                     ("start", time()),
                     ("end", time()),
                     ("label", label()),
+                    ("protected", flag()),
                 ],
             ),
         ),
-        ("BookmarkChange", request(&[], &[("label", label())])),
+        ("BookmarkChange", request(&[], &[("label", label()), ("protected", flag())])),
         (
             "BookmarkList",
             object(&[
@@ -68,6 +77,7 @@ fn snapshot() -> Schema {
         ("width", count(1280)),
         ("height", count(720)),
         ("file_size", count(81_920)),
+        ("protected", flag()),
         ("url", word("/api/v1/snapshots/019c13b8-1c00-7b00-8000-00019e370001/image")),
         ("created_at", time()),
     ])
@@ -82,6 +92,7 @@ fn bookmark() -> Schema {
         ("start_timestamp", time()),
         ("end_timestamp", time()),
         ("label", or_null(word("parcel"))),
+        ("protected", flag()),
         ("source", one_of(&["live", "historical"])),
         ("state", one_of(&["done", "pending", "running", "failed"])),
         ("failure_reason", or_null(text())),

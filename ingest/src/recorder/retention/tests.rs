@@ -676,3 +676,46 @@ fn a_write_error_in_the_middle_leaves_all_to_the_sweep() {
     writer.close().unwrap();
     assert_eq!(rig.storage.written(&camera), Some(Writing::Between));
 }
+
+#[test]
+fn what_clips_still_need_stays_until_it_is_cut_and_for_an_hour_at_most() {
+    let hold = |shelf: &Shelf, camera: &str, ago: u64| {
+        let start = UtcNanos(shelf.now.utc.0 - ago);
+        let camera = CameraId::new(camera).unwrap();
+        ipc::holds::Hold { id: "clip".into(), camera, start, end: shelf.now.utc }
+    };
+    let tell = |shelf: &Shelf, holds: &[ipc::holds::Hold]| {
+        ipc::holds::write(&shelf.rig.storage.options.holds, holds).unwrap();
+    };
+    // Against age: from the window on, with what leads up to it.
+    let mut shelf = Shelf::new();
+    let week = 7 * DAY;
+    for camera in ["a", "b"] {
+        shelf.segments(camera, 10, week + MINUTE);
+    }
+    let one = hold(&shelf, "a", week + 5 * MINUTE);
+    tell(&shelf, std::slice::from_ref(&one));
+    assert_eq!(shelf.swept(), 3 + 10);
+    assert_eq!((shelf.left("a"), shelf.left("b")), (7, 0));
+    assert_eq!(shelf.pass(HOUR).swept(), 0, "to the end of the hour");
+    assert_eq!(shelf.pass(1).swept(), 7, "and no longer");
+    // Against room: the others go instead.
+    let mut shelf = Shelf::new();
+    for camera in ["a", "b"] {
+        shelf.segments(camera, 200, 3 * HOUR);
+    }
+    tell(&shelf, &[hold(&shelf, "a", 10 * HOUR)]);
+    assert_eq!(shelf.used(930).sweep(), room(80));
+    assert_eq!((shelf.left("a"), shelf.left("b")), (200, 120));
+    tell(&shelf, &[]);
+    shelf.used(850).pass(MINUTE).sweep();
+    assert_eq!(shelf.used(930).pass(MINUTE).sweep(), room(80));
+    assert_eq!(shelf.left("a"), 120, "it was cut");
+    // Not against a write that found no space.
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 100, 3 * HOUR);
+    tell(&shelf, &[hold(&shelf, "a", 10 * HOUR)]);
+    refuse(&shelf.rig.claim, shelf.now, 15 * MIB);
+    assert_eq!(shelf.used(1000).sweep().all().segments, 2);
+    assert_eq!(shelf.left("a"), 98);
+}
