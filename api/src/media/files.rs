@@ -404,7 +404,10 @@ mod tests {
         let there = || all.iter().map(|path| path.exists()).collect::<Vec<_>>();
         // Nobody finds a file under its name while its row goes.
         let hidden = || assert_eq!(there(), [false; 4]);
-        let failed = files.delete(&rows, || Err(hidden()));
+        let failed = files.delete(&rows, || {
+            hidden();
+            Err(())
+        });
         assert_eq!((failed, there()), (Err(()), vec![true; 4]));
         let deleted = files.delete(&rows, || Ok::<_, ()>(vec![false, true]));
         assert_eq!((deleted, there()), (Ok(57), vec![true, false, false, true]));
