@@ -130,7 +130,10 @@ fn model_row(model: &Model) -> Option<ConfigModel> {
         description: spec.description.clone(),
         version: Some(spec.version.clone()),
         supported_tasks: Some(spec.supported_tasks.clone()),
-        config_schema: model.config_schema.as_ref().and_then(|schema| schema.as_object().cloned()),
+        config_schema: model
+            .config_schema
+            .as_ref()
+            .and_then(|schema| schema.text().as_object().cloned()),
         deadline_ms: Some(spec.deadline.as_millis() as u64),
         enabled: model.named_enabled,
         ..ConfigModel::new(spec.model_id.clone())

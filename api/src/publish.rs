@@ -6,6 +6,7 @@
 //! a higher revision. A crash between the two is mended at the next start, which writes the file
 //! that follows from the registry.
 
+use crate::config_rows::NamedFiles;
 use crate::moment;
 use crate::plan::Plan;
 use crate::registry::Registry;
@@ -63,6 +64,8 @@ impl KnownCameras {
 pub struct Published {
     path: PathBuf,
     export_enabled: bool,
+    /// The files that the configuration names: no change over HTTP adds to them.
+    pub named_files: NamedFiles,
     /// Revision 0 = nothing was ever published.
     current: Mutex<Arc<(u64, Plan)>>,
     /// Locked while the registry or the file changes.
@@ -101,7 +104,7 @@ impl Stamp {
 
 impl Published {
     /// What was published before, by whichever serve: it is in force until something else is.
-    pub fn before(path: PathBuf, export_enabled: bool) -> Published {
+    pub fn before(path: PathBuf, export_enabled: bool, named_files: NamedFiles) -> Published {
         let left = Stamp::of(&path);
         let (mut current, mut file) = ((0, Plan::default()), Written::default());
         match DesiredState::load(&path) {
@@ -115,7 +118,7 @@ impl Published {
         let cameras = Arc::<KnownCameras>::default();
         cameras.set(current.1.cameras.iter().filter_map(|camera| camera.id.parse().ok()).collect());
         let (current, file) = (Mutex::new(Arc::new(current)), Mutex::new(file));
-        Published { path, export_enabled, current, file, cameras }
+        Published { path, export_enabled, named_files, current, file, cameras }
     }
 
     /// Publishes what follows from the registry, when that is something new.
@@ -125,7 +128,8 @@ impl Published {
     pub fn follow(&self, control: &Control, registry: &Registry) -> Result<(), FollowError> {
         let mut file = self.file();
         let (devices, assignments) = (control.devices()?, control.assignments()?);
-        let plan = Plan::new(&devices, &assignments, registry, self.export_enabled);
+        let (export, named) = (self.export_enabled, &self.named_files);
+        let plan = Plan::new(&devices, &assignments, registry, export, named);
         let before = self.get();
         let mut revision = before.0;
         if revision == 0 || !plan.says_the_same(&before.1) {
@@ -231,7 +235,9 @@ impl Published {
         let result = control.write(|write| -> Result<_, E> {
             let value = work(write)?;
             let devices = write.devices()?;
-            let plan = Plan::new(&devices, &write.assignments()?, registry, self.export_enabled);
+            let assignments = write.assignments()?;
+            let (export, named) = (self.export_enabled, &self.named_files);
+            let plan = Plan::new(&devices, &assignments, registry, export, named);
             let mut revision = before.0;
             if !plan.says_the_same(&before.1) {
                 revision = write.next_revision()?.max(file.highest.saturating_add(1));

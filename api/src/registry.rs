@@ -2,12 +2,12 @@
 //! classes. Filled from the configured model folders; it runs nothing and asks no runner.
 
 use crate::options::{ModelEntry, Unavailable, UnavailableKind};
-use crate::schema;
+use crate::parameters::ParametersSchema;
 use base::model::ModelSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tracing::{error, warn};
+use tracing::error;
 
 /// Every configured model, by id or folder name.
 #[derive(Debug, Default)]
@@ -24,12 +24,12 @@ pub struct Model {
     pub named_enabled: Option<bool>,
     /// The description, or why the model can't be used.
     pub spec: Result<ModelSpec, Unavailable>,
-    /// Schema of an assignment's parameters, parsed.
-    pub config_schema: Option<Value>,
+    /// Schema of an assignment's parameters.
+    pub config_schema: Option<ParametersSchema>,
 }
 
 impl Registry {
-    /// Takes the configured folders. A config_schema that is not JSON makes its model unavailable;
+    /// Takes the configured folders. A config_schema that is none makes its model unavailable;
     /// of two folders with one model id the first is taken.
     pub fn new(entries: Vec<ModelEntry>) -> Registry {
         let mut models = BTreeMap::new();
@@ -96,21 +96,11 @@ impl Model {
         let id = spec.as_ref().map_or(name, |spec| spec.model_id.to_string());
         let mut config_schema = None;
         if let Ok(Some(text)) = spec.as_ref().map(|s| s.config_schema.as_deref()) {
-            match serde_json::from_str::<Value>(text) {
-                Ok(schema) => {
-                    let unchecked = schema::unchecked_keywords(&schema);
-                    if !unchecked.is_empty() {
-                        let names: Vec<String> = unchecked.into_iter().collect();
-                        warn!(
-                            "config_schema of model {id} uses keywords that are not checked: {}",
-                            names.join(", ")
-                        );
-                    }
-                    config_schema = Some(schema);
-                }
+            match ParametersSchema::read(text) {
+                Ok(schema) => config_schema = Some(schema),
                 Err(error) => {
                     let kind = UnavailableKind::Invalid;
-                    let reason = format!("config_schema is not JSON: {error}");
+                    let reason = format!("config_schema {error}");
                     spec = Err(Unavailable { kind, reason });
                 }
             }
@@ -126,10 +116,7 @@ impl Model {
     }
 
     /// Faults of an assignment's parameters; empty = none.
-    pub fn parameter_problems(&self, parameters: &Value) -> Vec<schema::Problem> {
-        match &self.config_schema {
-            Some(schema) => schema::problems(schema, parameters, "parameters"),
-            None => vec![],
-        }
+    pub fn parameter_problems(&self, parameters: &Value) -> Vec<String> {
+        self.config_schema.as_ref().map_or(vec![], |schema| schema.problems(parameters))
     }
 }

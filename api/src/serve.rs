@@ -4,25 +4,31 @@
 //! |---|---|---|
 //! | intake | `events.sock` | disk, HTTP |
 //! | commit | its channel, the disk | |
-//! | clips | its channel, one `vas media` at a time | |
+//! | clips-1, clips-2 | clips that are due, one `vas media` at a time | |
+//! | media | the disk, ten minutes | |
 //! | stills | its channel | the ring's writer |
 //! | upkeep | the disk, once a second | |
-//! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
+//! | http (tokio, 2 + at most 40) | clients, disk, stills | intake |
 
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
+use crate::config_rows::NamedFiles;
 use crate::configuration::Configuration;
-use crate::http::listener::{self, HttpLimits};
+use crate::disk::{self, Demands};
+use crate::http::listener;
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
+use crate::limits::{HANDLERS_MAX, HttpLimits};
 use crate::live::Live;
-use crate::media::Media;
+use crate::media::probe::Probes;
+use crate::media::{Media, Setup};
 use crate::options::{Options, ServeError};
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::services::Services;
 use crate::stills::Stills;
 use crate::upkeep;
+use base::limits::CLIPS_AT_ONCE;
 use base::log_gate::LogGate;
 use ipc::clock;
 use ipc::instance::InstanceLock;
@@ -42,8 +48,8 @@ use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-/// Threads that handlers run on, and files are read on, at most.
-pub const HANDLERS_MAX: usize = 16;
+/// Threads that have clips cut.
+const CLIPS: [&str; CLIPS_AT_ONCE] = ["clips-1", "clips-2"];
 
 /// Bounds that an operator does not set.
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,12 +113,20 @@ impl Server {
         let http = listener::bind(options.bind).map_err(listen)?;
         let address = http.local_addr().map_err(listen)?;
 
-        let retention = options.retention;
-        let event_options = EventOptions { retention, ..EventOptions::default() };
+        let accepted = ipc::clock_trust::accepted_in(&directories.state);
+        let disk = options.disk.clone();
+        let event_options = EventOptions {
+            retention: options.retention,
+            free_space_floor_bytes: options.keep_free,
+            free_space: Arc::new(move |dir| Ok(disk.space(dir)?.free)),
+            accepted: Arc::new(move || ipc::clock_trust::accepted(&accepted)),
+            ..EventOptions::default()
+        };
         let (writer, events) = EventStore::open(&directories.state, event_options)?;
         let control = Control::open(&directories.state)?;
         let registry = Registry::new(options.models);
-        let published = Published::before(directories.desired(), options.export_enabled);
+        let named = NamedFiles::of(&options.cameras);
+        let published = Published::before(directories.desired(), options.export_enabled, named);
         let configuration = Configuration::new(options.cameras, options.assignments);
         match configuration.apply::<ServeError>(&control, &registry, &published) {
             // Ingest makes room as long as it runs, and it runs as long as this does.
@@ -123,13 +137,27 @@ impl Server {
         }
 
         let stopping = Arc::new(AtomicBool::new(false));
-        let (media, clips) = Media::start(
-            directories.state.join("media"),
-            options.recordings.clone(),
-            options.media_command,
-            &control,
-            stopping.clone(),
-        )?;
+        let (command, roots) = (options.media_command.clone(), options.file_roots);
+        let probes = Probes::new(command, roots, stopping.clone());
+        let together = disk::same(&directories.state, &options.recordings);
+        let demands = Demands {
+            keep_free: options.keep_free,
+            high_percent: together.then_some(options.disk_high_percent),
+        };
+        let setup = Setup {
+            state: directories.state.clone(),
+            holds: directories.holds(),
+            recordings: options.recordings.clone(),
+            command: options.media_command,
+            disk: options.disk,
+            options: options.media,
+            demands,
+            stopping: stopping.clone(),
+        };
+        let (media, clips, keeper) = Media::start(setup, &control)?;
+        if let Some(contradiction) = media.room.contradiction() {
+            warn!("{contradiction}");
+        }
         let counters = Arc::new(EventCounters::default());
         let (commit, committer) = Commit::channel(limits.commit, counters.clone());
         let (stills, stills_worker) = Stills::channel(directories.shm.clone());
@@ -161,6 +189,7 @@ impl Server {
             configuration,
             ingest: IngestLink::new(directories.ingest_socket()),
             media,
+            probes,
         });
 
         let start = |source| ServeError::Start { what: "the http runtime", source };
@@ -188,7 +217,11 @@ impl Server {
         };
         server.thread("commit", move || commit_thread(committer, writer))?;
         server.thread("stills", move || stills_worker.run())?;
-        server.thread("clips", move || clips.run())?;
+        for name in CLIPS {
+            let clips = clips.clone();
+            server.thread(name, move || clips.run())?;
+        }
+        server.thread("media", move || keeper.run())?;
         server.thread("intake", move || {
             if let Err(error) = intake.run(&socket, &intake_stop) {
                 error!("results of the scheduler can't be taken any more: {error}");
@@ -196,7 +229,7 @@ impl Server {
         })?;
         let looked_after = services.clone();
         server.thread("upkeep", move || upkeep::run(&looked_after, &upkeep_stop))?;
-        let router = Arc::new(Router::new(services));
+        let router = Arc::new(Router::new(services, &limits.http));
         let entered = runtime.enter();
         let http = tokio::net::TcpListener::from_std(http).map_err(start)?;
         drop(entered);
@@ -332,11 +365,17 @@ mod tests {
     fn retention_works_while_nothing_is_appended() {
         let directory = tempfile::tempdir().unwrap();
         let now = Arc::new(AtomicU64::new(clock::utc().0));
-        let read = now.clone();
+        // Both clocks go on by as much: UTC alone would be in doubt.
+        let (read, start) = (now.clone(), now.load(Ordering::SeqCst));
+        let passed = {
+            let now = now.clone();
+            move || base::Instant(now.load(Ordering::SeqCst) - start)
+        };
         let options = EventOptions {
             retention: Duration::from_secs(86_400),
             free_space_floor_bytes: 0,
             clock: Arc::new(move || base::UtcNanos(read.load(Ordering::SeqCst))),
+            monotonic: Arc::new(passed),
             ..EventOptions::default()
         };
         let (mut writer, events) = EventStore::open(directory.path(), options).unwrap();

@@ -5,6 +5,7 @@ use crate::configuration::Configuration;
 use crate::ingest_link::IngestLink;
 use crate::live::Live;
 use crate::media::Media;
+use crate::media::probe::Probes;
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::stills::Stills;
@@ -44,6 +45,8 @@ pub struct Services {
     pub ingest: IngestLink,
     /// Snapshots and bookmarks.
     pub media: Media,
+    /// Addresses that are tried.
+    pub probes: Probes,
 }
 
 /// Class names of several models' versions, each looked up once.

@@ -3,6 +3,7 @@
 //! A client that wants what another one just got receives the same bytes. Nothing is decoded here:
 //! the ring holds pictures.
 
+use crate::limits::STILLS_WAITING_MAX;
 use base::{Absent, CameraId, FrameId, Generation, Newest, Size, Stamp};
 use ipc::clock;
 use ipc::ring::{CopyError, RingReader};
@@ -13,8 +14,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Requests that wait at most; further ones are told to come back.
-const WAITING_MAX: usize = 32;
 /// A ring that nobody asked for is closed after so long, so that a removed ring's memory is freed.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a client waits for the thread: many times the slowest picture.
@@ -74,7 +73,7 @@ pub enum StillError {
         reason: String,
     },
     /// Too many ask.
-    #[error("more than {WAITING_MAX} stills are waiting; ask again later")]
+    #[error("more than {STILLS_WAITING_MAX} stills are waiting; ask again later")]
     Busy,
     /// The thread is gone or stuck.
     #[error("the stills thread does not answer")]
@@ -104,7 +103,7 @@ pub struct Stills(SyncSender<Job>);
 impl Stills {
     /// The two ends.
     pub fn channel(shm: PathBuf) -> (Stills, StillsWorker) {
-        let (send, receive) = sync_channel(WAITING_MAX);
+        let (send, receive) = sync_channel(STILLS_WAITING_MAX);
         (Stills(send), StillsWorker { shm, receive, cameras: HashMap::new(), pixels: vec![] })
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod clock_trust;
 pub mod detection;
 pub mod frame;
 pub mod geometry;
@@ -16,6 +17,7 @@ pub mod log_gate;
 pub mod model;
 pub mod stage;
 pub mod time;
+pub mod told;
 
 pub use detection::{Detection, FrameDetections, Keypoint, Mask, MemberError, TrackId};
 pub use frame::{

@@ -9,8 +9,16 @@
 
 mod cutter;
 mod disk;
+#[cfg(test)]
+mod fault_tests;
+mod holds;
 mod inbox;
+#[cfg(test)]
+mod kill_tests;
+mod listing;
+mod recovery;
 mod retention;
+mod room;
 mod state;
 mod storage;
 #[cfg(test)]
@@ -40,8 +48,11 @@ use writer::Writer;
 const POLL: Duration = Duration::from_millis(150);
 /// After the disk refused something, the next attempt.
 const RETRY: Duration = Duration::from_secs(3);
-/// Without units for so long, nothing is being recorded.
+/// Without units for so long, nothing is being recorded,
 const IDLE: Duration = Duration::from_secs(3);
+/// and the segment is ended: it grows old like the others (chosen: longer than the jump in time at
+/// which another one begins anyway).
+const QUIET: Duration = Duration::from_secs(60);
 
 /// A running recorder.
 pub struct Recorder {
@@ -124,6 +135,7 @@ impl Worker {
         // Since when units came and none of them was written.
         let mut unwritten: Option<Instant> = None;
         let mut fragment_due = false;
+        let mut quiet = false;
         loop {
             let (units, closed) = self.inbox.take(POLL);
             let now = clock::monotonic();
@@ -135,10 +147,17 @@ impl Worker {
             if let Some(unit) = units.back() {
                 last_unit = unit.unit.capture;
                 unwritten.get_or_insert(now);
+                quiet = false;
+            } else if now - last_unit > QUIET && !std::mem::replace(&mut quiet, true) {
+                cutter.restart();
+                if let Some(Err(error)) = writer.as_mut().map(Writer::close) {
+                    self.complain(&claim.refused(&error, now));
+                }
             } else if now - last_unit > IDLE && state.get().0 {
                 state.set_off("no video comes");
             }
             let mut write = |cut: cutter::Fragment| -> io::Result<()> {
+                claim.takes(cut.begins_segment, cut.pictures.len() as u64);
                 let writer = match &mut writer {
                     Some(writer) => writer,
                     none => none.insert(Writer::open(&claim)?),
@@ -151,19 +170,17 @@ impl Worker {
                     self.counters.record_dropped.add(1);
                     continue;
                 }
-                match cutter.push(&queued.unit, queued.after_loss) {
-                    Ok(Some(fragment)) => {
-                        fragment_due = true;
-                        outcome = write(fragment);
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        // What was open is lost with it.
-                        fragment_due = false;
-                        let line = error.to_string();
-                        self.complain(&line);
-                        state.set_off(&line);
-                    }
+                let cut = cutter.push(&queued.unit, queued.after_loss);
+                if let Some(fragment) = cut.fragment {
+                    fragment_due = true;
+                    outcome = write(fragment);
+                }
+                if let Some(refused) = cut.refused {
+                    // What was written before does not make it a recording now.
+                    fragment_due = false;
+                    let line = refused.to_string();
+                    self.complain(&line);
+                    state.set_off(&line);
                 }
             }
             if outcome.is_ok()
@@ -177,7 +194,7 @@ impl Worker {
                     if self.gate.clear() {
                         tracing::info!(camera = %self.camera, "recording goes on");
                     }
-                    state.set_on();
+                    state.set_on(&self.storage.warning());
                     unwritten = None;
                 }
                 Ok(()) if unwritten.is_some_and(|since| now - since > IDLE) && state.get().0 => {
@@ -190,7 +207,7 @@ impl Worker {
                     if let Some(writer) = &mut writer {
                         writer.abandon();
                     }
-                    let line = self.storage.explain(&error);
+                    let line = claim.refused(&error, now);
                     self.complain(&line);
                     state.set_off(&line);
                     retry_at = Some(now + RETRY);

@@ -32,7 +32,7 @@ pub enum StoreError {
     },
     /// Less space than is to be kept free. Writing goes on when there is more.
     #[error(
-        "{} has {} MiB free, events are written above {} MiB; free some space or shorten events.retention",
+        "{} has {} MiB free, events are written above {} MiB; free some space, shorten `retention` or lower `keep_free` in [events]",
         dir.display(), free_bytes >> 20, floor_bytes >> 20
     )]
     SpaceLow {

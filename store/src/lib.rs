@@ -4,6 +4,7 @@
 //! ```text
 //! <state>/events/lock             locked while an event store is open; the empty file stays
 //! <state>/events/2026-01-31.redb  the events of one UTC day
+//! <state>/events/.clock           what is remembered of the clock
 //! <state>/control.redb            devices, models, assignments, labels, revision
 //! ```
 //!
@@ -21,6 +22,7 @@ mod database;
 pub mod day;
 pub mod error;
 pub mod event;
+mod expiry;
 mod held;
 mod pool;
 pub mod query;

@@ -7,6 +7,7 @@ use crate::held::{self, Held, Place};
 use crate::tables;
 use crate::writer::EventOptions;
 use base::UtcNanos;
+use base::clock_trust::{Clocks, Rest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ struct Inner {
     uses: u64,
     /// Days whose last read failed, and why.
     unread: BTreeMap<Day, String>,
+    /// Why nothing is deleted for its age.
+    rest: Option<Rest>,
 }
 
 #[derive(Debug)]
@@ -123,6 +126,10 @@ impl Pool {
 
     pub(crate) fn now(&self) -> UtcNanos {
         (self.options.clock)()
+    }
+
+    pub(crate) fn clocks(&self) -> Clocks {
+        Clocks { utc: self.now(), monotonic: (self.options.monotonic)() }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -294,6 +301,16 @@ impl Pool {
             sync_directory_of(&path).map_err(|e| StoreError::io(&self.dir, "syncing", e))?;
         }
         Ok(expired)
+    }
+
+    /// Remembers whether the clock is in doubt.
+    pub(crate) fn set_rest(&self, rest: Option<Rest>) {
+        self.inner().rest = rest;
+    }
+
+    /// Why nothing is deleted for its age, `None` while the clock is trusted.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        self.inner().rest
     }
 
     /// Remembers how the last read of a day ended.

@@ -8,6 +8,7 @@ use crate::pool::Pool;
 use crate::query::{Cursor, EventPage, EventQuery, Page, TOTAL_MAX};
 use crate::record::{self, RecordError};
 use crate::tables::{BY_CAMERA, BY_CLASS, BY_MODEL, EVENTS, NUMBERS, TEXTS};
+use base::clock_trust::Rest;
 use base::{CameraId, DeviceId, ModelId, UtcNanos};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 use std::ops::ControlFlow;
@@ -59,6 +60,11 @@ impl EventReader {
     pub fn fault(&self) -> Option<String> {
         let unread = self.probe().err().map(|e| e.to_string()).or_else(|| self.pool.unread());
         unread.or_else(|| self.pool.lost())
+    }
+
+    /// Why no events are deleted for their age; `None` while the clock is trusted.
+    pub fn rest(&self) -> Option<Rest> {
+        self.pool.rest()
     }
 
     fn probe(&self) -> Result<(), StoreError> {

@@ -1,22 +1,25 @@
 //! Tests through the public contract, and the world they share: a clock that stands where it is
 //! put, and events made from a seed.
 
+mod clocks;
 mod control;
 mod crash;
 mod damage;
 mod faults;
 mod listing;
 mod lost;
+mod media;
 mod time;
 
 use crate::{EventOptions, NewEvent};
+use base::clock_trust::ClockOffset;
 use base::{
-    CameraId, Detection, DeviceId, FrameDetections, FrameId, Generation, Keypoint, Mask, MediaTime,
-    ModelId, Rect, Size, Stages, TrackId, UtcNanos,
+    CameraId, Detection, DeviceId, FrameDetections, FrameId, Generation, Instant, Keypoint, Mask,
+    MediaTime, ModelId, Rect, Size, Stages, TrackId, UtcNanos,
 };
 use fastrand::Rng;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// 2026-03-01T12:00:00Z.
@@ -24,26 +27,56 @@ pub(crate) const NOON: UtcNanos = UtcNanos(1_772_366_400_000_000_000);
 pub(crate) const SECOND: u64 = base::time::NANOS_PER_SEC;
 pub(crate) const HOUR: u64 = 3600 * SECOND;
 
-/// A clock that only tests move.
+/// A machine's clocks, which only tests move.
 #[derive(Clone)]
-pub(crate) struct Clock(Arc<AtomicU64>);
+pub(crate) struct Clock {
+    utc: Arc<AtomicU64>,
+    monotonic: Arc<AtomicU64>,
+    /// What somebody accepted; [`i64::MIN`] = nothing.
+    accepted: Arc<AtomicI64>,
+}
 
 impl Clock {
     pub(crate) fn at(utc: UtcNanos) -> Clock {
-        Clock(Arc::new(AtomicU64::new(utc.0)))
+        Clock {
+            utc: Arc::new(utc.0.into()),
+            monotonic: Arc::new(HOUR.into()),
+            accepted: Arc::new(i64::MIN.into()),
+        }
     }
 
+    /// Time passes until then. Back it can't: that sets the clock.
     pub(crate) fn set(&self, utc: UtcNanos) {
-        self.0.store(utc.0, Ordering::SeqCst);
+        let passed = utc.0.saturating_sub(self.now().0);
+        self.monotonic.fetch_add(passed, Ordering::SeqCst);
+        self.jump(utc);
+    }
+
+    /// Somebody sets the clock.
+    pub(crate) fn jump(&self, utc: UtcNanos) {
+        self.utc.store(utc.0, Ordering::SeqCst);
+    }
+
+    /// The machine was off until then.
+    pub(crate) fn restart(&self, utc: UtcNanos) {
+        self.monotonic.store(SECOND, Ordering::SeqCst);
+        self.jump(utc);
+    }
+
+    /// Somebody accepts the clock as it is.
+    pub(crate) fn accept(&self) {
+        let offset = self.now().0 as i64 - self.monotonic.load(Ordering::SeqCst) as i64;
+        self.accepted.store(offset, Ordering::SeqCst);
     }
 
     pub(crate) fn now(&self) -> UtcNanos {
-        UtcNanos(self.0.load(Ordering::SeqCst))
+        UtcNanos(self.utc.load(Ordering::SeqCst))
     }
 
     /// Options with this clock, plenty of space and small caches.
     pub(crate) fn options(&self) -> EventOptions {
-        let clock = self.clone();
+        let (clock, accepted) = (self.clone(), self.accepted.clone());
+        let monotonic = self.monotonic.clone();
         EventOptions {
             retention: Duration::from_secs(10 * 86_400),
             free_space_floor_bytes: 1,
@@ -52,6 +85,11 @@ impl Clock {
             files_open: 3,
             list_steps_max: u64::MAX,
             clock: Arc::new(move || clock.now()),
+            monotonic: Arc::new(move || Instant(monotonic.load(Ordering::SeqCst))),
+            accepted: Arc::new(move || {
+                let offset = accepted.load(Ordering::SeqCst);
+                (offset != i64::MIN).then_some(ClockOffset(offset.into()))
+            }),
             free_space: Arc::new(|_| Ok(u64::MAX)),
         }
     }

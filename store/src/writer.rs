@@ -4,12 +4,15 @@ use crate::database::{Disk, PlainDisk};
 use crate::day::Day;
 use crate::error::{Fault, StoreError};
 use crate::event::{EventId, NewEvent, Rejection};
+use crate::expiry::Expiry;
 use crate::pool::{Pool, events_directory, first_kept};
 use crate::reader::EventReader;
 use crate::record::{self, Numbers, RECORD_BYTES_MAX, RecordError};
 use crate::tables::{BY_CAMERA, BY_CLASS, BY_MODEL, EVENTS, NUMBERS, TEXTS};
-use base::UtcNanos;
+use base::clock_trust::ClockOffset;
+use base::{Instant, UtcNanos};
 use redb::{ReadableTable, ReadableTableMetadata};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,13 +44,17 @@ pub struct EventOptions {
     pub list_steps_max: u64,
     /// UTC now.
     pub clock: Arc<dyn Fn() -> UtcNanos + Send + Sync>,
+    /// CLOCK_MONOTONIC now.
+    pub monotonic: Arc<dyn Fn() -> Instant + Send + Sync>,
+    /// The offset of UTC that somebody accepted in this run of the machine, if anybody did.
+    pub accepted: Arc<dyn Fn() -> Option<ClockOffset> + Send + Sync>,
     /// Free bytes of the file system that holds a directory.
     pub free_space: Arc<FreeSpace>,
 }
 
 impl Default for EventOptions {
     /// 30 days, 1 GiB to stay free, caches of 64 and 4 MiB, 6 files, 200,000 entries (about 0.2 s),
-    /// the machine's clock and disk.
+    /// the machine's clocks and disk, no offset accepted.
     fn default() -> Self {
         EventOptions {
             retention: Duration::from_secs(30 * 86_400),
@@ -57,6 +64,8 @@ impl Default for EventOptions {
             files_open: 6,
             list_steps_max: 200_000,
             clock: Arc::new(utc_now),
+            monotonic: Arc::new(monotonic_now),
+            accepted: Arc::new(|| None),
             free_space: Arc::new(free_space),
         }
     }
@@ -79,6 +88,12 @@ impl std::fmt::Debug for EventOptions {
 pub(crate) fn utc_now() -> UtcNanos {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UtcNanos(base::time::nanos(since))
+}
+
+fn monotonic_now() -> Instant {
+    let now = clock_gettime(ClockId::Monotonic);
+    let part = |part: i64| u64::try_from(part).unwrap_or(0);
+    Instant(part(now.tv_sec) * base::time::NANOS_PER_SEC + part(now.tv_nsec))
 }
 
 /// What an unprivileged process may still use.
@@ -111,11 +126,13 @@ pub(crate) fn open_with(
     disk: Arc<dyn Disk>,
 ) -> Result<(EventWriter, EventReader), StoreError> {
     let pool = Arc::new(Pool::open(events_directory(state), options, disk)?);
-    let now = pool.now();
-    pool.expire(now)?;
+    let now = pool.clocks();
+    let mut expiry = Expiry::open(&pool);
+    expiry.run(&pool, now)?;
     let writer = EventWriter {
         pool: pool.clone(),
-        day: Day::of(now),
+        expiry,
+        day: Day::of(now.utc),
         counter: 0,
         // The low bits of a version 7 UUID are random; uuid brings its generator.
         random: uuid::Uuid::now_v7().as_u128() as u32,
@@ -129,6 +146,7 @@ pub(crate) fn open_with(
 #[derive(Debug)]
 pub struct EventWriter {
     pool: Arc<Pool>,
+    expiry: Expiry,
     /// The day of the last call, to notice midnight.
     day: Day,
     counter: u32,
@@ -190,15 +208,15 @@ impl EventWriter {
         Ok(outcomes)
     }
 
-    /// Deletes the days that are past retention. [`EventWriter::append`] does it at midnight; call
-    /// it now and then when nothing is appended.
+    /// Deletes the days that are past retention, unless the clock is in doubt. [`EventWriter::append`]
+    /// does it at midnight; call it now and then: a wrong clock shows between two calls.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn expire(&mut self) -> Result<Vec<Day>, StoreError> {
-        let now = self.pool.now();
-        let expired = self.pool.expire(now)?;
-        self.day = Day::of(now);
+        let now = self.pool.clocks();
+        let expired = self.expiry.run(&self.pool, now)?;
+        self.day = Day::of(now.utc);
         self.numbers.retain(|day, _| !expired.contains(day));
         Ok(expired)
     }
@@ -240,7 +258,8 @@ impl EventWriter {
             return Err(Rejection::Future { camera, ahead, limit: FUTURE_MAX });
         }
         let day = Day::of(event.capture_utc);
-        if day < first_kept(now, self.pool.options().retention) {
+        // While the clock is in doubt, nothing is too old: not what comes, either.
+        if self.pool.rest().is_none() && day < first_kept(now, self.pool.options().retention) {
             return Err(Rejection::Expired { camera: event.camera.clone(), day });
         }
         Ok(())

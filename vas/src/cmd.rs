@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod check;
+mod clock;
 mod config;
 mod decode;
 mod ingest;
@@ -72,6 +73,8 @@ pub enum Command {
     Replay(replay::Args),
     /// Verify and repair the store while serve is not running
     Check,
+    /// Accept the time of this machine after it was in doubt
+    Clock(clock::Args),
     /// Check or show the configuration
     Config(config::Args),
 }
@@ -93,6 +96,7 @@ impl Command {
             Command::Sim(_) => "sim",
             Command::Replay(_) => "replay",
             Command::Check => "check",
+            Command::Clock(_) => "clock",
             Command::Config(_) => "config",
         }
     }
@@ -120,6 +124,7 @@ pub fn run(cli: Cli) -> Outcome {
         Command::Sim(args) => sim::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Check => check::run(&optional()?),
+        Command::Clock(args) => clock::run(&args, &optional()?),
         Command::Config(args) => {
             config::run(&args, &if args.needs_file() { required()? } else { optional()? })
         }

@@ -3,6 +3,7 @@
 use super::message::{Answer, Failure, Request};
 use super::observability::scheduler_state;
 use super::query::Query;
+use crate::media::room::Taken;
 use crate::moment;
 use crate::services::Services;
 use ipc::clock;
@@ -26,9 +27,11 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
     let published = services.published.get();
     let desired_reason = desired_fault(services, published.1.rejected.len());
     let desired = if desired_reason.is_none() { "healthy" } else { "degraded" };
+    let (media, media_reason, taken) = media(services);
     let ingest_reason = services.ingest.streams().fault().map(ToString::to_string);
     let ingest = if ingest_reason.is_none() { "healthy" } else { "degraded" };
-    let degraded = [store, scheduler, ingest, desired].iter().any(|state| *state != "healthy");
+    let degraded =
+        [store, media, scheduler, ingest, desired].iter().any(|state| *state != "healthy");
     Ok(Answer::json(&json!({
         "status": if degraded { "degraded" } else { "healthy" },
         "service": "vas",
@@ -36,6 +39,10 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
         "uptime_seconds": now.since(services.started).as_secs(),
         "checks": {
             "store": {"status": store, "reason": store_reason},
+            "media": {
+                "status": media, "reason": media_reason,
+                "bytes": taken.map(|taken| taken.bytes), "bytes_max": taken.map(|taken| taken.most),
+            },
             "scheduler": {"status": scheduler, "reason": scheduler_reason},
             "ingest": {"status": ingest, "reason": ingest_reason},
             "desired_state": {"status": desired, "reason": desired_reason, "revision": published.0},
@@ -48,7 +55,23 @@ pub fn detailed(services: &Services, request: &Request) -> Result<Answer, Failur
 fn store_fault(services: &Services) -> Option<String> {
     let unwritten = || Some(format!("events can't be written: {}", services.counters.failure()?));
     let unread = || Some(format!("events can't be read: {}", services.events.fault()?));
-    services.control.fault().or_else(unwritten).or_else(unread)
+    let recorded = || services.published.get().1.cameras.iter().any(|camera| camera.record);
+    let unwanted = || services.media.room.contradiction().filter(|_| recorded());
+    let rest = || Some(format!("events: {}", services.events.rest()?));
+    let control = services.control.fault();
+    control.or_else(unwritten).or_else(unread).or_else(rest).or_else(unwanted)
+}
+
+/// How snapshots and clips are, why not well, and how much they take.
+fn media(services: &Services) -> (&'static str, Option<String>, Option<Taken>) {
+    let (reason, taken) = match services.media.room.taken() {
+        Ok(taken) => {
+            let room = &services.media.room;
+            (room.refused().or_else(|| room.resting()), Some(taken))
+        }
+        Err(error) => (Some(error.to_string()), None),
+    };
+    (if reason.is_none() { "healthy" } else { "degraded" }, reason, taken)
 }
 
 /// Why the desired state is not what configuration and registry say.

@@ -5,6 +5,7 @@ use super::message::{Answer, Failure, Request};
 use super::query::Query;
 use crate::live::SchedulerView;
 use crate::moment;
+use crate::parameters::ParametersSchema;
 use crate::registry::Model;
 use crate::services::Services;
 use base::UtcNanos;
@@ -63,7 +64,7 @@ fn shown(model: &Model, rows: &Rows, scheduler: &SchedulerView) -> Value {
         "author": spec.and_then(|s| s.author.as_deref()),
         "license": spec.and_then(|s| s.license.as_deref()),
         "supported_tasks": spec.map_or(&[][..], |s| &s.supported_tasks),
-        "config_schema": model.config_schema,
+        "config_schema": model.config_schema.as_ref().map(ParametersSchema::text),
         "labels": spec.map_or(&[][..], |s| &s.labels),
         "input": spec.map(|s| json!({"width": s.input.size.width, "height": s.input.size.height})),
         "confidence_threshold": spec.map(|s| super::events::rounded(s.confidence_threshold)),

@@ -6,6 +6,7 @@ mod cameras;
 mod clients;
 mod desired_state;
 mod events;
+mod holds;
 mod ingest;
 mod live;
 mod media;

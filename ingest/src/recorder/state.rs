@@ -8,13 +8,14 @@ use std::sync::{Mutex, PoisonError};
 pub struct RecordingState(Mutex<(bool, String)>);
 
 impl RecordingState {
-    /// Whether access units reach the disk; the reason why not, empty when nobody wants it.
+    /// Whether access units reach the disk; the reason why not, empty when nobody wants it. Where
+    /// they do: what is wrong all the same, empty when nothing is.
     pub fn get(&self) -> (bool, String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_on(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (true, String::new());
+    pub(super) fn set_on(&self, warning: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (true, warning.to_owned());
     }
 
     pub(super) fn set_off(&self, reason: &str) {

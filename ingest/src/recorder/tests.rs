@@ -1,8 +1,9 @@
 //! Clips recorded in virtual time and read back: by `ipc::recording`, and by libavformat as the
 //! judge of the files.
 
-use super::cutter::Cutter;
+use super::cutter::{Cutter, Fragment};
 use super::disk::{Disk, Limited};
+use super::retention::Retention;
 use super::storage::{Claim, RecordingOptions, Storage};
 use super::writer::Writer;
 use crate::container::ClipReader;
@@ -62,8 +63,15 @@ pub fn units(
     }
 }
 
+/// What comes of a unit that can be recorded.
+pub fn cut(cutter: &mut Cutter, unit: &AccessUnit) -> Option<Fragment> {
+    let cut = cutter.push(unit, false);
+    assert_eq!(cut.refused, None);
+    cut.fragment
+}
+
 pub struct Rig {
-    _root: tempfile::TempDir,
+    pub _root: tempfile::TempDir,
     pub storage: Arc<Storage>,
     pub claim: Claim,
     pub limits: Arc<Limited>,
@@ -71,10 +79,16 @@ pub struct Rig {
 
 impl Rig {
     pub fn new() -> Rig {
+        Rig::with(|_| ())
+    }
+
+    pub fn with(change: impl FnOnce(&mut Retention)) -> Rig {
         let root = tempfile::tempdir().unwrap();
-        let limits = Arc::new(Limited { left: u64::MAX.into(), used_permille: 0.into() });
+        let limits = Arc::new(Limited { left: u64::MAX.into(), ..Limited::default() });
         let disk = Disk::limited(Arc::clone(&limits));
-        let options = RecordingOptions { disk, ..RecordingOptions::new(root.path().join("rec")) };
+        let mut options =
+            RecordingOptions { disk, ..RecordingOptions::new(root.path().join("rec")) };
+        change(&mut options.retention);
         let storage = Storage::new(options);
         let camera = CameraId::new("cam").unwrap();
         let claim = storage.claim(&camera, || false).unwrap();
@@ -89,7 +103,7 @@ impl Rig {
             if let Some(fragment) = cutter.flush(unit.capture, false) {
                 writer.write(&fragment).unwrap();
             }
-            if let Some(fragment) = cutter.push(unit, false).unwrap() {
+            if let Some(fragment) = cut(&mut cutter, unit) {
                 writer.write(&fragment).unwrap();
             }
         }
@@ -217,7 +231,7 @@ fn through_midnight_and_a_restart_every_picture_keeps_its_arrival_time() {
     let (before, after) = (&units[..270], &units[280..]);
     let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
     for unit in before {
-        if let Some(fragment) = cutter.push(unit, false).unwrap() {
+        if let Some(fragment) = cut(&mut cutter, unit) {
             writer.write(&fragment).unwrap();
         }
     }
@@ -363,29 +377,27 @@ fn a_recorder_that_writes_nothing_does_not_say_that_it_records() {
 }
 
 #[test]
-fn what_can_not_be_removed_holds_up_nobody_else() {
-    use super::retention::Sweeper;
-    let rig = Rig::new();
-    let recordings = &rig.storage.recordings;
-    let old = ipc::recording::SegmentName::at(noon());
-    let place = |camera: &str| recordings.segment(&CameraId::new(camera).unwrap(), old);
-    for camera in ["b", "d"] {
-        std::fs::create_dir_all(place(camera).parent().unwrap()).unwrap();
-        std::fs::write(place(camera), b"a segment").unwrap();
+fn a_key_unit_that_can_not_be_read_takes_nothing_before_it_along() {
+    let units = units("bframes.mp4", noon(), 4, |_| 0);
+    let mut junk = units[0].clone();
+    (junk.codec, junk.data) = (crate::unit::Codec::H265, vec![0, 0, 0, 1, 0x26, 1, 0]);
+    for after_loss in [false, true] {
+        let mut cutter = Cutter::default();
+        let mut pictures = 0;
+        for unit in &units[..5] {
+            pictures += cut(&mut cutter, unit).map_or(0, |fragment| fragment.samples.len());
+        }
+        let cut = cutter.push(&junk, after_loss);
+        assert!(cut.refused.is_some());
+        let whole = cut.fragment.expect("what was complete before it");
+        assert_eq!(pictures + whole.samples.len(), 5, "after a loss: {after_loss}");
+        // What leans on it is not recorded, and the next key picture begins anew.
+        assert!(cutter.push(&units[6], false).fragment.is_none());
+        assert!(cutter.flush(Instant::FAR, true).is_none());
+        assert!(cutter.push(&units[0], false).refused.is_none());
+        let next = cutter.flush(Instant::FAR, true).unwrap();
+        assert!(next.begins_segment && next.discontinuity && next.key);
     }
-    std::fs::write(recordings.root().join("a"), b"no directory").unwrap();
-    std::fs::create_dir_all(place("c").join("something")).unwrap();
-    // Recovery would remove what is no segment.
-    let claims: Vec<_> = ["b", "d"]
-        .map(|camera| {
-            let claim = rig.storage.claim(&CameraId::new(camera).unwrap(), || false).unwrap();
-            claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(noon().0 + SECOND))));
-            claim
-        })
-        .into();
-    Sweeper::default().sweep(&rig.storage, UtcNanos(noon().0 + 30 * 86_400 * SECOND));
-    assert!(!place("b").exists() && !place("d").exists() && place("c").exists());
-    drop(claims);
 }
 
 #[test]
@@ -407,9 +419,9 @@ fn a_full_disk_leaves_whole_segments_and_an_index_that_fits_them() {
     for left in (0..400_000).step_by(20_011) {
         rig.limits.left.store(left, Ordering::SeqCst);
         let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
-        let outcome: std::io::Result<()> = units.iter().try_for_each(|unit| {
-            cutter.push(unit, false).unwrap().map_or(Ok(()), |cut| writer.write(&cut))
-        });
+        let outcome: std::io::Result<()> = units
+            .iter()
+            .try_for_each(|unit| cut(&mut cutter, unit).map_or(Ok(()), |cut| writer.write(&cut)));
         assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         writer.abandon();
         let rows = rig.rows();
@@ -429,7 +441,7 @@ fn a_full_disk_leaves_whole_segments_and_an_index_that_fits_them() {
 }
 
 /// Waits for a state of something that runs.
-fn wait_until(what: &str, mut ask: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut ask: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !ask() {
         assert!(start.elapsed() < Duration::from_secs(60), "still waiting: {what}");
@@ -480,74 +492,4 @@ fn a_recorder_says_that_the_disk_is_full_and_goes_on_when_it_is_not() {
     wait_until("the next one has it", || storage.written(&camera).is_some());
     next.stop().unwrap().join().unwrap();
     assert!(storage.written(&camera).is_none());
-}
-
-#[test]
-fn the_oldest_go_first_over_all_cameras_and_the_open_one_never() {
-    use super::retention::{Retention, Sweeper};
-    let rig = Rig::new();
-    let storage = &rig.storage;
-    let day = |text: &str| Day::parse(text).unwrap().start().0;
-    let cameras: Vec<CameraId> = ["a", "b"].map(|id| CameraId::new(id).unwrap()).into();
-    let make = |camera: &CameraId, utc: u64| {
-        let name = ipc::recording::SegmentName::at(UtcNanos(utc));
-        let path = storage.recordings.segment(camera, name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, b"a segment").unwrap();
-        std::fs::write(path.with_file_name("index"), ipc::recording::Header::default().encode())
-            .unwrap();
-        path
-    };
-    let all = || -> Vec<String> {
-        let mut found = Vec::new();
-        for camera in &cameras {
-            for day in storage.recordings.days(camera).unwrap() {
-                for name in storage.recordings.segments(camera, day).unwrap() {
-                    found.push(format!("{camera} {}", &name.stem()[6..11]));
-                }
-            }
-        }
-        found.sort_by_key(|text| text[2..].to_owned() + &text[..1]);
-        found
-    };
-    // Segments an hour apart, the two cameras half an hour.
-    let mut last = 0;
-    for n in 0..48 {
-        make(&cameras[0], day("20260101") + n * 3600 * SECOND);
-        last = day("20260101") + (2 * n + 1) * 1800 * SECOND;
-        make(&cameras[1], last);
-    }
-    let now = UtcNanos(day("20260107") + 12 * 3600 * SECOND);
-    let mut sweeper = Sweeper::default();
-    // Recovery at the first sweep would take these for damaged: it is not what is looked at here.
-    let claims: Vec<_> = cameras.iter().map(|c| storage.claim(c, || false).unwrap()).collect();
-    claims
-        .iter()
-        .for_each(|claim| claim.writes(Some(ipc::recording::SegmentName::at(UtcNanos(last)))));
-    sweeper.sweep(storage, now);
-    assert_eq!(all().len(), 96, "none is older than seven days");
-    let later = UtcNanos(day("20260108") + 12 * 3600 * SECOND);
-    sweeper.sweep(storage, later);
-    let left = all();
-    assert_eq!(
-        (left.len(), left[0].as_str()),
-        (72, "a 01T12"),
-        "a 01T12 is seven days old to the hour"
-    );
-    let header = storage.recordings.day(&cameras[0], Day::parse("20260101").unwrap()).join("index");
-    let index = ipc::recording::read_index(&header, UtcNanos(0)).unwrap();
-    assert!(index.header.removed_before.0 > day("20260101") + 11 * 3600 * SECOND);
-    // 93 %: down to 85 %, and every batch frees 3 %.
-    let retention = Retention::default();
-    assert_eq!(
-        [0.5, 0.89, 0.90, 0.949, 0.95, 1.0].map(|used| retention.target(used)),
-        [None, None, Some(0.85), Some(0.85), Some(0.80), Some(0.80)]
-    );
-    rig.limits.used_permille.store(930, Ordering::SeqCst);
-    sweeper.sweep(storage, later);
-    // This disk never gets emptier: all go but the open ones, and the days that are left empty.
-    let left = all();
-    assert!(left.iter().all(|name| name.ends_with("02T23")), "{left:?}");
-    assert_eq!(storage.recordings.days(&cameras[0]).unwrap().len(), 1);
-    assert!(storage.recordings.days(&cameras[1]).unwrap().len() == 1);
 }

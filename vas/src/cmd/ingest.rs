@@ -5,6 +5,8 @@ use crate::config::{Config, Recording};
 use crate::signals;
 use ingest::live::WebrtcOptions;
 use ingest::{RecordingOptions, Retention};
+use ipc::clock_trust::accepted_in;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,7 +23,11 @@ pub fn run(config: &Config) -> Outcome {
         directories: config.directories.clone(),
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
-        recording: recording(&config.recording),
+        file_roots: config.file_roots.clone(),
+        recording: RecordingOptions {
+            holds: config.directories.holds(),
+            ..recording(&config.recording, accepted_in(&config.directories.state))
+        },
         webrtc: WebrtcOptions {
             udp_port: config.webrtc.udp_port,
             announce: config.webrtc.announce.clone(),
@@ -32,7 +38,7 @@ pub fn run(config: &Config) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn recording(config: &Recording) -> RecordingOptions {
+fn recording(config: &Recording, accepted_clock: PathBuf) -> RecordingOptions {
     let share = |percent: u64| percent as f64 / 100.0;
     let (high, low) = (share(config.disk_high_percent), share(config.disk_low_percent));
     let retention = Retention {
@@ -43,6 +49,7 @@ fn recording(config: &Recording) -> RecordingOptions {
         critical: high + (1.0 - high) / 2.0,
         critical_target: (low - URGENT).max(0.0),
         warn: low,
+        keep_at_least: config.keep_at_least,
     };
-    RecordingOptions { retention, ..RecordingOptions::new(config.dir.clone()) }
+    RecordingOptions { retention, accepted_clock, ..RecordingOptions::new(config.dir.clone()) }
 }

@@ -2,10 +2,11 @@
 //! the same meaning, but for the credentials of cameras, which are shown as `***` and refused when
 //! they are read.
 
-use super::{Config, EXPORT_VARIABLE, source_url};
+use super::{Config, EXPORT_VARIABLE, UNITS, size, source_url};
 use scheduler::Steering;
 use std::fmt::{self, Display};
 use std::path::Path;
+use std::time::Duration;
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,6 +28,15 @@ impl Display for Config {
         let store_empty = self.store_empty;
         writeln!(f, "store_empty = {store_empty}  # store results without detections too")?;
         writeln!(f, "retention = \"{}d\"  # whole days", self.retention_days)?;
+        let keep_free = quoted(size::shown(self.keep_free));
+        writeln!(f, "keep_free = {keep_free}  # of the disk of state: below it none is stored")?;
+        writeln!(f, "\n[media]")?;
+        writeln!(f, "retention = \"{}d\"  # whole days", self.media.retention_days)?;
+        let percent = self.media.max_percent;
+        writeln!(f, "max_percent = {percent}  # of the disk of state, for snapshots and clips")?;
+        let roots: Vec<String> = self.file_roots.iter().map(|root| path(root)).collect();
+        writeln!(f, "\n[cameras]")?;
+        writeln!(f, "file_roots = [{}]  # below them lie files named over HTTP", roots.join(", "))?;
         let recording = &self.recording;
         writeln!(f, "\n[recording]")?;
         writeln!(f, "dir = {}", path(&recording.dir))?;
@@ -34,6 +44,8 @@ impl Display for Config {
         let (high, low) = (recording.disk_high_percent, recording.disk_low_percent);
         writeln!(f, "disk_high_percent = {high}  # of the disk used: the oldest go")?;
         writeln!(f, "disk_low_percent = {low}  # until no more is used")?;
+        let keep = duration(recording.keep_at_least);
+        writeln!(f, "keep_at_least = \"{keep}\"  # younger ones stay where others fill the disk")?;
         writeln!(f, "\n[webrtc]")?;
         writeln!(f, "udp_port = {}  # of all viewers", self.webrtc.udp_port)?;
         let announce: Vec<String> = self.webrtc.announce.iter().map(quoted).collect();
@@ -149,4 +161,12 @@ fn inline(value: &serde_json::Value) -> String {
 fn object(table: &serde_json::Map<String, serde_json::Value>) -> String {
     let entries = table.iter().map(|(k, v)| format!("{} = {}", quoted(k), inline(v)));
     format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
+}
+
+/// As it is written: in the largest unit that is whole.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let whole = |(_, of): &&(char, u64)| seconds > 0 && seconds.is_multiple_of(*of);
+    let (unit, of) = UNITS.iter().find(whole).unwrap_or(&('s', 1));
+    format!("{}{unit}", seconds / of)
 }

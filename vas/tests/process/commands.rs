@@ -47,6 +47,21 @@ fn config_check_warns_and_show_prints_what_holds() {
 }
 
 #[test]
+fn the_clock_is_accepted_where_ingest_and_serve_look_for_it() {
+    let place = Place::new("");
+    let _ = fs::remove_dir_all(place.state());
+    let refused = place.vas(&["clock", "accept"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("clock.accepted can't be written: "), "{refused:?}");
+    fs::create_dir(place.state()).unwrap();
+    let output = place.vas(&["clock", "accept"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(stdout(&output).contains("is accepted until"), "{output:?}");
+    let accepted = ipc::clock_trust::accepted(&ipc::clock_trust::accepted_in(&place.state()));
+    assert!(ipc::clock_trust::clocks().offset().fits(accepted.unwrap()));
+}
+
+#[test]
 fn rings_that_are_not_there_are_told() {
     let place = Place::new("");
     let output = place.vas(&["ring"]);
@@ -131,6 +146,18 @@ fn the_same_seed_simulates_the_same_bytes() {
     let unknown = vas(&["sim", "--workload", "dmeo"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("workload dmeo is neither built in (demo,"));
+}
+
+#[test]
+fn config_check_fails_where_this_disk_can_not_give_what_is_asked_for() {
+    let place = Place::new("[events]\nkeep_free = \"900000 TiB\"\n");
+    let output = place.vas(&["config", "check"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["error: the disk of ", "`keep_free`", "`disk_high_percent`", "lower one of them"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains(": valid"), "{text}");
 }
 
 #[test]

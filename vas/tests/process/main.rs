@@ -18,5 +18,7 @@ mod node;
 mod page;
 mod plan;
 mod recording;
+mod secrets;
+mod tries;
 mod two_stage;
 mod up;
