@@ -1,5 +1,4 @@
-//! Recordings as HLS playlists (RFC 8216) and as a timeline: rows of the index in, text out. No
-//! segment is opened.
+//! Recordings as HLS playlists (RFC 8216): rows of the index in, text out. No segment is opened.
 //!
 //! Media time is one line per camera, so fragments that follow one another do so in their own clock,
 //! over segments, midnight and restarts alike. Where pictures are missing there is an
@@ -7,10 +6,9 @@
 //! `EXT-X-PROGRAM-DATE-TIME` of every entry.
 
 use crate::moment;
-use base::{CameraId, MediaTime, UtcNanos};
-use ipc::recording::{Day, Gap, Range, Recordings, Row, RowFlags, SegmentName, ranges};
+use base::{MediaTime, UtcNanos};
+use ipc::recording::{Row, RowFlags, SegmentName};
 use std::fmt::Write;
-use std::io;
 
 /// The shortest that a live playlist calls its longest entry; it must not grow while it is played.
 const LIVE_TARGET_SECONDS: u64 = 2;
@@ -143,47 +141,6 @@ pub fn part(name: &str) -> Option<(SegmentName, Part)> {
 
 fn stem_name(stem: &str) -> Option<SegmentName> {
     SegmentName::parse(stem).filter(|name| name.stem() == stem)
-}
-
-/// What was recorded in `[start, end)` and what not. Long windows are put together day by day.
-///
-/// # Errors
-/// Those of the file system.
-pub fn timeline(
-    recordings: &Recordings,
-    camera: &CameraId,
-    start: UtcNanos,
-    end: UtcNanos,
-) -> io::Result<(Vec<Range>, Vec<Gap>)> {
-    let mut found: Vec<Range> = Vec::new();
-    let mut from = start;
-    while from < end {
-        let to = Day::of(from).end().min(end);
-        let rows = recordings.window(camera, from, to)?;
-        for range in ranges(&rows, from, to).0 {
-            match found.last_mut() {
-                Some(last) if range.start.0 < last.end.0.saturating_add(ipc::recording::GAP) => {
-                    last.end = range.end;
-                    last.frames += range.frames;
-                    last.bytes += range.bytes;
-                }
-                _ => found.push(range),
-            }
-        }
-        from = to;
-    }
-    let mut gaps = Vec::new();
-    let mut at = start;
-    for range in &found {
-        if range.start.0 - at.0 >= ipc::recording::GAP {
-            gaps.push(Gap { start: at, end: range.start });
-        }
-        at = range.end;
-    }
-    if end.0.saturating_sub(at.0) >= ipc::recording::GAP {
-        gaps.push(Gap { start: at, end });
-    }
-    Ok((found, gaps))
 }
 
 #[cfg(test)]

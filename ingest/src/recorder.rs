@@ -9,8 +9,14 @@
 
 mod cutter;
 mod disk;
+#[cfg(test)]
+mod fault_tests;
+mod holds;
 mod inbox;
+#[cfg(test)]
+mod kill_tests;
 mod listing;
+mod recovery;
 mod retention;
 mod room;
 mod state;
@@ -164,19 +170,17 @@ impl Worker {
                     self.counters.record_dropped.add(1);
                     continue;
                 }
-                match cutter.push(&queued.unit, queued.after_loss) {
-                    Ok(Some(fragment)) => {
-                        fragment_due = true;
-                        outcome = write(fragment);
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        // What was open is lost with it.
-                        fragment_due = false;
-                        let line = error.to_string();
-                        self.complain(&line);
-                        state.set_off(&line);
-                    }
+                let cut = cutter.push(&queued.unit, queued.after_loss);
+                if let Some(fragment) = cut.fragment {
+                    fragment_due = true;
+                    outcome = write(fragment);
+                }
+                if let Some(refused) = cut.refused {
+                    // What was written before does not make it a recording now.
+                    fragment_due = false;
+                    let line = refused.to_string();
+                    self.complain(&line);
+                    state.set_off(&line);
                 }
             }
             if outcome.is_ok()

@@ -8,26 +8,34 @@
 
 pub mod boxes;
 mod civil;
+mod files;
 mod index;
+mod look;
+mod ready;
 mod rebuild;
 mod segment;
 mod window;
 
 pub use civil::{Day, SegmentName};
+pub use files::{Call, Files, OpenFile, Probe};
 pub use index::{HEADER_BYTES, Header, Index, IndexError, ROW_BYTES, Row, RowFlags, read_index};
-pub use rebuild::{Recovered, recover, rows_of_segments};
+pub use ready::{Ready, ready};
+pub use rebuild::{Prepared, Recovered, Writing, put_in_order, recover, rows_of_segments};
 pub use segment::{
     Fragment, Init, Sample, Scanned, ntp_of_utc, parameters_id, read_fragment, scan, utc_of_ntp,
 };
 pub use window::{GAP, Gap, Range, connected, ranges};
 
 use base::{CameraId, UtcNanos};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The index of a day, in its directory.
 pub const INDEX_NAME: &str = "index";
+/// One that is being made again.
+const INDEX_NEW: &str = "index.new";
+/// One that was damaged, kept for who wants to look at it; others get a number behind it.
+const INDEX_DAMAGED: &str = "index.damaged";
 
 /// How far back a picture is looked for that decoding can begin with (chosen: longer than any group
 /// of pictures that a camera can be set to).
@@ -36,15 +44,26 @@ const KEY_BEFORE: u64 = 120 * base::time::NANOS_PER_SEC;
 const AHEAD: u64 = 5 * base::time::NANOS_PER_SEC;
 
 /// The recordings of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Recordings {
     root: PathBuf,
+    files: Files,
 }
 
 impl Recordings {
     /// Those below `root`, which need not exist.
     pub fn new(root: impl Into<PathBuf>) -> Recordings {
-        Recordings { root: root.into() }
+        Recordings::through(root, Files::default())
+    }
+
+    /// As [`Recordings::new`], all calls through `files`.
+    pub fn through(root: impl Into<PathBuf>, files: Files) -> Recordings {
+        Recordings { root: root.into(), files }
+    }
+
+    /// What all calls go through.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The root.
@@ -67,7 +86,7 @@ impl Recordings {
     /// # Errors
     /// Those of the file system; a missing root has none.
     pub fn cameras(&self) -> io::Result<Vec<CameraId>> {
-        names(&self.root, |name| CameraId::new(name).ok())
+        self.names(&self.root, |name| CameraId::new(name).ok())
     }
 
     /// Days of a camera, the oldest first.
@@ -75,7 +94,7 @@ impl Recordings {
     /// # Errors
     /// Those of the file system; a camera without recordings has none.
     pub fn days(&self, camera: &CameraId) -> io::Result<Vec<Day>> {
-        names(&self.root.join(camera.as_str()), Day::parse)
+        self.names(&self.root.join(camera.as_str()), Day::parse)
     }
 
     /// Segments of a day, the oldest first.
@@ -83,14 +102,15 @@ impl Recordings {
     /// # Errors
     /// Those of the file system; a day without recordings has none.
     pub fn segments(&self, camera: &CameraId, day: Day) -> io::Result<Vec<SegmentName>> {
-        names(&self.day(camera, day), |name| SegmentName::parse(name).filter(|s| s.day() == day))
+        self.names(&self.day(camera, day), |name| {
+            SegmentName::parse(name).filter(|s| s.day() == day)
+        })
     }
 
     /// The rows of a day in the order of recording, without those of removed segments.
     ///
     /// # Errors
-    /// Those of the file system. An index that is missing or damaged is no error: its rows are made
-    /// from the segments, which takes a moment for a long day.
+    /// As [`Recordings::rows_since`].
     pub fn rows(&self, camera: &CameraId, day: Day) -> io::Result<Vec<Row>> {
         self.rows_since(camera, day, UtcNanos(0))
     }
@@ -99,35 +119,36 @@ impl Recordings {
     /// of the index, so that recent rows cost little.
     ///
     /// # Errors
-    /// As [`Recordings::rows`].
+    /// Those of the file system. An index that is missing, damaged or can't be read is no error: its
+    /// rows are made from the segments, which takes a moment for a long day.
     pub fn rows_since(&self, camera: &CameraId, day: Day, since: UtcNanos) -> io::Result<Vec<Row>> {
         let directory = self.day(camera, day);
-        match read_index(&directory.join(INDEX_NAME), since) {
-            Ok(index) => Ok(index.rows),
-            Err(IndexError::Io(error)) => Err(error),
-            Err(IndexError::Missing) if !directory.exists() => Ok(vec![]),
-            Err(IndexError::Missing | IndexError::Damaged(_)) => {
-                let before = self.last_row_before(camera, day)?;
-                rows_of_segments(self, camera, day, before.as_ref())
-            }
+        match index::read_since(&self.files, &directory.join(INDEX_NAME), since) {
+            Ok(index) => return Ok(index.rows),
+            Err(IndexError::Io(error)) if !files::of_the_file(&error) => return Err(error),
+            Err(IndexError::Missing) if !directory.exists() => return Ok(vec![]),
+            Err(_) => {}
         }
+        let before = self.last_row_before(camera, day)?;
+        rows_of_segments(self, camera, day, before.as_ref())
     }
 
-    /// The newest row of the days before `day`, which numbers go on from.
+    /// The newest row of the days before `day`, which numbers go on from. Days that can't be read are
+    /// left out.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// When the days can't be listed.
     pub fn last_row_before(&self, camera: &CameraId, day: Day) -> io::Result<Option<Row>> {
-        for earlier in self.days(camera)?.into_iter().rev().filter(|d| *d < day) {
-            // A damaged one is of no help: numbers then begin again.
-            if let Ok(index) =
-                read_index(&self.day(camera, earlier).join(INDEX_NAME), UtcNanos::FAR)
-                && let Some(row) = index.rows.last()
-            {
-                return Ok(Some(*row));
-            }
-        }
-        Ok(None)
+        let mut earlier = self.days(camera)?.into_iter().rev().filter(|earlier| *earlier < day);
+        Ok(earlier.find_map(|day| look::newest_row(self, camera, day)))
+    }
+
+    /// The newest row of a camera, as [`Recordings::last_row_before`].
+    ///
+    /// # Errors
+    /// When the days can't be listed.
+    pub fn last_row(&self, camera: &CameraId) -> io::Result<Option<Row>> {
+        self.last_row_before(camera, Day::of(UtcNanos::FAR))
     }
 
     /// The fragments that overlap `[start, end)`, in the order of recording, with all that is known
@@ -142,14 +163,40 @@ impl Recordings {
         end: UtcNanos,
     ) -> io::Result<Vec<Row>> {
         let mut rows = Vec::new();
-        let (first, last) = (Day::of(start).before(), Day::of(end));
-        for day in self.days(camera)?.into_iter().filter(|day| (first..=last).contains(day)) {
+        for day in self.days_of(camera, start, end)? {
             let of_day = self.rows_since(camera, day, start)?;
             rows.extend(
                 of_day.into_iter().filter(|row| row.start_utc < end && row.end_utc() > start),
             );
         }
         Ok(rows)
+    }
+
+    /// The days that fragments of `[start, end)` may lie in: a segment lies in the day in which it
+    /// begins.
+    fn days_of(&self, camera: &CameraId, start: UtcNanos, end: UtcNanos) -> io::Result<Vec<Day>> {
+        let (first, last) = (Day::of(start).before(), Day::of(end));
+        let mut days = self.days(camera)?;
+        days.retain(|day| (first..=last).contains(day));
+        Ok(days)
+    }
+
+    /// What was recorded in `[start, end)` and what not. Each day is read once, and the rows of one
+    /// are in memory at a time; every fragment counts once, also one over midnight.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn timeline(
+        &self,
+        camera: &CameraId,
+        start: UtcNanos,
+        end: UtcNanos,
+    ) -> io::Result<(Vec<Range>, Vec<Gap>)> {
+        let mut pieces = Vec::new();
+        for day in self.days_of(camera, start, end)? {
+            pieces.extend(window::pieces(&self.rows_since(camera, day, start)?, start, end));
+        }
+        Ok(window::join(pieces, start, end))
     }
 }
 
@@ -199,19 +246,18 @@ impl Recordings {
     }
 }
 
-/// The names in a directory that `read` understands, sorted. No directory is an empty one.
-fn names<T: Ord>(directory: &Path, read: impl Fn(&str) -> Option<T>) -> io::Result<Vec<T>> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-        Err(error) => return Err(error),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        found.extend(entry?.file_name().to_str().and_then(&read));
+impl Recordings {
+    /// The names in a directory that `read` understands, sorted. No directory is an empty one.
+    fn names<T: Ord>(
+        &self,
+        directory: &Path,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        let names = self.files.list(directory)?;
+        let mut found: Vec<T> = names.iter().filter_map(|name| read(name)).collect();
+        found.sort();
+        Ok(found)
     }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::boxed::Boxes;
 use super::sequence_parameters::{self, SequenceParameters, unescaped};
 use crate::annexb::nals;
 use crate::unit::Codec;
+use std::collections::HashSet;
 
 /// What a NAL unit is to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub fn kind(codec: Codec, nal: &[u8]) -> NalKind {
     }
 }
 
+/// Most parameter sets of a key unit: what the record has room for (ISO/IEC 14496-15, 5.3.3.1.2: 31
+/// sequence and 255 picture parameter sets; with more, units are no more compared than written).
+const SETS_MAX: usize = 31 + 255;
+
 /// Why there is no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
@@ -46,6 +51,11 @@ pub enum EntryError {
     /// They can't be read.
     #[error("the camera's sequence parameter set can't be read; update its firmware")]
     Damaged,
+    /// They are more than a record can have.
+    #[error(
+        "a key picture came with more than {SETS_MAX} parameter sets; update the camera's firmware"
+    )]
+    TooMany,
 }
 
 /// What decodes a track.
@@ -69,7 +79,11 @@ impl SampleEntry {
     /// # Errors
     /// [`EntryError`].
     pub fn of(codec: Codec, key_unit: &[u8]) -> Result<SampleEntry, EntryError> {
-        let sets: Vec<Vec<u8>> = sets_of(codec, key_unit).map(<[u8]>::to_vec).collect();
+        let given = sets_of(codec, key_unit).take(SETS_MAX + 1);
+        let sets: Vec<Vec<u8>> = given.map(<[u8]>::to_vec).collect();
+        if sets.len() > SETS_MAX {
+            return Err(EntryError::TooMany);
+        }
         let of = |number: u8| -> Vec<&[u8]> {
             let wanted = |nal: &&Vec<u8>| kind(codec, nal) == NalKind::Set(number);
             sets.iter().filter(wanted).map(Vec::as_slice).collect()
@@ -131,14 +145,8 @@ fn sets_of(codec: Codec, key_unit: &[u8]) -> impl Iterator<Item = &[u8]> {
         Codec::H265 => nal[0] >> 1 & 0x3f < 32,
     };
     let leading = nals(key_unit).filter(|nal| !nal.is_empty()).take_while(move |nal| !picture(nal));
-    let mut seen: Vec<&[u8]> = Vec::new();
-    leading.filter(move |nal| {
-        let new = matches!(kind(codec, nal), NalKind::Set(_)) && !seen.contains(nal);
-        if new {
-            seen.push(nal);
-        }
-        new
-    })
+    let mut seen: HashSet<&[u8]> = HashSet::new();
+    leading.filter(move |nal| matches!(kind(codec, nal), NalKind::Set(_)) && seen.insert(nal))
 }
 
 fn list(out: &mut Boxes, nals: &[&[u8]]) -> Option<()> {
@@ -245,6 +253,30 @@ mod tests {
             write_sample(codec, data, true, &mut sample);
             assert!(!sample.windows(set.len()).any(|part| part == set), "sets are in the entry");
         }
+    }
+
+    /// A key unit led by `count` distinct sets of one kind.
+    fn led_by(count: u32, header: u8) -> Vec<u8> {
+        let mut unit = Vec::new();
+        for n in 0..count {
+            // No byte is 0: no start code and no emulation in the number.
+            let digits = [n % 255, n / 255 % 255, n / 65_025].map(|digit| digit as u8 + 1);
+            unit.extend([0, 0, 1, header]);
+            unit.extend(digits);
+        }
+        unit.extend([0, 0, 1, 0x65, 1]);
+        unit
+    }
+
+    #[test]
+    fn more_sets_than_a_record_has_room_for_are_refused_in_linear_time() {
+        let of = |count| SampleEntry::of(Codec::H264, &led_by(count, 8));
+        assert_eq!(of(286), Err(EntryError::Missing), "no sequence parameter set");
+        assert_eq!(of(287), Err(EntryError::TooMany));
+        // 16 MiB of them: each with all before would be 10^12 comparisons.
+        let flood = led_by((16 << 20) / 7, 13);
+        assert_eq!(SampleEntry::of(Codec::H264, &flood), Err(EntryError::TooMany));
+        assert_eq!(sets_of(Codec::H264, &flood).count(), (16 << 20) / 7, "each is looked at once");
     }
 
     #[test]

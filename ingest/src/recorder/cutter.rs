@@ -71,6 +71,21 @@ impl Fragment {
     }
 }
 
+/// What comes of a unit.
+#[derive(Debug, Default)]
+pub struct Cut {
+    /// The fragment that was complete before it.
+    pub fragment: Option<Fragment>,
+    /// Why the unit itself, and what leans on it, is not recorded.
+    pub refused: Option<EntryError>,
+}
+
+impl From<Option<Fragment>> for Cut {
+    fn from(fragment: Option<Fragment>) -> Cut {
+        Cut { fragment, refused: None }
+    }
+}
+
 /// Pictures of the fragment that is being filled.
 #[derive(Debug)]
 struct Open {
@@ -188,38 +203,32 @@ impl Cutter {
         self.gap = true;
     }
 
-    /// Takes a unit. What was complete before it comes out.
-    ///
-    /// # Errors
-    /// [`EntryError`]: a key unit that no segment can begin with.
-    pub fn push(
-        &mut self,
-        unit: &AccessUnit,
-        after_loss: bool,
-    ) -> Result<Option<Fragment>, EntryError> {
+    /// Takes a unit. What was complete before it comes out, also when no segment can begin with the
+    /// unit.
+    pub fn push(&mut self, unit: &AccessUnit, after_loss: bool) -> Cut {
         let media = unit.media.0;
         if unit.flags.has(UnitFlags::PREROLL) {
-            return Ok(None);
+            return Cut::default();
         }
         let jumped = self.newest_media.is_some_and(|newest| media.abs_diff(newest) > JUMP);
         if after_loss || jumped {
-            let last = self.cut(None);
+            let fragment = self.cut(None);
             self.restart();
             self.newest_media = None;
-            let begun = self.begin_or_go_on(unit)?;
-            debug_assert!(begun.is_none(), "nothing was open");
-            return Ok(last);
+            let begun = self.begin_or_go_on(unit);
+            debug_assert!(begun.fragment.is_none(), "nothing was open");
+            return Cut { fragment, refused: begun.refused };
         }
         self.begin_or_go_on(unit)
     }
 
-    fn begin_or_go_on(&mut self, unit: &AccessUnit) -> Result<Option<Fragment>, EntryError> {
+    fn begin_or_go_on(&mut self, unit: &AccessUnit) -> Cut {
         let media = unit.media.0;
         if unit.key() {
             return self.key(unit);
         }
         if self.segment.is_none() {
-            return Ok(None);
+            return Cut::default();
         }
         let anchor = self.newest_media.is_none_or(|newest| media > newest);
         let full = self.open.as_ref().is_some_and(|open| {
@@ -234,23 +243,25 @@ impl Cutter {
         if self.segment.as_ref().is_some_and(too_large) {
             let last = cut.or_else(|| self.cut(None));
             self.restart();
-            return Ok(last);
+            return last.into();
         }
         self.add(unit, false);
-        Ok(cut)
+        cut.into()
     }
 
     /// A key unit begins a fragment, and a segment when it is time.
-    fn key(&mut self, unit: &AccessUnit) -> Result<Option<Fragment>, EntryError> {
+    fn key(&mut self, unit: &AccessUnit) -> Cut {
         let fits = |e: &Arc<SampleEntry>| e.fits(unit.codec, &unit.data);
         let same = self.entry.as_ref().is_some_and(fits);
         if !same {
             let entry = match SampleEntry::of(unit.codec, &unit.data) {
                 Ok(entry) => entry,
                 Err(error) => {
-                    // What follows leans on a picture that can't be written.
+                    // What follows leans on a picture that can't be written; what came before is
+                    // whole.
+                    let fragment = self.cut(None);
                     self.restart();
-                    return Err(error);
+                    return Cut { fragment, refused: Some(error) };
                 }
             };
             let cut = self.cut(Some(unit.media.0));
@@ -259,7 +270,7 @@ impl Cutter {
             (self.delay, self.reordered) = (0, false);
             self.segment = None;
             self.start(unit, true);
-            return Ok(cut);
+            return cut.into();
         }
         let cut = self.cut(Some(unit.media.0));
         let media = unit.media.0;
@@ -271,7 +282,7 @@ impl Cutter {
                 || segment.bytes + unit.data.len() as u64 > SEGMENT_BYTES
         });
         self.start(unit, full);
-        Ok(cut)
+        cut.into()
     }
 
     fn start(&mut self, unit: &AccessUnit, begins_segment: bool) {

@@ -1,7 +1,7 @@
-//! The disk below the recordings: how full it is, and writing to it.
+//! The disk below the recordings: how full it is, and the calls by which it is written.
 
-use std::fs::File;
-use std::io::{self, Write};
+use ipc::recording::{Call, Files, Probe};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     limited: Option<Arc<Limited>>,
+    files: Files,
 }
 
 /// A disk of which a test says how large and how full it is.
@@ -54,7 +55,18 @@ impl Space {
 impl Disk {
     /// The disk that a test makes.
     pub fn limited(limits: Arc<Limited>) -> Disk {
-        Disk { limited: Some(limits) }
+        Disk { files: Files::probed(Arc::clone(&limits) as Arc<dyn Probe>), limited: Some(limits) }
+    }
+
+    /// A disk of which a test hears every call.
+    #[cfg(test)]
+    pub fn probed(probe: Arc<dyn Probe>) -> Disk {
+        Disk { files: Files::probed(probe), limited: None }
+    }
+
+    /// The calls by which it is written.
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
     /// How much of the file system of `path` is used, as `df` says it.
@@ -73,20 +85,15 @@ impl Disk {
         // What only root may use does not count as free.
         Ok(Space { used, size: used.saturating_add(stat.f_bavail.saturating_mul(stat.f_frsize)) })
     }
+}
 
-    /// Writes all of `bytes`, or a part and fails.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<()> {
-        if let Some(limits) = &self.limited {
-            let take = |left: u64| left.checked_sub(bytes.len() as u64);
-            if limits.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_err() {
-                // As a full disk does: what fits is written.
-                file.write_all(&bytes[..bytes.len() / 2])?;
-                return Err(rustix::io::Errno::NOSPC.into());
-            }
+impl Probe for Limited {
+    fn ask(&self, call: Call, _: &Path) -> io::Result<()> {
+        let Call::Write(bytes) = call else { return Ok(()) };
+        let take = |left: u64| left.checked_sub(bytes as u64);
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(rustix::io::Errno::NOSPC.into()),
         }
-        file.write_all(bytes)
     }
 }

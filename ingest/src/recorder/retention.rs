@@ -5,14 +5,15 @@
 //! removes against them, and stops there: space that comes back late, or never because others take
 //! it, costs no more than that. What remains to be done is the next sweep's.
 
+use super::holds::{Held, Holds};
 use super::listing::{Days, First, List, Listing, is_index};
 use super::room::Refusal;
-use super::storage::{Removal, Storage, Told, Writing};
+use super::storage::{Removal, Storage, Told};
 use crate::backoff::LogGate;
 use base::clock_trust::{Clocks, Rest};
 use base::{CameraId, Instant, UtcNanos};
 use ipc::clock_trust::ClockKeeper;
-use ipc::recording::{Day, HEADER_BYTES, Header, INDEX_NAME, Recordings, SegmentName, recover};
+use ipc::recording::{Day, HEADER_BYTES, Header, INDEX_NAME, Recordings, SegmentName};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -153,8 +154,9 @@ impl std::fmt::Display for Removed {
 /// Removes what is to be removed, again and again.
 #[derive(Debug)]
 pub struct Sweeper {
-    recovered: bool,
     clock: ClockKeeper,
+    holds: Holds,
+    held: Held,
     resting: bool,
     listing: Listing,
     late: Option<Late>,
@@ -257,8 +259,9 @@ impl Sweeper {
         // What is written meanwhile bears the time that is in question.
         let _ = clock.look(start);
         Sweeper {
-            recovered: false,
             clock,
+            holds: Holds::default(),
+            held: Held::default(),
             resting: false,
             listing: Listing::default(),
             late: None,
@@ -271,9 +274,6 @@ impl Sweeper {
 
     /// One sweep. What fails is logged and tried again with the next one. Returns what was removed.
     pub fn sweep(&mut self, storage: &Arc<Storage>, now: Clocks) -> Removed {
-        if !std::mem::replace(&mut self.recovered, true) {
-            self.recover(storage);
-        }
         let swept = self
             .once(storage, now)
             .unwrap_or_else(|error| Swept { failed: Some(error), ..Swept::default() });
@@ -331,23 +331,6 @@ impl Sweeper {
         }
     }
 
-    /// Cameras that nobody records have no recorder to put them in order.
-    fn recover(&mut self, storage: &Arc<Storage>) {
-        for camera in storage.recordings.cameras().unwrap_or_default() {
-            // A recorder that begins meanwhile waits.
-            let Some(claim) = storage.claim(&camera, || true) else { continue };
-            claim.announce(Writing::PuttingInOrder);
-            match recover(&storage.recordings, &camera) {
-                // The sweep says what it is.
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-                Err(error) => {
-                    tracing::warn!(%camera, "its recordings can't be put in order: {error}");
-                }
-                Ok(_) => {}
-            }
-        }
-    }
-
     fn once(&mut self, storage: &Storage, now: Clocks) -> io::Result<Swept> {
         let Storage { recordings, options, .. } = storage;
         let retention = &options.retention;
@@ -355,6 +338,7 @@ impl Sweeper {
         if !options.root.exists() {
             return Ok(Swept { rest, ..Swept::default() });
         }
+        self.held = self.holds.look(&ipc::holds::read(&options.holds), now.monotonic);
         let mut first = First::default();
         let days = self.listing.days(recordings, now.monotonic, &mut first)?;
         let space = options.disk.space(&options.root)?;
@@ -442,6 +426,11 @@ impl Sweeper {
             };
             let camera = camera.clone();
             let Some(entry) = list.take() else { break false };
+            // A clip still needs it, and nothing that is new does more.
+            if goal.freed >= goal.no_space && self.held.keeps(&camera, name) {
+                stayed.push(entry);
+                continue;
+            }
             match remove(round.storage, &camera, name) {
                 None => stayed.push(entry),
                 Some(Err(error)) => {

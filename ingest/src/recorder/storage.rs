@@ -2,11 +2,13 @@
 //! makes room.
 
 use super::disk::Disk;
+use super::recovery::{self, Orders};
 use super::retention::{Retention, Sweeper};
 use super::room::{Refusal, Room};
 use base::clock_trust::Clocks;
 use base::{CameraId, Instant};
 use ipc::clock_trust::{accepted_in, clocks};
+use ipc::holds::holds_in;
 use ipc::recording::{Day, Recordings, SegmentName};
 use std::collections::BTreeMap;
 use std::io;
@@ -31,14 +33,17 @@ pub struct RecordingOptions {
     pub disk: Disk,
     /// The file with the offset of UTC that `vas clock accept` accepted.
     pub accepted_clock: PathBuf,
+    /// The file with what clips still need.
+    pub holds: PathBuf,
 }
 
 impl RecordingOptions {
     /// With the defaults for everything but the place: a directory of the state directory.
     pub fn new(root: PathBuf) -> RecordingOptions {
-        let accepted_clock = accepted_in(root.parent().unwrap_or(&root));
+        let state = root.parent().unwrap_or(&root);
+        let (accepted_clock, holds) = (accepted_in(state), holds_in(state));
         let (retention, disk) = (Retention::default(), Disk::default());
-        RecordingOptions { root, retention, disk, accepted_clock }
+        RecordingOptions { root, retention, disk, accepted_clock, holds }
     }
 }
 
@@ -48,6 +53,8 @@ pub struct Storage {
     /// What is on the disk.
     pub recordings: Recordings,
     pub(super) options: RecordingOptions,
+    /// What is to be put in order.
+    pub(super) orders: Orders,
     shared: Mutex<Shared>,
     changed: Condvar,
 }
@@ -118,19 +125,21 @@ impl Storage {
     /// Of these options.
     pub fn new(options: RecordingOptions) -> Arc<Storage> {
         Arc::new(Storage {
-            recordings: Recordings::new(&options.root),
+            recordings: Recordings::through(&options.root, options.disk.files().clone()),
             options,
+            orders: Orders::default(),
             shared: Mutex::default(),
             changed: Condvar::new(),
         })
     }
 
-    /// Starts the thread that removes what is too old or too much. It ends some time after the last
-    /// other owner is gone.
+    /// Starts the threads that remove what is too old or too much, and put in order what is not. They
+    /// end some time after the last other owner is gone.
     ///
     /// # Errors
     /// When the process has no threads left.
     pub fn keep(self: &Arc<Storage>) -> io::Result<()> {
+        recovery::keep(self)?;
         let (weak, start) = (Arc::downgrade(self), clocks());
         let sweep = move || sweep(&weak, start);
         thread::Builder::new().name("recordings".into()).spawn(sweep).map(drop)
@@ -157,7 +166,6 @@ impl Storage {
     }
 
     /// What the owner of a camera's claim does; `None` when nobody has it.
-    #[cfg(test)]
     pub(super) fn written(&self, camera: &CameraId) -> Option<Writing> {
         self.lock().writing.get(camera).copied()
     }
@@ -179,7 +187,10 @@ impl Storage {
             }
         }
         {
-            let mut shared = self.lock();
+            let shared = self.lock();
+            // Of sweep and recovery one at a time.
+            let waited = self.changed.wait_while(shared, |shared| shared.removing.is_some());
+            let mut shared = waited.unwrap_or_else(PoisonError::into_inner);
             if !shared.writing.get(camera).is_none_or(|writing| writing.allows(removal)) {
                 return None;
             }
@@ -253,6 +264,10 @@ impl Claim {
         let refusal = match error.kind() {
             io::ErrorKind::StorageFull => Refusal::Full,
             io::ErrorKind::QuotaExceeded => Refusal::Quota,
+            // It says itself what is wrong with what.
+            _ if error.raw_os_error().is_none() => {
+                return format!("{error}; check the disk and its permissions");
+            }
             _ => {
                 return format!(
                     "can't write to {root}: {error}; check the disk and its permissions"

@@ -1,7 +1,7 @@
 //! Clips recorded in virtual time and read back: by `ipc::recording`, and by libavformat as the
 //! judge of the files.
 
-use super::cutter::Cutter;
+use super::cutter::{Cutter, Fragment};
 use super::disk::{Disk, Limited};
 use super::retention::Retention;
 use super::storage::{Claim, RecordingOptions, Storage};
@@ -63,6 +63,13 @@ pub fn units(
     }
 }
 
+/// What comes of a unit that can be recorded.
+pub fn cut(cutter: &mut Cutter, unit: &AccessUnit) -> Option<Fragment> {
+    let cut = cutter.push(unit, false);
+    assert_eq!(cut.refused, None);
+    cut.fragment
+}
+
 pub struct Rig {
     pub _root: tempfile::TempDir,
     pub storage: Arc<Storage>,
@@ -96,7 +103,7 @@ impl Rig {
             if let Some(fragment) = cutter.flush(unit.capture, false) {
                 writer.write(&fragment).unwrap();
             }
-            if let Some(fragment) = cutter.push(unit, false).unwrap() {
+            if let Some(fragment) = cut(&mut cutter, unit) {
                 writer.write(&fragment).unwrap();
             }
         }
@@ -224,7 +231,7 @@ fn through_midnight_and_a_restart_every_picture_keeps_its_arrival_time() {
     let (before, after) = (&units[..270], &units[280..]);
     let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
     for unit in before {
-        if let Some(fragment) = cutter.push(unit, false).unwrap() {
+        if let Some(fragment) = cut(&mut cutter, unit) {
             writer.write(&fragment).unwrap();
         }
     }
@@ -370,6 +377,30 @@ fn a_recorder_that_writes_nothing_does_not_say_that_it_records() {
 }
 
 #[test]
+fn a_key_unit_that_can_not_be_read_takes_nothing_before_it_along() {
+    let units = units("bframes.mp4", noon(), 4, |_| 0);
+    let mut junk = units[0].clone();
+    (junk.codec, junk.data) = (crate::unit::Codec::H265, vec![0, 0, 0, 1, 0x26, 1, 0]);
+    for after_loss in [false, true] {
+        let mut cutter = Cutter::default();
+        let mut pictures = 0;
+        for unit in &units[..5] {
+            pictures += cut(&mut cutter, unit).map_or(0, |fragment| fragment.samples.len());
+        }
+        let cut = cutter.push(&junk, after_loss);
+        assert!(cut.refused.is_some());
+        let whole = cut.fragment.expect("what was complete before it");
+        assert_eq!(pictures + whole.samples.len(), 5, "after a loss: {after_loss}");
+        // What leans on it is not recorded, and the next key picture begins anew.
+        assert!(cutter.push(&units[6], false).fragment.is_none());
+        assert!(cutter.flush(Instant::FAR, true).is_none());
+        assert!(cutter.push(&units[0], false).refused.is_none());
+        let next = cutter.flush(Instant::FAR, true).unwrap();
+        assert!(next.begins_segment && next.discontinuity && next.key);
+    }
+}
+
+#[test]
 fn equal_and_backward_times_are_written_and_read() {
     let rig = Rig::new();
     let mut units = units("pedestrians.mp4", noon(), 12, |_| 0);
@@ -388,9 +419,9 @@ fn a_full_disk_leaves_whole_segments_and_an_index_that_fits_them() {
     for left in (0..400_000).step_by(20_011) {
         rig.limits.left.store(left, Ordering::SeqCst);
         let (mut cutter, mut writer) = (Cutter::default(), Writer::open(&rig.claim).unwrap());
-        let outcome: std::io::Result<()> = units.iter().try_for_each(|unit| {
-            cutter.push(unit, false).unwrap().map_or(Ok(()), |cut| writer.write(&cut))
-        });
+        let outcome: std::io::Result<()> = units
+            .iter()
+            .try_for_each(|unit| cut(&mut cutter, unit).map_or(Ok(()), |cut| writer.write(&cut)));
         assert_eq!(outcome.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
         writer.abandon();
         let rows = rig.rows();

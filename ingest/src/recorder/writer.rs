@@ -1,15 +1,17 @@
 //! Fragments to files: a segment is open at a time, a row of the index follows each fragment.
+//!
+//! Before a day is appended to, its end is put in order; all else that is not in order is left to
+//! [`super::recovery`], which comes after recording has begun.
 
 use super::cutter::Fragment;
-use super::disk::Disk;
 use super::storage::{Claim, Writing};
 use crate::mp4::fragmented::{FragmentHead, initialisation, write_head};
 use ipc::recording::{
-    HEADER_BYTES, Header, INDEX_NAME, Recordings, Row, RowFlags, SegmentName, recover,
+    Day, Files, HEADER_BYTES, Header, INDEX_NAME, OpenFile, Recordings, Row, RowFlags, SegmentName,
+    ready,
 };
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Names tried when one is taken: after a step back of the clock.
@@ -22,34 +24,79 @@ pub struct Writer<'c> {
     last: Option<Row>,
     sequence: u32,
     buffer: Vec<u8>,
+    /// The day that can be appended to as it is.
+    in_order: Option<Day>,
 }
 
 struct Segment {
     name: SegmentName,
-    file: File,
+    file: OpenFile,
     bytes: u64,
-    index: File,
+    index: OpenFile,
     index_bytes: u64,
 }
 
 impl<'c> Writer<'c> {
-    /// Puts in order what is there, to go on behind it.
+    /// To go on behind what is there. The newest day is put in order, as far as it can be.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// When the days can't be listed.
     pub fn open(claim: &'c Claim) -> io::Result<Writer<'c>> {
-        let recordings = &claim.storage.recordings;
-        claim.announce(Writing::PuttingInOrder);
-        let done = recover(recordings, &claim.camera);
-        // Also after a failure: a disk that is full must be emptied.
-        claim.announce(Writing::Between);
-        let done = done?;
-        if done.torn + done.empty + done.indexes > 0 {
-            tracing::info!(camera = %claim.camera, "recordings put in order: {} indexes made \
-                again, {} segments cut to their last whole fragment, {} empty ones removed",
-                done.indexes, done.torn, done.empty);
+        let (camera, recordings) = (&claim.camera, &claim.storage.recordings);
+        let mut writer = Writer {
+            claim,
+            segment: None,
+            last: None,
+            sequence: 0,
+            buffer: vec![],
+            in_order: None,
+        };
+        let days = recordings.days(camera);
+        let days = days.map_err(of("list", &recordings.root().join(camera.as_str())))?;
+        if let Some(newest) = days.last()
+            && let Err(error) = writer.put_in_order(*newest)
+        {
+            // It may not be the one that is appended to.
+            tracing::warn!(%camera, "{error}; numbers go on from what can be read");
         }
-        Ok(Writer { claim, segment: None, last: done.last, sequence: 0, buffer: vec![] })
+        if writer.last.is_none() {
+            writer.last = recordings.last_row(camera)?;
+        }
+        Ok(writer)
+    }
+
+    /// Puts the end of a day in order, before it is appended to.
+    fn put_in_order(&mut self, day: Day) -> io::Result<()> {
+        let Claim { camera, storage } = self.claim;
+        self.claim.announce(Writing::PuttingInOrder);
+        storage.orders.begins(camera, day);
+        let ready = ready(&storage.recordings, camera, day);
+        storage.orders.ends(camera, day, ready.as_ref().is_ok_and(|ready| ready.lacking));
+        // Also after a failure: a disk that is full must be emptied.
+        self.claim.announce(Writing::Between);
+        let ready = ready.map_err(of("put in order", &storage.recordings.day(camera, day)))?;
+        super::recovery::tell(camera, day, &ready.done);
+        self.in_order = Some(day);
+        if self.last.is_none_or(|last| last.segment.day() == day) {
+            self.last = ready.last.or(self.last);
+        }
+        Ok(())
+    }
+
+    /// Puts an index in its place that was made again meanwhile.
+    fn adopt(&self, day: Day) {
+        let Claim { camera, storage } = self.claim;
+        let Some(prepared) = storage.orders.prepared(camera, day) else { return };
+        self.claim.announce(Writing::PuttingInOrder);
+        let adopted = prepared.adopt(&storage.recordings);
+        self.claim.announce(Writing::Between);
+        match adopted {
+            Ok(()) => tracing::info!(%camera, "the index of {day} has all rows again"),
+            Err(error) => {
+                tracing::warn!(%camera, "the index of {day}, made again, can't be put in \
+                place: {error}; the next start tries again")
+            }
+        }
     }
 
     /// Writes a fragment and its row.
@@ -64,7 +111,6 @@ impl<'c> Writer<'c> {
         let Some(segment) = &mut self.segment else {
             return Err(io::Error::other("no segment is open"));
         };
-        let disk = &self.claim.storage.options.disk;
         let sequence =
             if fragment.discontinuity { 1 } else { self.sequence.saturating_add(1).max(2) };
         self.buffer.clear();
@@ -78,7 +124,7 @@ impl<'c> Writer<'c> {
         };
         write_head(&head, fragment.pictures.len(), &mut self.buffer);
         self.buffer.extend_from_slice(&fragment.pictures);
-        segment.append(disk, &self.buffer)?;
+        segment.append(&self.buffer)?;
         let flag = |on, flag| if on { flag } else { RowFlags::default() };
         let bytes = self.buffer.len();
         let row = Row {
@@ -99,9 +145,9 @@ impl<'c> Writer<'c> {
                 .map_or(0, |row| row.discontinuities)
                 .wrapping_add(u32::from(fragment.discontinuity)),
         };
-        if let Err(error) = segment.append_row(disk, &row) {
+        if let Err(error) = segment.append_row(&row) {
             // A fragment without a row would be found only by a recovery.
-            let _ = segment.file.set_len(segment.bytes);
+            let _ = segment.file.cut(segment.bytes);
             return Err(error);
         }
         segment.bytes += bytes as u64;
@@ -109,15 +155,34 @@ impl<'c> Writer<'c> {
         Ok(())
     }
 
+    /// The row of the newest fragment that was written.
+    #[cfg(test)]
+    pub fn last(&self) -> Option<Row> {
+        self.last
+    }
+
     fn begin(&mut self, fragment: &Fragment) -> io::Result<()> {
         let Claim { camera, storage } = self.claim;
-        let (recordings, disk) = (&storage.recordings, &storage.options.disk);
+        let (recordings, files) = (&storage.recordings, storage.recordings.files());
         let mut name = SegmentName::at(fragment.start_utc);
+        let day = name.day();
+        let directory = recordings.day(camera, day);
+        let first = self.in_order != Some(day);
+        if first {
+            self.put_in_order(day)?;
+        } else {
+            self.adopt(day);
+        }
         // From here on the sweep leaves alone what is made below.
         self.claim.announce(Writing::Open(name));
-        let directory = recordings.day(camera, name.day());
-        DirBuilder::new().recursive(true).mode(0o750).create(&directory)?;
-        let (index, index_bytes, header) = open_index(&directory.join(INDEX_NAME), disk)?;
+        files.make_directories(&directory)?;
+        if first {
+            // Whoever made them may have ended before they were synced.
+            let of_camera = directory.parent().unwrap_or(&directory);
+            files.sync_directory(of_camera)?;
+            files.sync_directory(recordings.root())?;
+        }
+        let (index, index_bytes, header) = open_index(&directory.join(INDEX_NAME), files)?;
         // What is named before is removed for every reader: after a step back of the clock names
         // go on behind it.
         let least = SegmentName::at(header.removed_before);
@@ -126,10 +191,12 @@ impl<'c> Writer<'c> {
         }
         let file = create(recordings, self.claim, &mut name)?;
         let initialisation = initialisation(&fragment.entry);
-        let path = recordings.segment(camera, name);
-        if let Err(error) = disk.write(&file, &initialisation) {
+        // The names of segment and index are synced with the segment's beginning, their bytes at
+        // its end.
+        let begun = file.write(&initialisation).and_then(|()| files.sync_directory(&directory));
+        if let Err(error) = begun {
             // Without a picture it is of no use.
-            let _ = std::fs::remove_file(path);
+            let _ = files.remove(file.path());
             return Err(error);
         }
         self.claim.announce(Writing::Open(name));
@@ -144,7 +211,7 @@ impl<'c> Writer<'c> {
     /// Those of the file system.
     pub fn close(&mut self) -> io::Result<()> {
         let Some(segment) = self.segment.take() else { return Ok(()) };
-        let synced = segment.file.sync_data().and_then(|()| segment.index.sync_data());
+        let synced = segment.file.sync().and_then(|()| segment.index.sync());
         self.claim.announce(Writing::Between);
         synced
     }
@@ -153,41 +220,46 @@ impl<'c> Writer<'c> {
     pub fn abandon(&mut self) {
         if let Some(segment) = self.segment.take() {
             let whole = segment.bytes;
-            // What can't be cut off now, the next start cuts off.
-            let _ = segment.file.set_len(whole);
+            let _ = segment.file.cut(whole);
             if self.last.is_none_or(|row| row.segment != segment.name) {
-                let path = self.claim.storage.recordings.segment(&self.claim.camera, segment.name);
-                let _ = std::fs::remove_file(path);
+                let _ = self.claim.storage.recordings.files().remove(segment.file.path());
             }
         }
+        // What can't be cut off or removed now, the next attempt does before it appends.
+        self.in_order = None;
         self.claim.announce(Writing::Between);
     }
 }
 
 impl Segment {
-    fn append(&mut self, disk: &Disk, bytes: &[u8]) -> io::Result<()> {
-        let written = disk.write(&self.file, bytes);
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.file.write(bytes);
         if written.is_err() {
-            let _ = self.file.set_len(self.bytes);
+            let _ = self.file.cut(self.bytes);
         }
         written
     }
 
-    fn append_row(&mut self, disk: &Disk, row: &Row) -> io::Result<()> {
+    fn append_row(&mut self, row: &Row) -> io::Result<()> {
         let row = row.encode();
-        let written = disk.write(&self.index, &row);
+        let written = self.index.write(&row);
         match written {
             Ok(()) => self.index_bytes += row.len() as u64,
-            Err(_) => drop(self.index.set_len(self.index_bytes)),
+            Err(_) => drop(self.index.cut(self.index_bytes)),
         }
         written
     }
 }
 
-fn create(recordings: &Recordings, claim: &Claim, name: &mut SegmentName) -> io::Result<File> {
+/// Says in an error of the file system what could not be done to what.
+fn of(what: &'static str, path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("can't {what} {}: {error}", path.display()))
+}
+
+fn create(recordings: &Recordings, claim: &Claim, name: &mut SegmentName) -> io::Result<OpenFile> {
     for _ in 0..NAMES_MAX {
         let path = recordings.segment(&claim.camera, *name);
-        match options().create_new(true).open(path) {
+        match recordings.files().append(&path, true) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => *name = name.next(),
             opened => return opened,
         }
@@ -195,26 +267,19 @@ fn create(recordings: &Recordings, claim: &Claim, name: &mut SegmentName) -> io:
     Err(io::Error::other(format!("{NAMES_MAX} segments begin at the same moment")))
 }
 
-/// Appending: what was cut off by `set_len` leaves no hole.
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.append(true).mode(0o640);
-    options
-}
-
-fn open_index(path: &Path, disk: &Disk) -> io::Result<(File, u64, Header)> {
-    let file = options().read(true).create(true).open(path)?;
-    let bytes = file.metadata()?.len();
+fn open_index(path: &Path, files: &Files) -> io::Result<(OpenFile, u64, Header)> {
+    let file = files.append(path, false)?;
+    let bytes = file.length()?;
     if bytes >= HEADER_BYTES as u64 {
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0)?;
         // A damaged one is recovery's; readers then go by the segments alone.
         return Ok((file, bytes, Header::decode(&header).unwrap_or_default()));
     }
-    file.set_len(0)?;
+    file.cut(0)?;
     let header = Header::default();
-    if let Err(error) = disk.write(&file, &header.encode()) {
-        let _ = std::fs::remove_file(path);
+    if let Err(error) = file.write(&header.encode()) {
+        let _ = files.remove(path);
         return Err(error);
     }
     Ok((file, HEADER_BYTES as u64, header))

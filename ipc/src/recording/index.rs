@@ -2,9 +2,9 @@
 //! each. Rows are only appended; the header alone is written over, when segments are removed.
 
 use super::SegmentName;
+use super::files::{Files, OpenFile};
 use base::time::NANOS_PER_SEC;
 use base::{MediaTime, UtcNanos};
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -181,29 +181,10 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 
 /// With the CRC-32 of the first 60 bytes in the last four.
 fn sealed(mut bytes: [u8; 64]) -> [u8; 64] {
-    let sum = crc32(&bytes[..60]);
+    // As in IEEE 802.3.
+    let sum = crc32fast::hash(&bytes[..60]);
     bytes[60..].copy_from_slice(&sum.to_le_bytes());
     bytes
-}
-
-/// CRC-32 as in IEEE 802.3.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut n = 0;
-        while n < 256 {
-            let (mut value, mut bit) = (n as u32, 0);
-            while bit < 8 {
-                value = if value & 1 == 1 { 0xedb8_8320 ^ (value >> 1) } else { value >> 1 };
-                bit += 1;
-            }
-            table[n] = value;
-            n += 1;
-        }
-        table
-    };
-    let step = |sum: u32, byte: &u8| TABLE[((sum ^ u32::from(*byte)) & 0xff) as usize] ^ (sum >> 8);
-    !bytes.iter().fold(!0, step)
 }
 
 /// An index as read.
@@ -222,7 +203,7 @@ pub struct Index {
 /// Why an index can't be used. In every case the segments have what it had.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// There is none.
+    /// There is none, or none with a header.
     #[error("there is no index")]
     Missing,
     /// It is not what was written.
@@ -239,22 +220,19 @@ pub enum IndexError {
 /// # Errors
 /// [`IndexError`].
 pub fn read_index(path: &Path, since: UtcNanos) -> Result<Index, IndexError> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(IndexError::Missing),
-        opened => opened?,
-    };
-    let length = file.metadata()?.len();
-    if length < HEADER_BYTES as u64 {
-        return Err(IndexError::Damaged("it ends inside its header"));
-    }
+    read_since(&Files::default(), path, since)
+}
+
+/// As [`read_index`], through `files`.
+pub(super) fn read_since(files: &Files, path: &Path, since: UtcNanos) -> Result<Index, IndexError> {
+    let (file, size) = open_index(files, path)?;
     let header = read_header(&file)?;
-    let count = (length - HEADER_BYTES as u64) / ROW_BYTES as u64;
-    let whole_bytes = HEADER_BYTES as u64 + count * ROW_BYTES as u64;
     let mut chunks = Vec::new();
-    let mut end = count;
+    let mut end = size.rows;
     while end > 0 {
         let start = end.saturating_sub(CHUNK_ROWS);
-        let rows = read_rows(&file, start, end)?;
+        let rows: Option<Vec<Row>> = read_rows(&file, start, end)?.into_iter().collect();
+        let rows = rows.ok_or(DAMAGED_ROW)?;
         let reached =
             rows.first().is_some_and(|row| row.end_utc().0.saturating_add(STEP) < since.0);
         chunks.push(rows);
@@ -265,10 +243,43 @@ pub fn read_index(path: &Path, since: UtcNanos) -> Result<Index, IndexError> {
     }
     let rows = chunks.into_iter().rev().flatten();
     let rows = rows.filter(|row| row.segment.utc() >= header.removed_before).collect();
-    Ok(Index { header, rows, whole_bytes, torn: length != whole_bytes })
+    Ok(Index { header, rows, whole_bytes: size.whole_bytes(), torn: size.torn })
 }
 
-fn read_header(file: &File) -> Result<Header, IndexError> {
+/// What the length of an index says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    /// Whole rows.
+    pub rows: u64,
+    /// Whether there are bytes behind them.
+    pub torn: bool,
+}
+
+impl Size {
+    /// Bytes up to the end of the last whole row.
+    pub fn whole_bytes(&self) -> u64 {
+        HEADER_BYTES as u64 + self.rows * ROW_BYTES as u64
+    }
+}
+
+/// What a row is whose checksum is wrong.
+pub(super) const DAMAGED_ROW: IndexError = IndexError::Damaged("the checksum of a row is wrong");
+
+pub(super) fn open_index(files: &Files, path: &Path) -> Result<(OpenFile, Size), IndexError> {
+    let file = match files.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(IndexError::Missing),
+        opened => opened?,
+    };
+    let length = file.length()?;
+    // A kill leaves it so where it was just made.
+    let Some(behind) = length.checked_sub(HEADER_BYTES as u64) else {
+        return Err(IndexError::Missing);
+    };
+    let row = ROW_BYTES as u64;
+    Ok((file, Size { rows: behind / row, torn: behind % row > 0 }))
+}
+
+pub(super) fn read_header(file: &OpenFile) -> Result<Header, IndexError> {
     let mut bytes = [0; HEADER_BYTES];
     let mut fault = "";
     // It may be written over at this moment.
@@ -283,7 +294,12 @@ fn read_header(file: &File) -> Result<Header, IndexError> {
     Err(IndexError::Damaged(fault))
 }
 
-fn read_rows(file: &File, start: u64, end: u64) -> Result<Vec<Row>, IndexError> {
+/// Rows `start` up to `end`; `None` for one that is damaged.
+pub(super) fn read_rows(
+    file: &OpenFile,
+    start: u64,
+    end: u64,
+) -> Result<Vec<Option<Row>>, IndexError> {
     let mut bytes = vec![0; (end - start) as usize * ROW_BYTES];
     match file.read_exact_at(&mut bytes, HEADER_BYTES as u64 + start * ROW_BYTES as u64) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -292,8 +308,7 @@ fn read_rows(file: &File, start: u64, end: u64) -> Result<Vec<Row>, IndexError> 
         read => read?,
     }
     let (rows, _) = bytes.as_chunks::<ROW_BYTES>();
-    let rows: Option<Vec<Row>> = rows.iter().map(Row::decode).collect();
-    rows.ok_or(IndexError::Damaged("the checksum of a row is wrong"))
+    Ok(rows.iter().map(Row::decode).collect())
 }
 
 #[cfg(test)]
@@ -333,7 +348,7 @@ mod tests {
             &[0x94, 0x93, 0x92, 0x91],
         ];
         assert_eq!(bytes[..60], expected.concat());
-        assert_eq!(bytes[60..], crc32(&bytes[..60]).to_le_bytes());
+        assert_eq!(bytes[60..], crc32fast::hash(&bytes[..60]).to_le_bytes());
         assert_eq!(Row::decode(&bytes), Some(row()));
         for at in 0..ROW_BYTES {
             let mut damaged = bytes;
@@ -359,7 +374,8 @@ mod tests {
 
     #[test]
     fn the_checksum_is_that_of_ethernet() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        // As every list of checksums has it: index files of before stay what they are.
+        assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! segment to segment. So the rows of the index follow from the segments exactly.
 
 use super::boxes::{self, Fields};
+use super::files::{Files, OpenFile};
 use base::time::NANOS_PER_SEC;
 use base::{MediaTime, UtcNanos};
 use std::fs::File;
@@ -117,6 +118,9 @@ pub struct Scanned {
     pub whole_bytes: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
+    /// Whether what is behind the whole bytes is the beginning of more, as a kill leaves it, or
+    /// zeros, as a loss of power does. Else it is something that was not written by us.
+    pub torn: bool,
 }
 
 /// UTC as NTP has it, 32 bits of seconds and 32 of fraction; the era is dropped.
@@ -137,19 +141,49 @@ pub const fn utc_of_ntp(ntp: u64) -> UtcNanos {
 /// # Errors
 /// Those of the file system.
 pub fn scan(path: &Path) -> io::Result<Scanned> {
-    let file = File::open(path)?;
-    let file_bytes = file.metadata()?.len();
+    scan_file(&Files::default().open(path)?)
+}
+
+/// As [`scan`], of an open file.
+pub(super) fn scan_file(file: &OpenFile) -> io::Result<Scanned> {
+    let file_bytes = file.length()?;
     let mut scanned = Scanned { file_bytes, ..Scanned::default() };
-    scanned.init = read_init(&file, file_bytes)?;
-    let Some(init) = &scanned.init else { return Ok(scanned) };
-    let mut at = init.bytes;
-    scanned.whole_bytes = at;
-    while let Some(fragment) = read_at(&file, at, file_bytes)? {
-        at += fragment.bytes;
-        scanned.whole_bytes = at;
-        scanned.fragments.push(fragment);
+    scanned.init = read_init(file, file_bytes)?;
+    let mut at = 0;
+    if let Some(init) = &scanned.init {
+        at = init.bytes;
+        while let Some(fragment) = read_at(file, at, file_bytes)? {
+            at += fragment.bytes;
+            scanned.fragments.push(fragment);
+        }
     }
+    scanned.whole_bytes = at;
+    scanned.torn = is_torn(file, at, file_bytes)?;
     Ok(scanned)
+}
+
+/// Whether a file ends inside of boxes that begin at `at` and are not complete, or in zeros.
+fn is_torn(file: &impl FileExt, mut at: u64, end: u64) -> io::Result<bool> {
+    while at < end {
+        let mut bytes = [0; 16];
+        let available = (end - at).min(16) as usize;
+        file.read_exact_at(&mut bytes[..available], at)?;
+        if available < 8 || bytes == [0; 16] {
+            return Ok(true);
+        }
+        let Some((kind, _, length)) = boxes::head(&bytes[..available]) else { return Ok(false) };
+        // Behind pictures a fragment is complete: it could not be read.
+        match &kind {
+            b"ftyp" | b"moov" | b"prft" | b"moof" => {}
+            b"mdat" => return Ok(length > end - at),
+            _ => return Ok(false),
+        }
+        if length > end - at {
+            return Ok(true);
+        }
+        at += length;
+    }
+    Ok(true)
 }
 
 /// Reads one fragment of an open segment; `None` when there is no whole one at `offset`.
@@ -161,7 +195,7 @@ pub fn read_fragment(file: &File, offset: u64) -> io::Result<Option<Fragment>> {
 }
 
 /// Reads what decodes a segment; `None` when it ends before that is whole.
-fn read_init(file: &File, end: u64) -> io::Result<Option<Init>> {
+fn read_init(file: &impl FileExt, end: u64) -> io::Result<Option<Init>> {
     let mut at = 0;
     loop {
         let Some((kind, header, length)) = head_at(file, at, end)? else { return Ok(None) };
@@ -194,7 +228,7 @@ impl Init {
 }
 
 /// A box that is whole in the file, and of a sensible length unless it holds pictures.
-fn head_at(file: &File, at: u64, end: u64) -> io::Result<Option<([u8; 4], usize, u64)>> {
+fn head_at(file: &impl FileExt, at: u64, end: u64) -> io::Result<Option<([u8; 4], usize, u64)>> {
     let mut bytes = [0; 16];
     let available = end.saturating_sub(at).min(16) as usize;
     file.read_exact_at(&mut bytes[..available], at)?;
@@ -204,13 +238,13 @@ fn head_at(file: &File, at: u64, end: u64) -> io::Result<Option<([u8; 4], usize,
     }))
 }
 
-fn read(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
+fn read(file: &impl FileExt, at: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut bytes, at)?;
     Ok(bytes)
 }
 
-fn read_at(file: &File, offset: u64, end: u64) -> io::Result<Option<Fragment>> {
+fn read_at(file: &impl FileExt, offset: u64, end: u64) -> io::Result<Option<Fragment>> {
     let mut at = offset;
     let (mut reference, mut moof) = (None, None);
     loop {

@@ -39,24 +39,40 @@ pub fn connected(before: &Row, after: &Row) -> bool {
 
 /// Ranges and gaps of `[start, end)`, from the rows of that window.
 pub fn ranges(rows: &[Row], start: UtcNanos, end: UtcNanos) -> (Vec<Range>, Vec<Gap>) {
-    let mut sorted: Vec<&Row> = rows.iter().collect();
-    sorted.sort_by_key(|row| row.start_utc);
-    let (mut ranges, mut gaps) = (Vec::<Range>::new(), Vec::new());
-    for row in sorted {
+    join(pieces(rows, start, end), start, end)
+}
+
+/// The time without a gap in rows, as far as it lies in `[start, end)`.
+pub(super) fn pieces(rows: &[Row], start: UtcNanos, end: UtcNanos) -> Vec<Range> {
+    let of_row = |row: &Row| {
         let (from, to) = (row.start_utc.max(start), row.end_utc().min(end));
-        if from >= to {
-            continue;
-        }
         let (frames, bytes) = (u64::from(row.frames), u64::from(row.bytes));
+        (from < to).then_some(Range { start: from, end: to, frames, bytes })
+    };
+    joined(rows.iter().filter_map(of_row).collect())
+}
+
+/// Pieces with no more than a hole between them become one.
+fn joined(mut pieces: Vec<Range>) -> Vec<Range> {
+    pieces.sort_by_key(|piece| piece.start);
+    let mut ranges: Vec<Range> = Vec::new();
+    for piece in pieces {
         match ranges.last_mut() {
-            Some(last) if from.0 < last.end.0.saturating_add(GAP) => {
-                last.end = last.end.max(to);
-                last.frames += frames;
-                last.bytes += bytes;
+            Some(last) if piece.start.0 < last.end.0.saturating_add(GAP) => {
+                last.end = last.end.max(piece.end);
+                last.frames += piece.frames;
+                last.bytes += piece.bytes;
             }
-            _ => ranges.push(Range { start: from, end: to, frames, bytes }),
+            _ => ranges.push(piece),
         }
     }
+    ranges
+}
+
+/// Ranges and gaps of `[start, end)` from pieces of it.
+pub(super) fn join(pieces: Vec<Range>, start: UtcNanos, end: UtcNanos) -> (Vec<Range>, Vec<Gap>) {
+    let ranges = joined(pieces);
+    let mut gaps = Vec::new();
     let mut at = start;
     for range in &ranges {
         // The frame that begins a window may be the last one of a rounded duration before.

@@ -1,9 +1,10 @@
 //! What goes and what stays, with segments that are nothing but their lengths, on a disk and with
 //! clocks that the tests set.
 
-use super::super::tests::{Rig, units, wait_until};
+use super::super::tests::{Rig, cut, units, wait_until};
 use super::super::{Recorder, cutter::Cutter, storage::Claim, writer::Writer};
 use super::*;
+use crate::recorder::storage::Writing;
 use base::clock_trust::{Doubt, REST};
 use base::time::NANOS_PER_SEC as SECOND;
 use std::sync::atomic::Ordering;
@@ -104,7 +105,7 @@ impl Shelf {
 
 /// One that takes what lies there for recordings that are in order.
 fn sweeper(rig: &Rig, now: Clocks) -> Sweeper {
-    Sweeper { recovered: true, ..Sweeper::new(&rig.storage, now) }
+    Sweeper::new(&rig.storage, now)
 }
 
 fn room(segments: u64) -> Removed {
@@ -725,7 +726,7 @@ fn a_write_error_in_the_middle_leaves_all_to_the_sweep() {
     assert_eq!(rig.storage.written(&camera), Some(Writing::Between));
     let mut open = None;
     for unit in &units {
-        if let Some(fragment) = cutter.push(unit, false).unwrap() {
+        if let Some(fragment) = cut(&mut cutter, unit) {
             rig.limits.left.store(if open.is_some() { 10 } else { u64::MAX }, Ordering::SeqCst);
             let written = writer.write(&fragment);
             assert_eq!(written.is_ok(), open.is_none());
@@ -740,4 +741,47 @@ fn a_write_error_in_the_middle_leaves_all_to_the_sweep() {
     assert_eq!(rig.storage.written(&camera), Some(Writing::Between));
     writer.close().unwrap();
     assert_eq!(rig.storage.written(&camera), Some(Writing::Between));
+}
+
+#[test]
+fn what_clips_still_need_stays_until_it_is_cut_and_for_an_hour_at_most() {
+    let hold = |shelf: &Shelf, camera: &str, ago: u64| {
+        let start = UtcNanos(shelf.now.utc.0 - ago);
+        let camera = CameraId::new(camera).unwrap();
+        ipc::holds::Hold { id: "clip".into(), camera, start, end: shelf.now.utc }
+    };
+    let tell = |shelf: &Shelf, holds: &[ipc::holds::Hold]| {
+        ipc::holds::write(&shelf.rig.storage.options.holds, holds).unwrap();
+    };
+    // Against age: from the window on, with what leads up to it.
+    let mut shelf = Shelf::new();
+    let week = 7 * DAY;
+    for camera in ["a", "b"] {
+        shelf.segments(camera, 10, week + MINUTE);
+    }
+    let one = hold(&shelf, "a", week + 5 * MINUTE);
+    tell(&shelf, std::slice::from_ref(&one));
+    assert_eq!(shelf.swept(), 3 + 10);
+    assert_eq!((shelf.left("a"), shelf.left("b")), (7, 0));
+    assert_eq!(shelf.pass(HOUR).swept(), 0, "to the end of the hour");
+    assert_eq!(shelf.pass(1).swept(), 7, "and no longer");
+    // Against room: the others go instead.
+    let mut shelf = Shelf::new();
+    for camera in ["a", "b"] {
+        shelf.segments(camera, 200, 3 * HOUR);
+    }
+    tell(&shelf, &[hold(&shelf, "a", 10 * HOUR)]);
+    assert_eq!(shelf.used(930).sweep(), room(80));
+    assert_eq!((shelf.left("a"), shelf.left("b")), (200, 120));
+    tell(&shelf, &[]);
+    shelf.used(850).pass(MINUTE).sweep();
+    assert_eq!(shelf.used(930).pass(MINUTE).sweep(), room(80));
+    assert_eq!(shelf.left("a"), 120, "it was cut");
+    // Not against a write that found no space.
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 100, 3 * HOUR);
+    tell(&shelf, &[hold(&shelf, "a", 10 * HOUR)]);
+    refuse(&shelf.rig.claim, shelf.now, 15 * MIB);
+    assert_eq!(shelf.used(1000).sweep().all().segments, 2);
+    assert_eq!(shelf.left("a"), 98);
 }
