@@ -36,7 +36,7 @@ impl Shelf {
         rig.limits.size.store(10_000 * MIB, Ordering::SeqCst);
         let utc = UtcNanos(midnight("20260108") + 12 * HOUR);
         let now = Clocks { utc, monotonic: Instant(1000 * SECOND) };
-        let sweeper = sweeper(&rig, now);
+        let sweeper = Sweeper::new(&rig.storage, now);
         Shelf { rig, now, sweeper }
     }
 
@@ -99,13 +99,8 @@ impl Shelf {
     }
 
     fn restart(&mut self) {
-        self.sweeper = sweeper(&self.rig, self.now);
+        self.sweeper = Sweeper::new(&self.rig.storage, self.now);
     }
-}
-
-/// One that takes what lies there for recordings that are in order.
-fn sweeper(rig: &Rig, now: Clocks) -> Sweeper {
-    Sweeper::new(&rig.storage, now)
 }
 
 fn room(segments: u64) -> Removed {
@@ -521,35 +516,8 @@ fn where_nothing_goes_nothing_is_listed() {
     assert_eq!((shelf.swept(), shelf.sweeper.listing.listed), (0, 0));
     // And just as much is to go as its day has.
     shelf.segments("b", 80, 10 * DAY - 2 * HOUR);
-    shelf.pass(1);
     assert_eq!(shelf.used(930).swept(), 80);
     assert_eq!(shelf.sweeper.listing.listed, 1);
-}
-
-#[test]
-fn cameras_that_nobody_records_are_put_in_order_at_the_first_sweep() {
-    let rig = Rig::new();
-    let start = UtcNanos(midnight("20260108"));
-    rig.record(&units("pedestrians.mp4", start, 8, |_| 0));
-    let Rig { _root, storage, claim, .. } = rig;
-    let now = Clocks { utc: start, monotonic: Instant(0) };
-    let index = storage.recordings.day(&claim.camera, Day::of(start)).join(INDEX_NAME);
-    let whole = fs::read(&index).unwrap();
-    fs::remove_file(&index).unwrap();
-    let mut sweeper = Sweeper::new(&storage, now);
-    sweeper.sweep(&storage, now);
-    assert!(!index.exists(), "its recorder does it");
-    fs::write(&index, &whole).unwrap();
-    let camera = claim.camera.clone();
-    drop(claim);
-    fs::remove_file(&index).unwrap();
-    let mut sweeper = Sweeper::new(&storage, now);
-    sweeper.sweep(&storage, now);
-    assert_eq!(fs::read(&index).unwrap(), whole);
-    assert_eq!(storage.written(&camera), None, "and it is free again");
-    fs::remove_file(&index).unwrap();
-    sweeper.sweep(&storage, now);
-    assert!(!index.exists(), "once");
 }
 
 #[test]
