@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn what_others_say_is_masked_before_it_is_cut_wherever_the_secret_stood() {
         let text = "rtsp://admin:us3r%20pw@h/user=a&password=p4th'pw&ch=1?token=t0ken";
-        let Source::Rtsp(source) = Source::parse(text, "") else { panic!() };
+        let Source::Rtsp(source) = Source::parse(text, "", &Places::Anywhere) else { panic!() };
         let long = "x".repeat(base::told::CHARS_MAX - 12);
         for said in [
             format!("{} {}", long, source.url),

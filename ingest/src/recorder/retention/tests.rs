@@ -36,7 +36,7 @@ impl Shelf {
         rig.limits.size.store(10_000 * MIB, Ordering::SeqCst);
         let utc = UtcNanos(midnight("20260108") + 12 * HOUR);
         let now = Clocks { utc, monotonic: Instant(1000 * SECOND) };
-        let sweeper = sweeper(&rig, now);
+        let sweeper = Sweeper::new(&rig.storage, now);
         Shelf { rig, now, sweeper }
     }
 
@@ -99,13 +99,8 @@ impl Shelf {
     }
 
     fn restart(&mut self) {
-        self.sweeper = sweeper(&self.rig, self.now);
+        self.sweeper = Sweeper::new(&self.rig.storage, self.now);
     }
-}
-
-/// One that takes what lies there for recordings that are in order.
-fn sweeper(rig: &Rig, now: Clocks) -> Sweeper {
-    Sweeper::new(&rig.storage, now)
 }
 
 fn room(segments: u64) -> Removed {
@@ -167,16 +162,28 @@ fn room_is_counted_once_and_waited_for() {
     shelf.pass(1);
     assert_eq!(shelf.sweep(), room(80), "it did not come back");
     // It comes back, and somebody else takes some: what is not seen yet still counts.
-    for (permille, goes) in [(851, 0), (899, 0), (930, 0), (975, 0), (985, 55)] {
+    for (permille, goes) in [(851, 0), (899, 0), (930, 0), (975, 0), (985, 55), (985, 0)] {
         shelf.pass(SECOND);
         assert_eq!(shelf.used(permille).swept(), goes, "{permille}");
     }
 }
 
 #[test]
+fn the_wait_for_space_begins_when_something_was_removed() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 200, 3 * HOUR);
+    assert_eq!(shelf.used(500).swept(), 0);
+    shelf.pass(50 * SECOND);
+    assert_eq!(shelf.used(930).swept(), 80);
+    shelf.pass(59 * SECOND);
+    assert_eq!(shelf.swept(), 0);
+}
+
+#[test]
 fn what_recorders_write_meanwhile_is_not_taken_for_space_that_is_late() {
     let mut shelf = Shelf::new();
     shelf.segments("a", 300, 3 * HOUR);
+    shelf.rig.claim.takes(true, 400 * MIB);
     shelf.used(930);
     assert_eq!(shelf.swept(), 80);
     // All of it came back, and was filled again by recordings.
@@ -500,6 +507,20 @@ fn the_oldest_day_is_listed_once_while_it_is_removed() {
 }
 
 #[test]
+fn where_nothing_goes_nothing_is_listed() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 200, 3 * HOUR);
+    let day = shelf.now.utc.0 / DAY * DAY;
+    // The day begins just as long ago as is kept.
+    shelf.pass(day + 7 * DAY - shelf.now.utc.0);
+    assert_eq!((shelf.swept(), shelf.sweeper.listing.listed), (0, 0));
+    // And just as much is to go as its day has.
+    shelf.segments("b", 80, 10 * DAY - 2 * HOUR);
+    assert_eq!(shelf.used(930).swept(), 80);
+    assert_eq!(shelf.sweeper.listing.listed, 1);
+}
+
+#[test]
 fn a_day_that_grows_is_listed_again_when_its_list_is_empty() {
     let mut shelf = Shelf::with(|retention| retention.age = Duration::from_secs(3600));
     shelf.segments("a", 2, HOUR + MINUTE);
@@ -537,6 +558,19 @@ fn a_day_of_more_names_than_are_kept_goes_in_order_and_as_a_whole() {
             assert_eq!([days("a"), days("b"), days("c")], [vec![], vec![], vec![]]);
         }
     }
+}
+
+#[test]
+fn a_long_day_of_which_nothing_may_go_ends_a_sweep() {
+    let mut shelf = Shelf::new();
+    shelf.rig.claim.announce(Writing::PuttingInOrder);
+    for n in 0..1001 {
+        shelf.segment("cam", midnight("20251230") + n * MINUTE, 1);
+    }
+    shelf.segments("a", 1, 8 * DAY);
+    assert_eq!(shelf.swept(), 1);
+    shelf.rig.claim.announce(Writing::Between);
+    assert_eq!(shelf.swept(), 1001);
 }
 
 #[test]
