@@ -1,4 +1,4 @@
-# What hack/setup, hack/test and hack/demo agree on. Sourced, never run.
+# What hack/setup, hack/test, hack/demo and hack/abuse agree on. Sourced, never run.
 #
 # Everything that is not of the repository lives in one folder of the user's cache. The Cargo target
 # directory is shared by all clones, so that a fresh clone finds its dependencies built.

@@ -105,9 +105,13 @@ pub fn check(text: &str) -> Result<(), String> {
 }
 
 /// An address in which the mask stands for the credentials of the stored one with the same host;
-/// the same text when there is no mask or no such address.
+/// the stored one of a file that is shown so; the same text when there is neither.
 pub fn with_stored<'s>(text: &str, stored: impl IntoIterator<Item = &'s str>) -> String {
     let Ok(given) = Url::parse(text) else { return text.to_owned() };
+    if given.scheme() == "file" {
+        let same = |stored: &&str| without_credentials(stored) == text;
+        return stored.into_iter().find(same).unwrap_or(text).to_owned();
+    }
     let masked_user = given.username() == MASK;
     if !masked_user && !holds_mask(&given) {
         return text.to_owned();
@@ -234,6 +238,7 @@ mod tests {
             "rtsp://c:d@cam:554/2",
             "rtsp://e:f@other/1",
             "rtsp://old/user=a&password=x&ch=1",
+            "file:///data/a b.mp4",
         ];
         for (given, meant) in [
             ("rtsp://***@cam/1?pwd=***&ch=1", "rtsp://a:b%40@cam/1?pwd=x&ch=1"),
@@ -249,6 +254,9 @@ mod tests {
             ("rtsp://cam/1", "rtsp://cam/1"),
             ("rtsp://x:y@cam/1", "rtsp://x:y@cam/1"),
             ("nonsense", "nonsense"),
+            ("file:///data/a%20b.mp4", "file:///data/a b.mp4"),
+            ("file:///data/x/../a%20b.mp4", "file:///data/x/../a%20b.mp4"),
+            ("file:///data/b.mp4", "file:///data/b.mp4"),
         ] {
             assert_eq!(with_stored(given, stored), meant, "{given}");
         }

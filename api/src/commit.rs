@@ -19,20 +19,23 @@ pub struct CommitLimits {
     pub group_max: usize,
     /// or when its first event has waited so long.
     pub group_wait: Duration,
-    /// Whether anybody offers events or not, what is past retention is deleted so often.
+    /// Whether anybody offers events or not, what is past retention is deleted so often,
     pub expire_every: Duration,
+    /// and the files are looked after so often.
+    pub keep_every: Duration,
 }
 
 impl Default for CommitLimits {
     /// 2048 events are some seconds of a large node and, with a usual ten detections each, under
     /// 2 MB; 256 and 100 ms keep commits at ten per second or fewer; whole days are deleted, for
-    /// which an hour is often enough (all chosen).
+    /// which an hour is often enough; a look at the files is a few `stat` (all chosen).
     fn default() -> Self {
         CommitLimits {
             waiting_max: 2048,
             group_max: 256,
             group_wait: Duration::from_millis(100),
             expire_every: Duration::from_secs(3600),
+            keep_every: Duration::from_secs(1),
         }
     }
 }
@@ -120,24 +123,31 @@ pub struct Committer {
 
 impl Committer {
     /// Commits groups with `append` until every [`Commit`] is gone and the channel is empty, and
-    /// calls `expire` now and then between them.
+    /// calls `expire` and `keep` now and then between them, `keep` at the end too.
     pub fn run(
         self,
         mut append: impl FnMut(Vec<NewEvent>) -> Result<Committed, String>,
         mut expire: impl FnMut(),
+        mut keep: impl FnMut(),
     ) {
-        let mut expired = Instant::now();
+        let (mut expired, mut kept) = (Instant::now(), Instant::now());
         loop {
-            let left = self.limits.expire_every.saturating_sub(expired.elapsed());
-            if left.is_zero() {
+            let limits = &self.limits;
+            if expired.elapsed() >= limits.expire_every {
                 expire();
                 expired = Instant::now();
-                continue;
             }
+            if kept.elapsed() >= limits.keep_every {
+                keep();
+                kept = Instant::now();
+            }
+            let to_expiry = limits.expire_every.saturating_sub(expired.elapsed());
+            let left = limits.keep_every.saturating_sub(kept.elapsed()).min(to_expiry);
             let group = match self.receive.recv_timeout(left) {
                 Ok(first) => self.group(first),
                 Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
+                // What nobody can find is lost when the store is closed.
+                Err(RecvTimeoutError::Disconnected) => return keep(),
             };
             let size = group.len() as u64;
             let counters = &self.counters;
@@ -205,7 +215,7 @@ mod tests {
                 wait.recv().unwrap_or(());
                 Ok(Committed { stored: group.len(), rejected: vec![] })
             };
-            committer.run(append, || {});
+            committer.run(append, || {}, || {});
         });
         // One full group makes the store busy, then 100 meet a channel of 8.
         (0..4).for_each(|n| commit.offer(testing::event(n)));
@@ -229,7 +239,7 @@ mod tests {
             sizes.push(group.len());
             Ok(Committed { stored: group.len(), rejected: vec![] })
         };
-        committer.run(append, || {});
+        committer.run(append, || {}, || {});
         assert_eq!(sizes, [7]);
     }
 
@@ -250,7 +260,7 @@ mod tests {
                 _ => Ok(Committed { stored: group.len(), rejected: vec![] }),
             }
         };
-        committer.run(append, || {});
+        committer.run(append, || {}, || {});
         assert_eq!(failures, [None, Some("disk full".into()), None]);
         let counted = [&counters.failed, &counters.stored, &counters.rejected].map(count);
         assert_eq!((calls, counted), (3, [2, 3, 1]));

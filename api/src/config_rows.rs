@@ -2,6 +2,7 @@
 //! the registry. `vas` fills them, [`crate::serve()`] upserts them into the store.
 
 use base::{CameraId, ModelId};
+use std::collections::BTreeSet;
 
 /// One `[[camera]]`. What is `None` is not named: the stored value stays, or the default is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,64 @@ impl AssignmentRow {
             deadline_ms: None,
             parameters: None,
             enabled: None,
+        }
+    }
+}
+
+/// The files that the configuration itself names, each for one camera. Whoever writes vas.toml may
+/// name any file; what comes over HTTP may not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NamedFiles(BTreeSet<(CameraId, String)>);
+
+impl NamedFiles {
+    /// Those of some rows.
+    pub fn of(rows: &[CameraRow]) -> NamedFiles {
+        let urls = |row: &CameraRow| [Some(row.main_url.clone()), row.sub_url.clone()];
+        let named = rows.iter().flat_map(|row| {
+            urls(row).into_iter().flatten().map(|url| (row.id.clone(), url)).collect::<Vec<_>>()
+        });
+        NamedFiles(named.filter(|(_, url)| is_file(url)).collect())
+    }
+
+    /// Whether the configuration names this URL of a file for this camera.
+    pub fn has(&self, camera: &CameraId, url: &str) -> bool {
+        self.0.contains(&(camera.clone(), url.to_owned()))
+    }
+}
+
+/// Whether a stored URL is that of a file.
+pub fn is_file(url: &str) -> bool {
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_none_or(|scheme| scheme.eq_ignore_ascii_case("file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_for_its_camera_only() {
+        let id = |text: &str| text.parse::<CameraId>().unwrap();
+        let mut yard = CameraRow::new(id("yard"), "file:///data/yard.mp4");
+        yard.sub_url = Some("FILE:///data/small.mp4".into());
+        let mut front = CameraRow::new(id("front"), "rtsp://h/1");
+        front.sub_url = Some("file:///data/front.mp4".into());
+        let named = NamedFiles::of(&[yard, front]);
+        assert!(named.has(&id("yard"), "file:///data/yard.mp4"));
+        assert!(named.has(&id("yard"), "FILE:///data/small.mp4"));
+        assert!(named.has(&id("front"), "file:///data/front.mp4"));
+        assert!(!named.has(&id("front"), "file:///data/yard.mp4"), "that of another camera");
+        assert!(!named.has(&id("front"), "rtsp://h/1"), "no file");
+        assert!(!named.has(&id("yard"), "file:///etc/passwd"));
+    }
+
+    #[test]
+    fn what_ingest_takes_for_a_file_is_one() {
+        for file in ["file:///a.mp4", "FILE:///a.mp4", "/a.mp4", "a.mp4", ""] {
+            assert!(is_file(file), "{file}");
+        }
+        for other in ["rtsp://h/1", "RTSP://h/1", "filer://h", "rtsp://h/file:///x"] {
+            assert!(!is_file(other), "{other}");
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod events;
 mod guarded_stream;
 pub mod health;
+mod host;
 pub mod listener;
 pub mod message;
 pub mod models;

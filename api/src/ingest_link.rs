@@ -1,11 +1,9 @@
 //! The way to ingest: one request on one connection over `ingest.sock`, and the state of the streams,
 //! asked for at most once a second whoever wants to know.
 //!
-//! Calls wait; each kind that waits long has a bound on how many wait at once, so that a camera or an
-//! ingest that does not answer can't take all handlers. All bounds together leave [`FREE_MIN`] free.
+//! Calls wait: how many there are at once is bounded by the slots of the routes that make them.
 
-use crate::media::CAPTURES_MAX;
-use crate::serve::HANDLERS_MAX;
+use crate::limits::FOLLOWS_MAX;
 use base::CameraId;
 use ipc::ingest_message::{self, Answer, Request, StreamStatus};
 use std::io::ErrorKind;
@@ -18,22 +16,10 @@ use std::time::{Duration, Instant};
 const STATUS_AGE: Duration = Duration::from_secs(1);
 /// How long ingest may take to say what its streams do: it only reads counters.
 const STATUS_WAIT: Duration = Duration::from_millis(800);
-/// How long a probe may take: spec V1 gives the camera 10 s, and ingest has to tell.
-const PROBE_WAIT: Duration = Duration::from_secs(12);
 /// How long anything else may take.
 const CALL_WAIT: Duration = Duration::from_secs(4);
 /// How often a handler that follows the streams looks (chosen: people do not notice it).
 const LOOK: Duration = Duration::from_millis(200);
-/// Probes at once (chosen: the longest waits, and one person tries one camera).
-const PROBES_MAX: usize = 3;
-/// Other calls at once (chosen: a quarter of the handlers; an ingest that works answers at once).
-const CALLS_MAX: usize = 4;
-/// Handlers that follow the streams at once (chosen: those beyond it only tell less).
-const FOLLOWS_MAX: usize = 3;
-/// Handlers that no waiting ever takes.
-const FREE_MIN: usize = 3;
-const _: () =
-    assert!(PROBES_MAX + CALLS_MAX + FOLLOWS_MAX + CAPTURES_MAX + FREE_MIN <= HANDLERS_MAX);
 
 /// Why ingest did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,9 +30,6 @@ pub enum IngestError {
     /// It is there and says nothing, or nonsense.
     #[error("ingest does not answer: {0}")]
     NoAnswer(String),
-    /// Too many ask.
-    #[error("too many requests wait for cameras; try again later")]
-    Busy,
 }
 
 /// What ingest last said of its streams.
@@ -86,21 +69,13 @@ struct Cached {
 pub struct IngestLink {
     socket: PathBuf,
     cached: Mutex<Cached>,
-    probes: AtomicUsize,
-    calls: AtomicUsize,
     follows: AtomicUsize,
 }
 
 impl IngestLink {
     /// To the ingest that listens on `socket`.
     pub fn new(socket: PathBuf) -> IngestLink {
-        IngestLink {
-            socket,
-            cached: Mutex::default(),
-            probes: AtomicUsize::new(0),
-            calls: AtomicUsize::new(0),
-            follows: AtomicUsize::new(0),
-        }
+        IngestLink { socket, cached: Mutex::default(), follows: AtomicUsize::new(0) }
     }
 
     /// What the streams do, at most a second old; older while another asks.
@@ -124,7 +99,7 @@ impl IngestLink {
     /// Follows what the streams do from now on, until `there` or for so long. When
     /// [`FOLLOWS_MAX`] others do so already, it is what they do now.
     pub fn follow(&self, wait: Duration, there: impl Fn(&StreamsView) -> bool) -> Arc<StreamsView> {
-        let Some(_slot) = Slot::take(&self.follows, FOLLOWS_MAX) else { return self.streams() };
+        let Some(_follower) = Follower::among(&self.follows) else { return self.streams() };
         let deadline = Instant::now() + wait;
         // What was known before says nothing of what was changed just now.
         let mut view = self.ask();
@@ -153,12 +128,7 @@ impl IngestLink {
     /// # Errors
     /// [`IngestError`]; an answer that says no is not one.
     pub fn call(&self, request: &Request) -> Result<Answer, IngestError> {
-        let (slots, most, wait) = match request {
-            Request::Probe { .. } => (&self.probes, PROBES_MAX, PROBE_WAIT),
-            _ => (&self.calls, CALLS_MAX, CALL_WAIT),
-        };
-        let _slot = Slot::take(slots, most).ok_or(IngestError::Busy)?;
-        self.exchange(request, wait)
+        self.exchange(request, CALL_WAIT)
     }
 
     fn exchange(&self, request: &Request, wait: Duration) -> Result<Answer, IngestError> {
@@ -172,20 +142,38 @@ impl IngestLink {
     }
 }
 
-/// One of so many places, given back when dropped.
+/// One of [`FOLLOWS_MAX`], until it is dropped.
 #[derive(Debug)]
-pub struct Slot<'s>(&'s AtomicUsize);
+struct Follower<'s>(&'s AtomicUsize);
 
-impl<'s> Slot<'s> {
-    /// Takes a place when fewer than `most` are taken.
-    pub fn take(slots: &'s AtomicUsize, most: usize) -> Option<Slot<'s>> {
-        let more = |taken| (taken < most).then_some(taken + 1);
-        slots.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok().map(|_| Slot(slots))
+impl<'s> Follower<'s> {
+    fn among(followers: &'s AtomicUsize) -> Option<Follower<'s>> {
+        let more = |count| (count < FOLLOWS_MAX).then_some(count + 1);
+        followers.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Follower(followers))
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for Follower<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_follow_at_once_and_each_gives_its_place_back() {
+        let followers = AtomicUsize::new(0);
+        let mut held: Vec<_> = (0..FOLLOWS_MAX).map(|_| Follower::among(&followers)).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(Follower::among(&followers).is_none());
+        held.pop();
+        assert!(Follower::among(&followers).is_some(), "the free place, given back at once");
+        assert!(Follower::among(&followers).is_some());
+        held.clear();
+        assert_eq!(followers.load(Ordering::Acquire), 0);
     }
 }

@@ -9,6 +9,7 @@ use crate::http::events::rounded;
 use crate::live::Live;
 use crate::publish::KnownCameras;
 use base::Rect;
+use base::log_gate::LogGate;
 use ipc::clock;
 use ipc::events_message::{EventsMessage, ResultItem, Results};
 use ipc::framing::Reassembly;
@@ -69,6 +70,7 @@ impl Intake {
     /// When the listener or poll itself fails.
     pub fn run(self, listener: &UnixListener, stop: &Stop) -> io::Result<()> {
         let mut connection: Option<Connection> = None;
+        let mut gate = LogGate::default();
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let mut fds =
@@ -83,7 +85,7 @@ impl Intake {
                 return Ok(());
             }
             if ready[1]
-                && let Some(stream) = accept(listener, stop)?
+                && let Some(stream) = accept(listener, stop, &mut gate)?
             {
                 if connection.is_some() {
                     info!("another scheduler connected, the older connection is closed");
@@ -202,7 +204,11 @@ enum Closed {
     Malformed(String),
 }
 
-fn accept(listener: &UnixListener, stop: &Stop) -> io::Result<Option<UnixStream>> {
+fn accept(
+    listener: &UnixListener,
+    stop: &Stop,
+    gate: &mut LogGate,
+) -> io::Result<Option<UnixStream>> {
     match listener.accept() {
         Ok((stream, _)) => {
             stream.set_nonblocking(true)?;
@@ -211,7 +217,10 @@ fn accept(listener: &UnixListener, stop: &Stop) -> io::Result<Option<UnixStream>
         // The peer went away, or descriptors ran out: a pause keeps this from spinning.
         Err(error) => {
             if error.kind() != io::ErrorKind::WouldBlock {
-                warn!("can't accept a scheduler: {error}");
+                let line = format!("can't accept a scheduler: {error}");
+                if gate.allows(&line, clock::monotonic()) {
+                    warn!("{line}");
+                }
                 stop.wait(Duration::from_millis(100));
             }
             Ok(None)

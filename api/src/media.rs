@@ -4,27 +4,36 @@
 //! opens a session to a camera, and nothing decodes: that is done by `vas media`, one process a job.
 
 pub mod clips;
+mod due;
 pub mod files;
 pub mod job;
+pub mod keeper;
+pub mod probe;
+pub mod room;
 
-use crate::ingest_link::Slot;
+use crate::disk::{Demands, Disk};
 use crate::stills::Still;
+use base::limits::CLIPS_WAITING_MAX;
 use base::{CameraId, UtcNanos};
-use clips::{ClipQueue, Clips};
-use files::{Files, Kind};
+use clips::{ClipQueue, Clips, Work};
+use files::{Files, Kind, Owner};
 use ipc::ingest_message::Picture;
-use job::{JobError, Jobs};
+use ipc::recording::Recordings;
+use job::{JobError, Jobs, limit};
+use keeper::Keeper;
+use room::{MediaOptions, NoRoom, Place, Room};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use store::control::{MediaId, Moment, Snapshot};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use store::control::{Bookmark, MediaId, Moment, Snapshot};
 use store::{Control, StoreError};
 
-/// Pictures taken at once (chosen: each is a handler, and a process with a decoder).
-pub const CAPTURES_MAX: usize = 3;
+/// What a picture that is yet to be decoded may take (chosen: 4K of a busy scene).
+const STILL_BYTES: u64 = 2 << 20;
 
 /// Why there is no picture or clip.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +52,12 @@ pub enum MediaError {
     /// The registry.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Too many ask.
-    #[error("too many pictures are being taken; try again later")]
-    Busy,
     /// Too many clips wait.
-    #[error("{} clips wait already; try again later", clips::WAITING_MAX)]
+    #[error("{CLIPS_WAITING_MAX} clips wait already; try again later")]
     Full,
+    /// The disk.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
 
 /// Everything about snapshots and bookmarks.
@@ -56,12 +65,36 @@ pub enum MediaError {
 pub struct Media {
     /// Where the files are.
     pub files: Files,
+    /// What they may take.
+    pub room: Arc<Room>,
     control: Control,
     recordings: PathBuf,
     jobs: Jobs,
-    captures: AtomicUsize,
     /// Clips that are to be made.
     pub clips: ClipQueue,
+    /// Ends the keeper when it is dropped.
+    _keeper: SyncSender<()>,
+}
+
+/// What [`Media::start`] needs to know.
+#[derive(Debug)]
+pub struct Setup {
+    /// The state directory: files are beneath `media` in it.
+    pub state: PathBuf,
+    /// Where ingest learns what clips need.
+    pub holds: PathBuf,
+    /// Where ingest records.
+    pub recordings: PathBuf,
+    /// Starts one `vas media`.
+    pub command: Vec<OsString>,
+    /// The disk of the state directory.
+    pub disk: Disk,
+    /// How long they stay, and how much they take.
+    pub options: MediaOptions,
+    /// What others need of the disk.
+    pub demands: Demands,
+    /// Serve stops.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// A picture that a job made.
@@ -73,52 +106,55 @@ struct Made {
 }
 
 impl Media {
-    /// Mends what a crash left behind, and makes the two ends. `command` starts one `vas media`.
+    /// Mends what a crash left behind, and makes the ends. One [`Clips`] cuts one clip at a time.
     ///
     /// # Errors
     /// Those of the registry.
-    pub fn start(
-        root: PathBuf,
-        recordings: PathBuf,
-        command: Vec<OsString>,
-        control: &Control,
-        stopping: Arc<AtomicBool>,
-    ) -> Result<(Media, Clips), StoreError> {
-        let files = Files::new(root);
-        let interrupted = control.fail_interrupted_bookmarks(
-            "serve was restarted before the clip was cut; take it again",
-        )?;
-        if interrupted > 0 {
-            tracing::warn!("{interrupted} clips were not cut before serve ended; they are failed");
+    pub fn start(setup: Setup, control: &Control) -> Result<(Media, Clips, Keeper), StoreError> {
+        let Setup { state, holds, recordings, command, disk, options, demands, stopping } = setup;
+        let root = state.join("media");
+        let files = Files::new(root.clone());
+        match files.mend(control) {
+            // What is not mended now is at the next start: a full disk does not keep this one.
+            Err(error) if error.is_full() => tracing::error!("{error}"),
+            mended => mended?,
         }
-        files.mend(control)?;
         let jobs = Jobs::new(command, Arc::clone(&stopping));
-        let (queue, waiting) = ClipQueue::channel();
-        let clips = Clips {
-            waiting,
+        let shared = (files.clone(), control.clone());
+        let room = Room::new((state, disk), options, demands, shared, Arc::clone(&stopping));
+        let work = Work {
             control: control.clone(),
             files: files.clone(),
             jobs: jobs.clone(),
-            recordings: recordings.clone(),
+            recordings: Recordings::new(&recordings),
+            room: Arc::clone(&room),
             stopping,
         };
-        let captures = AtomicUsize::new(0);
-        let control = control.clone();
-        Ok((Media { files, control, recordings, jobs, captures, clips: queue }, clips))
+        let (clips, cutter) = ClipQueue::start(work, holds)?;
+        let (stop, stopped) = sync_channel(0);
+        let keeper = Keeper::new(Arc::clone(&room), &root, control, stopped);
+        let media =
+            Media { files, room, control: control.clone(), recordings, jobs, clips, _keeper: stop };
+        Ok((media, cutter, keeper))
     }
 
     /// Keeps a picture of the ring.
     ///
     /// # Errors
     /// [`MediaError`]; then there is neither file nor row.
-    pub fn keep_still(&self, camera: &CameraId, still: &Still) -> Result<Snapshot, MediaError> {
-        let _slot = Slot::take(&self.captures, CAPTURES_MAX).ok_or(MediaError::Busy)?;
+    pub fn keep_still(
+        &self,
+        camera: &CameraId,
+        still: &Still,
+        protected: bool,
+    ) -> Result<Snapshot, MediaError> {
+        let place = self.room.admit(still.jpeg.len() as u64)?;
         let id = MediaId::random();
         let path = self.output(camera, &id)?;
         std::fs::write(&path, &still.jpeg).map_err(|source| self.failed(camera, &id, source))?;
         let (at, size) = (still.stamp.info.capture_utc, still.size);
         let made = Made { at, width: size.width, height: size.height };
-        self.keep(camera, id, Moment::Live, made)
+        self.keep(camera, id, (Moment::Live, protected), made, place)
     }
 
     /// Decodes the newest of some pictures, led by a key picture, and keeps it.
@@ -130,6 +166,7 @@ impl Media {
         camera: &CameraId,
         codec: &str,
         pictures: &[Picture],
+        protected: bool,
     ) -> Result<Snapshot, MediaError> {
         let told: Vec<Value> = pictures
             .iter()
@@ -137,15 +174,20 @@ impl Media {
             .collect();
         let bytes: Vec<u8> = pictures.iter().flat_map(|p| p.data.iter().copied()).collect();
         let job = json!({"job": "still_of", "codec": codec, "pictures": told});
-        self.job(camera, Moment::Live, job, bytes)
+        self.job(camera, (Moment::Live, protected), job, bytes)
     }
 
     /// Takes the picture that was shown at a moment from the recording, and keeps it.
     ///
     /// # Errors
     /// As [`Media::keep_still`].
-    pub fn keep_at(&self, camera: &CameraId, at: UtcNanos) -> Result<Snapshot, MediaError> {
-        self.keep_recorded(camera, at, Moment::Historical)
+    pub fn keep_at(
+        &self,
+        camera: &CameraId,
+        at: UtcNanos,
+        protected: bool,
+    ) -> Result<Snapshot, MediaError> {
+        self.keep_recorded(camera, at, (Moment::Historical, protected))
     }
 
     /// As [`Media::keep_at`], for somebody who asked for a picture of now.
@@ -156,35 +198,36 @@ impl Media {
         &self,
         camera: &CameraId,
         at: UtcNanos,
+        protected: bool,
     ) -> Result<Snapshot, MediaError> {
-        self.keep_recorded(camera, at, Moment::Live)
+        self.keep_recorded(camera, at, (Moment::Live, protected))
     }
 
     fn keep_recorded(
         &self,
         camera: &CameraId,
         at: UtcNanos,
-        source: Moment,
+        taken: (Moment, bool),
     ) -> Result<Snapshot, MediaError> {
         let recordings = &self.recordings;
         let job = json!({
             "job": "still_at", "recordings": recordings, "camera": camera.as_str(), "at_utc_ns": at.0,
         });
-        self.job(camera, source, job, vec![])
+        self.job(camera, taken, job, vec![])
     }
 
     fn job(
         &self,
         camera: &CameraId,
-        source: Moment,
+        taken: (Moment, bool),
         mut job: Value,
         bytes: Vec<u8>,
     ) -> Result<Snapshot, MediaError> {
-        let _slot = Slot::take(&self.captures, CAPTURES_MAX).ok_or(MediaError::Busy)?;
+        let place = self.room.admit(STILL_BYTES)?;
         let id = MediaId::random();
         let path = self.output(camera, &id)?;
         job["output"] = json!(path);
-        let done = match self.jobs.run(&job, bytes) {
+        let done = match self.jobs.run(&job, bytes, limit(0)) {
             Ok(done) => done,
             Err(error) => {
                 self.files.forget(Kind::Snapshots, camera, &id);
@@ -194,7 +237,8 @@ impl Media {
         let number = |key: &str| done[key].as_u64().unwrap_or(0);
         let pixels = |key: &str| u32::try_from(number(key)).unwrap_or(0);
         let at = UtcNanos(number("at_utc_ns"));
-        self.keep(camera, id, source, Made { at, width: pixels("width"), height: pixels("height") })
+        let made = Made { at, width: pixels("width"), height: pixels("height") };
+        self.keep(camera, id, taken, made, place)
     }
 
     /// The name under which a picture is made.
@@ -216,33 +260,81 @@ impl Media {
         &self,
         camera: &CameraId,
         id: MediaId,
-        source: Moment,
+        (source, protected): (Moment, bool),
         made: Made,
+        mut place: Place,
     ) -> Result<Snapshot, MediaError> {
         let bytes = self
             .files
             .sync_new(Kind::Snapshots, camera, &id, "jpg")
             .map_err(|source| self.failed(camera, &id, source))?;
+        let forget = || self.files.forget(Kind::Snapshots, camera, &id);
+        place.hold(bytes).inspect_err(|_| forget())?;
         let row = Snapshot {
-            id,
+            id: id.clone(),
             camera: camera.clone(),
             timestamp: made.at,
             source,
             width: made.width,
             height: made.height,
             file_size: bytes,
+            protected,
             created_at: UtcNanos(0),
             updated_at: None,
         };
-        let id = row.id.clone();
-        let kept = self.control.write(|write| write.put_snapshot(row)).inspect_err(|_| {
-            self.files.forget(Kind::Snapshots, camera, &id);
-        })?;
+        let kept = self.control.write(|write| write.put_snapshot(row)).inspect_err(|_| forget())?;
+        place.keep(bytes);
         // The row is there: from here on a crash is mended at the next start.
         self.files
             .settle(Kind::Snapshots, camera, &id, "jpg")
             .map_err(|source| MediaError::File { path: self.output_name(camera, &id), source })?;
         Ok(kept)
+    }
+
+    /// Deletes a snapshot and its file, protected or not.
+    ///
+    /// # Errors
+    /// Those of the registry; then it is there.
+    pub fn delete_snapshot(&self, row: &Snapshot) -> Result<(), StoreError> {
+        let delete = || self.control.write(|write| write.delete_snapshot(&row.id)).map(drop);
+        self.room.delete(Owner::of_snapshot(row), delete)
+    }
+
+    /// Deletes a bookmark and its files, protected or not.
+    ///
+    /// # Errors
+    /// Those of the registry; then it is there.
+    pub fn delete_bookmark(&self, row: &Bookmark) -> Result<(), StoreError> {
+        let delete = || self.control.write(|write| write.delete_bookmark(&row.id)).map(drop);
+        self.room.delete(Owner::of_bookmark(row), delete)
+    }
+
+    /// Changes a snapshot. `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub fn update_snapshot(
+        &self,
+        id: &MediaId,
+        change: impl FnOnce(&mut Snapshot),
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let row = self.control.write(|write| write.update_snapshot(id, change))?;
+        self.room.changed();
+        Ok(row)
+    }
+
+    /// Changes a bookmark. `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub fn update_bookmark(
+        &self,
+        id: &MediaId,
+        change: impl FnOnce(&mut Bookmark),
+    ) -> Result<Option<Bookmark>, StoreError> {
+        let row = self.control.write(|write| write.update_bookmark(id, change))?;
+        self.room.changed();
+        Ok(row)
     }
 
     fn output_name(&self, camera: &CameraId, id: &MediaId) -> PathBuf {

@@ -1,6 +1,8 @@
 //! What `vas serve` hands to [`crate::serve()`], and why serving can fail.
 
 use crate::config_rows::{AssignmentRow, CameraRow};
+use crate::disk::Disk;
+use crate::media::room::MediaOptions;
 use base::model::ModelSpec;
 use ipc::directories::Directories;
 use std::ffi::OsString;
@@ -29,8 +31,19 @@ pub struct Options {
     pub store_empty: bool,
     /// Age at which whole days of events are dropped.
     pub retention: Duration,
+    /// Below these lie the files that cameras are made of over HTTP; those of `cameras` may lie
+    /// anywhere.
+    pub file_roots: Vec<PathBuf>,
+    /// Bytes of the disk below which no event is stored.
+    pub keep_free: u64,
+    /// How long snapshots and clips stay, and how much they take.
+    pub media: MediaOptions,
     /// Where ingest records.
     pub recordings: PathBuf,
+    /// Use of the recordings' disk, percent, at which the oldest of them go.
+    pub disk_high_percent: u64,
+    /// The disk of the state directory.
+    pub disk: Disk,
     /// Program and arguments that start one media job, normally `vas media`.
     pub media_command: Vec<OsString>,
     /// Version of the program, for /health.

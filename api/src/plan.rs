@@ -2,6 +2,7 @@
 //! and derives the desired state. Pure.
 
 use crate::canonical;
+use crate::config_rows::NamedFiles;
 use crate::registry::Registry;
 use base::ModelId;
 use base::limits::{DEADLINE_DEFAULT, MAX_FPS_RANGE, PARAMETERS_BYTES_MAX};
@@ -16,7 +17,7 @@ use store::control::{Assignment, Device};
 const DEADLINE_MS: RangeInclusive<u64> = 1..=60_000;
 
 /// What should run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
     /// Every camera, disabled ones too; not those gone from the configuration.
     pub cameras: Vec<DesiredCamera>,
@@ -30,12 +31,13 @@ pub struct Plan {
 
 impl Plan {
     /// Plans `assignments` on `cameras`. Without `export_enabled` nothing is decoded, and the
-    /// subscriptions stand ready.
+    /// subscriptions stand ready. `named`: the files that may lie anywhere.
     pub fn new(
         cameras: &[Device],
         assignments: &[Assignment],
         registry: &Registry,
         export_enabled: bool,
+        named: &NamedFiles,
     ) -> Plan {
         let mut plan = Plan {
             cameras: vec![],
@@ -73,10 +75,20 @@ impl Plan {
             let looks = |s: &DesiredSubscription| s.enabled && !plan.waiting.contains_key(&s.id);
             let watched = plan.subscriptions.iter().any(|s| s.camera == id && looks(s));
             let deadline = deadlines.get(id).copied().unwrap_or(DEADLINE_DEFAULT);
-            plan.cameras.push(desired_camera(camera, export_enabled, watched, deadline));
+            plan.cameras.push(desired_camera(camera, export_enabled, watched, deadline, named));
         }
         plan.cameras.sort_by(|a, b| a.id.cmp(&b.id));
         plan
+    }
+
+    /// What a desired state says; of what was rejected when it was made it says nothing.
+    pub fn of(state: &DesiredState) -> Plan {
+        Plan {
+            cameras: state.cameras.clone(),
+            subscriptions: state.subscriptions.clone(),
+            rejected: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        }
     }
 
     /// Whether another plan would make the same desired state.
@@ -168,8 +180,7 @@ fn check(
     let spoken = assignment.parameters.clone().unwrap_or_default();
     let problems = model.parameter_problems(&Value::Object(spoken));
     if !problems.is_empty() {
-        let told: Vec<String> = problems.iter().take(5).map(ToString::to_string).collect();
-        return Err(told.join("; "));
+        return Err(problems.into_iter().take(5).collect::<Vec<String>>().join("; "));
     }
     let priority = assignment.priority.unwrap_or(50);
     let subscription = DesiredSubscription {
@@ -193,6 +204,7 @@ fn desired_camera(
     export_enabled: bool,
     watched: bool,
     deadline: Duration,
+    named: &NamedFiles,
 ) -> DesiredCamera {
     let full = export_enabled && camera.export && camera.enabled && watched;
     let stream = |stream: &store::control::Stream| DesiredStream {
@@ -200,6 +212,7 @@ fn desired_camera(
         url: stream.url.clone(),
         transport: stream.transport.clone(),
         roles: stream.roles.clone(),
+        any_file: named.has(&camera.id, &stream.url),
     };
     DesiredCamera {
         id: camera.id.to_string(),

@@ -6,6 +6,7 @@
 //! a higher revision. A crash between the two is mended at the next start, which writes the file
 //! that follows from the registry.
 
+use crate::config_rows::NamedFiles;
 use crate::moment;
 use crate::plan::Plan;
 use crate::registry::Registry;
@@ -13,9 +14,11 @@ use base::CameraId;
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use store::control::Device;
 use store::{Control, ControlWrite, StoreError};
 use tracing::{error, warn};
@@ -30,6 +33,17 @@ pub struct PublishError {
     pub source: io::Error,
 }
 
+/// The desired state does not follow from the registry yet.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The registry can't be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file can't be written.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
 /// Ids of the cameras that exist; results of others are dropped.
 #[derive(Debug, Default)]
 pub struct KnownCameras(RwLock<Arc<BTreeSet<CameraId>>>);
@@ -40,8 +54,7 @@ impl KnownCameras {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, devices: &[Device]) {
-        let ids = devices.iter().map(|device| device.id.clone()).collect();
+    fn set(&self, ids: BTreeSet<CameraId>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ids);
     }
 }
@@ -51,53 +64,148 @@ impl KnownCameras {
 pub struct Published {
     path: PathBuf,
     export_enabled: bool,
+    /// The files that the configuration names: no change over HTTP adds to them.
+    pub named_files: NamedFiles,
+    /// Revision 0 = nothing was ever published.
     current: Mutex<Arc<(u64, Plan)>>,
-    /// Highest revision that was ever given to the file. Locked while the registry changes.
-    highest: Mutex<u64>,
+    /// Locked while the registry or the file changes.
+    file: Mutex<Written>,
     cameras: Arc<KnownCameras>,
 }
 
+/// What is known of the file.
+#[derive(Debug, Default)]
+struct Written {
+    /// Highest revision that was ever given to it.
+    highest: u64,
+    /// The file as we left or found it when it said what is in force.
+    left: Option<Stamp>,
+    /// Why it could not be written last.
+    failure: Option<String>,
+}
+
+/// Tells one writing of a file from another.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// The file of now; `None` when there is none.
+    fn of(path: &Path) -> Option<Stamp> {
+        let told = fs::symlink_metadata(path).ok()?;
+        let modified = (told.mtime(), told.mtime_nsec());
+        Some(Stamp { device: told.dev(), inode: told.ino(), bytes: told.len(), modified })
+    }
+}
+
 impl Published {
-    /// Writes what follows from the registry, when it says something new.
+    /// What was published before, by whichever serve: it is in force until something else is.
+    pub fn before(path: PathBuf, export_enabled: bool, named_files: NamedFiles) -> Published {
+        let left = Stamp::of(&path);
+        let (mut current, mut file) = ((0, Plan::default()), Written::default());
+        match DesiredState::load(&path) {
+            Ok(state) => {
+                current = (state.revision, Plan::of(&state));
+                file = Written { highest: state.revision, left, failure: None };
+            }
+            Err(LoadError::Missing(_)) => {}
+            Err(error) => warn!("{error}; writing it anew"),
+        }
+        let cameras = Arc::<KnownCameras>::default();
+        cameras.set(current.1.cameras.iter().filter_map(|camera| camera.id.parse().ok()).collect());
+        let (current, file) = (Mutex::new(Arc::new(current)), Mutex::new(file));
+        Published { path, export_enabled, named_files, current, file, cameras }
+    }
+
+    /// Publishes what follows from the registry, when that is something new.
     ///
     /// # Errors
-    /// Those of the registry, and [`PublishError`].
-    pub fn start<E: From<StoreError> + From<PublishError>>(
-        path: PathBuf,
-        export_enabled: bool,
-        control: &Control,
-        registry: &Registry,
-    ) -> Result<Published, E> {
+    /// Those of the registry and of the file; what was published before stays in force.
+    pub fn follow(&self, control: &Control, registry: &Registry) -> Result<(), FollowError> {
+        let mut file = self.file();
         let (devices, assignments) = (control.devices()?, control.assignments()?);
-        let plan = Plan::new(&devices, &assignments, registry, export_enabled);
-        let mut published = Published {
-            path,
-            export_enabled,
-            current: Mutex::new(Arc::new((0, plan.clone()))),
-            highest: Mutex::new(0),
-            cameras: Arc::default(),
-        };
-        published.cameras.set(&devices);
-        tell(&plan, None);
-        let last = match DesiredState::load(&published.path) {
-            Ok(state) if plan.matches(&state) => {
-                published.current = Mutex::new(Arc::new((state.revision, plan)));
-                published.highest = Mutex::new(state.revision);
-                return Ok(published);
+        let (export, named) = (self.export_enabled, &self.named_files);
+        let plan = Plan::new(&devices, &assignments, registry, export, named);
+        let before = self.get();
+        let mut revision = before.0;
+        if revision == 0 || !plan.says_the_same(&before.1) {
+            // Above the file's too: the store may be younger than the file.
+            revision = control.next_revision()?.max(file.highest.saturating_add(1));
+            self.store(&mut file, revision, &plan)?;
+        }
+        tell(&plan, Some(&before.1));
+        self.cameras.set(ids(&devices));
+        self.set(revision, plan);
+        Ok(())
+    }
+
+    /// Writes the file again when somebody deleted it or wrote another one. Costs one look at the
+    /// file when all is well.
+    ///
+    /// # Errors
+    /// When it can't be written; [`Published::fault`] tells it too.
+    pub fn keep(&self) -> Result<(), PublishError> {
+        self.keep_as(&mut self.file())
+    }
+
+    fn keep_as(&self, file: &mut Written) -> Result<(), PublishError> {
+        let current = self.get();
+        let now = Stamp::of(&self.path);
+        if current.0 == 0 || (now.is_some() && now == file.left) {
+            return Ok(());
+        }
+        let mut revision = file.highest;
+        let found = match DesiredState::load(&self.path) {
+            Ok(state) if state.revision == current.0 && current.1.matches(&state) => {
+                *file = Written { left: now, failure: None, ..std::mem::take(file) };
+                return Ok(());
             }
-            Ok(state) => state.revision,
-            Err(LoadError::Missing(_)) => 0,
-            Err(error) => {
-                warn!("{error}; writing it anew");
-                0
+            Ok(state) => {
+                revision = revision.max(state.revision);
+                self.foreign(&state, current.0)
             }
+            Err(error) => error.to_string(),
         };
-        // Above the file's too: the store may be younger than the file.
-        let revision = control.next_revision()?.max(last.saturating_add(1));
-        published.store(revision, &plan)?;
-        published.current = Mutex::new(Arc::new((revision, plan)));
-        published.highest = Mutex::new(revision);
-        Ok(published)
+        // Above what was there: a follower may have taken it.
+        let revision = revision.saturating_add(1);
+        self.store(file, revision, &current.1)?;
+        self.set(revision, current.1.clone());
+        warn!("{found}; it is written again");
+        Ok(())
+    }
+
+    fn foreign(&self, found: &DesiredState, revision: u64) -> String {
+        let path = self.path.display();
+        format!(
+            "{path} holds revision {} of another program, published was {revision}",
+            found.revision
+        )
+    }
+
+    /// What is wrong with the file, `None` when nothing is. Looks only, after a change under way.
+    pub fn fault(&self) -> Option<String> {
+        let file = self.file();
+        if file.failure.is_some() {
+            return file.failure.clone();
+        }
+        let current = self.get();
+        let now = Stamp::of(&self.path);
+        if current.0 == 0 || (now.is_some() && now == file.left) {
+            return None;
+        }
+        match DesiredState::load(&self.path) {
+            Ok(state) if state.revision == current.0 && current.1.matches(&state) => None,
+            Ok(state) => Some(self.foreign(&state, current.0)),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, Written> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Revision and plan.
@@ -120,32 +228,35 @@ impl Published {
         registry: &Registry,
         work: impl FnOnce(&mut ControlWrite<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file();
+        self.keep_as(&mut file)?;
         let before = self.get();
         let mut tried = None;
         let result = control.write(|write| -> Result<_, E> {
             let value = work(write)?;
             let devices = write.devices()?;
-            let plan = Plan::new(&devices, &write.assignments()?, registry, self.export_enabled);
+            let assignments = write.assignments()?;
+            let (export, named) = (self.export_enabled, &self.named_files);
+            let plan = Plan::new(&devices, &assignments, registry, export, named);
             let mut revision = before.0;
             if !plan.says_the_same(&before.1) {
-                revision = write.next_revision()?.max(highest.saturating_add(1));
+                revision = write.next_revision()?.max(file.highest.saturating_add(1));
                 tried = Some(revision);
-                self.store(revision, &plan)?;
+                self.store(&mut file, revision, &plan)?;
             }
             Ok((value, devices, revision, plan))
         });
-        *highest = tried.unwrap_or(0).max(*highest);
+        file.highest = tried.unwrap_or(0).max(file.highest);
         match result {
             Ok((value, devices, revision, plan)) => {
                 tell(&plan, Some(&before.1));
-                self.cameras.set(&devices);
+                self.cameras.set(ids(&devices));
                 self.set(revision, plan);
                 Ok(value)
             }
             Err(error) => {
                 if let Some(revision) = tried {
-                    self.restore(revision, &before, &mut highest);
+                    self.restore(revision, &before, &mut file);
                 }
                 Err(error)
             }
@@ -153,19 +264,15 @@ impl Published {
     }
 
     /// Puts the state of before back when the file already holds the one that failed.
-    fn restore(&self, failed: u64, before: &(u64, Plan), highest: &mut u64) {
+    fn restore(&self, failed: u64, before: &(u64, Plan), file: &mut Written) {
         if DesiredState::load(&self.path).is_ok_and(|state| state.revision != failed) {
             return;
         }
         let revision = failed.saturating_add(1);
-        match self.store(revision, &before.1) {
-            Ok(()) => {
-                *highest = revision;
-                self.set(revision, before.1.clone());
-            }
+        match self.store(file, revision, &before.1) {
+            Ok(()) => self.set(revision, before.1.clone()),
             Err(error) => error!(
-                "a change failed after {} was written, and the state of before can't be put back: {error}; \
-                 restart serve",
+                "a change failed after {} was written, and the state of before can't be put back yet: {error}",
                 self.path.display()
             ),
         }
@@ -175,7 +282,7 @@ impl Published {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new((revision, plan));
     }
 
-    fn store(&self, revision: u64, plan: &Plan) -> Result<(), PublishError> {
+    fn store(&self, file: &mut Written, revision: u64, plan: &Plan) -> Result<(), PublishError> {
         let state = DesiredState {
             format: ipc::desired::FORMAT,
             revision,
@@ -183,9 +290,38 @@ impl Published {
             cameras: plan.cameras.clone(),
             subscriptions: plan.subscriptions.clone(),
         };
-        let failed = |source| PublishError { path: self.path.clone(), source };
-        state.store(&self.path).map_err(failed)
+        match self.write(&state) {
+            Ok(()) => {
+                let highest = file.highest.max(revision);
+                *file = Written { highest, left: Stamp::of(&self.path), failure: None };
+                Ok(())
+            }
+            Err(source) => {
+                let error = PublishError { path: self.path.clone(), source };
+                file.failure = Some(error.to_string());
+                Err(error)
+            }
+        }
     }
+
+    fn write(&self, state: &DesiredState) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            // Somebody may have moved it away.
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        match state.store(&self.path) {
+            // An empty one holds nothing that anybody could miss.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                fs::remove_dir(&self.path)?;
+                state.store(&self.path)
+            }
+            stored => stored,
+        }
+    }
+}
+
+fn ids(devices: &[Device]) -> BTreeSet<CameraId> {
+    devices.iter().map(|device| device.id.clone()).collect()
 }
 
 /// Logs what is rejected or waits, unless it was so before.

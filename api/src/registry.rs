@@ -2,33 +2,34 @@
 //! classes. Filled from the configured model folders; it runs nothing and asks no runner.
 
 use crate::options::{ModelEntry, Unavailable, UnavailableKind};
-use crate::schema;
+use crate::parameters::ParametersSchema;
 use base::model::ModelSpec;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use tracing::{error, warn};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing::error;
 
 /// Every configured model, by id or folder name.
 #[derive(Debug, Default)]
 pub struct Registry(BTreeMap<String, Model>);
 
 /// One model.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Model {
     /// The model's id, or its folder's name when the id could not be read.
     pub id: String,
-    /// False = listed, but not assignable.
-    pub enabled: bool,
+    /// False = listed, but not assignable. Follows the store, which may be readable only later.
+    enabled: AtomicBool,
     /// What the configuration says of it, if anything.
     pub named_enabled: Option<bool>,
     /// The description, or why the model can't be used.
     pub spec: Result<ModelSpec, Unavailable>,
-    /// Schema of an assignment's parameters, parsed.
-    pub config_schema: Option<Value>,
+    /// Schema of an assignment's parameters.
+    pub config_schema: Option<ParametersSchema>,
 }
 
 impl Registry {
-    /// Takes the configured folders. A config_schema that is not JSON makes its model unavailable;
+    /// Takes the configured folders. A config_schema that is none makes its model unavailable;
     /// of two folders with one model id the first is taken.
     pub fn new(entries: Vec<ModelEntry>) -> Registry {
         let mut models = BTreeMap::new();
@@ -51,10 +52,10 @@ impl Registry {
     }
 
     /// Takes from the store which models are enabled.
-    pub fn set_enabled<'r>(&mut self, rows: impl Iterator<Item = (&'r str, bool)>) {
+    pub fn set_enabled<'r>(&self, rows: impl Iterator<Item = (&'r str, bool)>) {
         for (id, enabled) in rows {
-            if let Some(model) = self.0.get_mut(id) {
-                model.enabled = enabled;
+            if let Some(model) = self.0.get(id) {
+                model.enabled.store(enabled, Ordering::Relaxed);
             }
         }
     }
@@ -79,7 +80,7 @@ impl Registry {
             let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             return Err(format!("model `{id}` is unknown; known are: {known}"));
         };
-        if !model.enabled {
+        if !model.enabled() {
             return Err(format!("model `{id}` is disabled; enable it first"));
         }
         match &model.spec {
@@ -95,35 +96,27 @@ impl Model {
         let id = spec.as_ref().map_or(name, |spec| spec.model_id.to_string());
         let mut config_schema = None;
         if let Ok(Some(text)) = spec.as_ref().map(|s| s.config_schema.as_deref()) {
-            match serde_json::from_str::<Value>(text) {
-                Ok(schema) => {
-                    let unchecked = schema::unchecked_keywords(&schema);
-                    if !unchecked.is_empty() {
-                        let names: Vec<String> = unchecked.into_iter().collect();
-                        warn!(
-                            "config_schema of model {id} uses keywords that are not checked: {}",
-                            names.join(", ")
-                        );
-                    }
-                    config_schema = Some(schema);
-                }
+            match ParametersSchema::read(text) {
+                Ok(schema) => config_schema = Some(schema),
                 Err(error) => {
                     let kind = UnavailableKind::Invalid;
-                    let reason = format!("config_schema is not JSON: {error}");
+                    let reason = format!("config_schema {error}");
                     spec = Err(Unavailable { kind, reason });
                 }
             }
         }
         let named_enabled = enabled;
-        let enabled = enabled.unwrap_or(true);
+        let enabled = AtomicBool::new(enabled.unwrap_or(true));
         Model { id, enabled, named_enabled, spec, config_schema }
     }
 
+    /// Whether a camera can be assigned to it.
+    pub fn enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
+
     /// Faults of an assignment's parameters; empty = none.
-    pub fn parameter_problems(&self, parameters: &Value) -> Vec<schema::Problem> {
-        match &self.config_schema {
-            Some(schema) => schema::problems(schema, parameters, "parameters"),
-            None => vec![],
-        }
+    pub fn parameter_problems(&self, parameters: &Value) -> Vec<String> {
+        self.config_schema.as_ref().map_or(vec![], |schema| schema.problems(parameters))
     }
 }

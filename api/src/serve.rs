@@ -4,46 +4,52 @@
 //! |---|---|---|
 //! | intake | `events.sock` | disk, HTTP |
 //! | commit | its channel, the disk | |
-//! | clips | its channel, one `vas media` at a time | |
+//! | clips-1, clips-2 | clips that are due, one `vas media` at a time | |
+//! | media | the disk, ten minutes | |
 //! | stills | its channel | the ring's writer |
-//! | http (tokio, 2 + at most 16) | clients, disk, stills | intake |
+//! | upkeep | the disk, once a second | |
+//! | http (tokio, 2 + at most 40) | clients, disk, stills | intake |
 
-use crate::camera_streams::altered;
 use crate::commit::{Commit, CommitLimits, Committed, Committer, EventCounters};
-use crate::config_rows::{AssignmentRow, CameraRow};
-use crate::http::listener::{self, HttpLimits};
+use crate::config_rows::NamedFiles;
+use crate::configuration::Configuration;
+use crate::disk::{self, Demands};
+use crate::http::listener;
 use crate::http::routes::Router;
 use crate::ingest_link::IngestLink;
 use crate::intake::{self, Intake};
+use crate::limits::{HANDLERS_MAX, HttpLimits};
 use crate::live::Live;
-use crate::media::Media;
+use crate::media::probe::Probes;
+use crate::media::{Media, Setup};
 use crate::options::{Options, ServeError};
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::services::Services;
 use crate::stills::Stills;
-use base::{CameraId, ModelId};
+use crate::upkeep;
+use base::limits::CLIPS_AT_ONCE;
+use base::log_gate::LogGate;
 use ipc::clock;
 use ipc::instance::InstanceLock;
 use ipc::recording::Recordings;
 use ipc::stop::Stop;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use store::control::{ConfigAssignment, ConfigDevice, ConfigModel, ConfigRows, Stream};
 use store::{Control, EventOptions, EventStore, EventWriter, NewEvent};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-/// Threads that handlers run on, and files are read on, at most.
-pub const HANDLERS_MAX: usize = 16;
+/// Threads that have clips cut.
+const CLIPS: [&str; CLIPS_AT_ONCE] = ["clips-1", "clips-2"];
 
 /// Bounds that an operator does not set.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,6 +70,8 @@ pub struct Server {
     http: Option<tokio::task::JoinHandle<()>>,
     /// Ends the intake when it is dropped.
     stop_intake: Option<std::os::unix::net::UnixStream>,
+    /// Ends the upkeep when it is dropped.
+    stop_upkeep: Option<Sender<()>>,
     /// Ends media jobs.
     stopping: Arc<AtomicBool>,
     threads: Vec<(&'static str, JoinHandle<()>)>,
@@ -105,26 +113,51 @@ impl Server {
         let http = listener::bind(options.bind).map_err(listen)?;
         let address = http.local_addr().map_err(listen)?;
 
-        let retention = options.retention;
         let accepted = ipc::clock_trust::accepted_in(&directories.state);
-        let accepted = Arc::new(move || ipc::clock_trust::accepted(&accepted));
-        let event_options = EventOptions { retention, accepted, ..EventOptions::default() };
+        let disk = options.disk.clone();
+        let event_options = EventOptions {
+            retention: options.retention,
+            free_space_floor_bytes: options.keep_free,
+            free_space: Arc::new(move |dir| Ok(disk.space(dir)?.free)),
+            accepted: Arc::new(move || ipc::clock_trust::accepted(&accepted)),
+            ..EventOptions::default()
+        };
         let (writer, events) = EventStore::open(&directories.state, event_options)?;
         let control = Control::open(&directories.state)?;
-        let mut registry = Registry::new(options.models);
-        upsert(&control, &mut registry, &options.cameras, &options.assignments)?;
-        let desired = directories.desired();
-        let published: Published =
-            Published::start::<ServeError>(desired, options.export_enabled, &control, &registry)?;
+        let registry = Registry::new(options.models);
+        let named = NamedFiles::of(&options.cameras);
+        let published = Published::before(directories.desired(), options.export_enabled, named);
+        let configuration = Configuration::new(options.cameras, options.assignments);
+        match configuration.apply::<ServeError>(&control, &registry, &published) {
+            // Ingest makes room as long as it runs, and it runs as long as this does.
+            Err(error) if error.is_full() => {
+                error!("{error}; serving what was published before until there is room");
+            }
+            applied => applied?,
+        }
 
         let stopping = Arc::new(AtomicBool::new(false));
-        let (media, clips) = Media::start(
-            directories.state.join("media"),
-            options.recordings.clone(),
-            options.media_command,
-            &control,
-            stopping.clone(),
-        )?;
+        let (command, roots) = (options.media_command.clone(), options.file_roots);
+        let probes = Probes::new(command, roots, stopping.clone());
+        let together = disk::same(&directories.state, &options.recordings);
+        let demands = Demands {
+            keep_free: options.keep_free,
+            high_percent: together.then_some(options.disk_high_percent),
+        };
+        let setup = Setup {
+            state: directories.state.clone(),
+            holds: directories.holds(),
+            recordings: options.recordings.clone(),
+            command: options.media_command,
+            disk: options.disk,
+            options: options.media,
+            demands,
+            stopping: stopping.clone(),
+        };
+        let (media, clips, keeper) = Media::start(setup, &control)?;
+        if let Some(contradiction) = media.room.contradiction() {
+            warn!("{contradiction}");
+        }
         let counters = Arc::new(EventCounters::default());
         let (commit, committer) = Commit::channel(limits.commit, counters.clone());
         let (stills, stills_worker) = Stills::channel(directories.shm.clone());
@@ -153,8 +186,10 @@ impl Server {
             stills,
             recordings: Recordings::new(options.recordings),
             published,
+            configuration,
             ingest: IngestLink::new(directories.ingest_socket()),
             media,
+            probes,
         });
 
         let start = |source| ServeError::Start { what: "the http runtime", source };
@@ -166,6 +201,7 @@ impl Server {
             .build()
             .map_err(start)?;
         let (stop_http, http_stop) = watch::channel(false);
+        let (stop_upkeep, upkeep_stop) = channel();
         let mut server = Server {
             address,
             stop_http,
@@ -173,6 +209,7 @@ impl Server {
             runtime: None,
             http: None,
             stop_intake: Some(stop_intake),
+            stop_upkeep: Some(stop_upkeep),
             stopping,
             threads: vec![],
             events_socket,
@@ -180,13 +217,19 @@ impl Server {
         };
         server.thread("commit", move || commit_thread(committer, writer))?;
         server.thread("stills", move || stills_worker.run())?;
-        server.thread("clips", move || clips.run())?;
+        for name in CLIPS {
+            let clips = clips.clone();
+            server.thread(name, move || clips.run())?;
+        }
+        server.thread("media", move || keeper.run())?;
         server.thread("intake", move || {
             if let Err(error) = intake.run(&socket, &intake_stop) {
                 error!("results of the scheduler can't be taken any more: {error}");
             }
         })?;
-        let router = Arc::new(Router::new(services));
+        let looked_after = services.clone();
+        server.thread("upkeep", move || upkeep::run(&looked_after, &upkeep_stop))?;
+        let router = Arc::new(Router::new(services, &limits.http));
         let entered = runtime.enter();
         let http = tokio::net::TcpListener::from_std(http).map_err(start)?;
         drop(entered);
@@ -231,6 +274,7 @@ impl Drop for Server {
         // No more results; then no more clients, whose handlers hold the stills thread's channel;
         // then the threads find their channels closed.
         drop(self.stop_intake.take());
+        drop(self.stop_upkeep.take());
         self.stopping.store(true, Ordering::Release);
         self.stop_http.send_replace(true);
         if let Some(runtime) = self.runtime.take() {
@@ -250,6 +294,17 @@ impl Drop for Server {
     }
 }
 
+impl ServeError {
+    /// Whether serve starts all the same: there is no room now, and there will be.
+    fn is_full(&self) -> bool {
+        match self {
+            ServeError::Store(error) => error.is_full(),
+            ServeError::DesiredState { source, .. } => store::no_room(source),
+            _ => false,
+        }
+    }
+}
+
 impl From<PublishError> for ServeError {
     fn from(error: PublishError) -> ServeError {
         ServeError::DesiredState { path: error.path, source: error.source }
@@ -257,101 +312,23 @@ impl From<PublishError> for ServeError {
 }
 
 fn directory(purpose: &'static str, path: &Path) -> Result<(), ServeError> {
-    let fault = |source| ServeError::Directory { purpose, path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault)?;
-    // Only writing tells whether one can: modes, read-only mounts, quotas.
-    let probe = path.join(format!(".serve.{}.probe", std::process::id()));
-    File::create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(fault)
-}
-
-/// Brings the store in line with the configuration, and the registry with the store.
-fn upsert(
-    control: &Control,
-    registry: &mut Registry,
-    cameras: &[CameraRow],
-    assignments: &[AssignmentRow],
-) -> Result<(), ServeError> {
-    for line in named_twice(assignments) {
-        warn!("{line}");
-    }
-    let stored = control.devices()?;
-    let streams_of = |id: &CameraId| {
-        let row = stored.iter().find(|row| row.id == *id);
-        row.map_or(&[][..], |row| &row.streams)
+    let made = || {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // Only writing tells whether one can: modes, read-only mounts, quotas.
+        let probe = path.join(format!(".serve.{}.probe", std::process::id()));
+        File::create(&probe).and_then(|_| fs::remove_file(&probe))
     };
-    let rows = ConfigRows {
-        devices: cameras.iter().map(|row| device_row(row, streams_of(&row.id))).collect(),
-        models: registry.iter().filter_map(model_row).collect(),
-        assignments: assignments.iter().map(assignment_row).collect(),
-    };
-    let changes = control.upsert_config(&rows)?;
-    for (what, ids) in
-        [("added", &changes.added), ("updated", &changes.updated), ("disabled", &changes.disabled)]
-    {
-        if !ids.is_empty() {
-            info!("from the configuration, {what}: {}", ids.join(", "));
+    match made() {
+        // What belongs there is made when there is room.
+        Err(error) if purpose == "state" && store::no_room(&error) => Ok(()),
+        made => {
+            made.map_err(|source| ServeError::Directory { purpose, path: path.to_owned(), source })
         }
-    }
-    for spec in registry.iter().filter_map(|model| model.spec.as_ref().ok()) {
-        control.set_labels(&spec.model_id, &spec.version, &spec.labels)?;
-    }
-    let stored = control.models()?;
-    registry.set_enabled(stored.iter().map(|row| (row.id.as_str(), row.enabled)));
-    Ok(())
-}
-
-/// A camera of the configuration, with what it does not name of its streams as it was stored.
-fn device_row(row: &CameraRow, stored: &[Stream]) -> ConfigDevice {
-    let before = stored.iter().find(|stream| stream.name == "sub").map(|sub| sub.url.as_str());
-    // Not twice the same when the configuration takes the other one for main.
-    let before = before.filter(|sub| *sub != row.main_url);
-    let (sub, transport) = (row.sub_url.as_deref().or(before), row.transport.as_deref());
-    let streams = altered(stored, &row.main_url, sub, transport, row.sub_roles.as_deref());
-    ConfigDevice {
-        name: row.name.clone(),
-        description: row.description.clone(),
-        location: row.location.clone(),
-        streams: Some(streams),
-        loop_offset_ms: row.loop_offset_ms,
-        record: row.record,
-        live: row.live,
-        export: row.export,
-        enabled: row.enabled,
-        ..ConfigDevice::new(row.id.clone())
-    }
-}
-
-fn model_row(model: &crate::registry::Model) -> Option<ConfigModel> {
-    let Ok(spec) = &model.spec else {
-        // Kept as it was while its folder is broken, when the name is its id.
-        return Some(ConfigModel::new(model.id.parse().ok()?));
-    };
-    Some(ConfigModel {
-        name: Some(spec.name.clone()),
-        description: spec.description.clone(),
-        version: Some(spec.version.clone()),
-        supported_tasks: Some(spec.supported_tasks.clone()),
-        config_schema: model.config_schema.as_ref().and_then(|schema| schema.as_object().cloned()),
-        deadline_ms: Some(spec.deadline.as_millis() as u64),
-        enabled: model.named_enabled,
-        ..ConfigModel::new(spec.model_id.clone())
-    })
-}
-
-fn assignment_row(row: &AssignmentRow) -> ConfigAssignment {
-    ConfigAssignment {
-        parent_model: row.parent_model.clone(),
-        desired_fps: row.desired_fps,
-        priority: row.priority,
-        deadline_ms: row.deadline_ms,
-        parameters: row.parameters.clone(),
-        enabled: row.enabled,
-        ..ConfigAssignment::new(row.camera.clone(), row.model.clone())
     }
 }
 
 fn commit_thread(committer: Committer, writer: EventWriter) {
-    // Both closures run on this thread, one at a time.
+    // The closures run on this thread, one at a time.
     let writer = RefCell::new(writer);
     let append = |group: Vec<NewEvent>| {
         let each = writer.borrow_mut().append(&group).map_err(|error| error.to_string())?;
@@ -364,22 +341,18 @@ fn commit_thread(committer: Committer, writer: EventWriter) {
             warn!("events past retention stay until the next try: {error}");
         }
     };
-    committer.run(append, expire);
-}
-
-/// One line per camera and model that several configured assignments name.
-fn named_twice(assignments: &[AssignmentRow]) -> Vec<String> {
-    let mut counts: BTreeMap<(&CameraId, &ModelId), usize> = BTreeMap::new();
-    for row in assignments {
-        *counts.entry((&row.camera, &row.model)).or_default() += 1;
-    }
-    let told = |((camera, model), count): ((&CameraId, &ModelId), usize)| {
-        format!(
-            "{count} assignments name camera {camera} and model {model}: there is one, and what \
-             several of them set is taken from the last; remove the others"
-        )
+    let mut gate = LogGate::default();
+    let keep = || match writer.borrow_mut().keep() {
+        Err(error) => {
+            let line = error.to_string();
+            if gate.allows(&line, clock::monotonic()) {
+                error!("{line}");
+            }
+        }
+        Ok(()) if gate.clear() => info!("the events are whole again"),
+        Ok(()) => {}
     };
-    counts.into_iter().filter(|(_, count)| *count > 1).map(told).collect()
+    committer.run(append, expire, keep);
 }
 
 #[cfg(test)]
@@ -421,24 +394,5 @@ mod tests {
         }
         drop(commit);
         thread.join().unwrap();
-    }
-
-    #[test]
-    fn assignments_of_the_same_camera_and_model_are_told_and_the_last_one_wins() {
-        let row = |camera: &str, fps| AssignmentRow {
-            desired_fps: Some(fps),
-            ..AssignmentRow::new(camera.parse().unwrap(), "nano".parse().unwrap())
-        };
-        let rows = [row("front", 5.0), row("yard", 5.0), row("front", 3.0)];
-        let told = named_twice(&rows);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("2 assignments name camera front and model nano"), "{told:?}");
-        assert_eq!(named_twice(&rows[..2]), <[String; 0]>::default());
-        let directory = tempfile::tempdir().unwrap();
-        let control = Control::open(directory.path()).unwrap();
-        upsert(&control, &mut Registry::new(vec![]), &[], &rows).unwrap();
-        let stored = control.assignments().unwrap();
-        let front: Vec<_> = stored.iter().filter(|a| a.camera.as_str() == "front").collect();
-        assert_eq!((front.len(), front[0].desired_fps), (1, Some(3.0)));
     }
 }

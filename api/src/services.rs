@@ -1,9 +1,11 @@
 //! What handlers work with: the registry, the stores, the live view, and what is published.
 
 use crate::commit::EventCounters;
+use crate::configuration::Configuration;
 use crate::ingest_link::IngestLink;
 use crate::live::Live;
 use crate::media::Media;
+use crate::media::probe::Probes;
 use crate::publish::{PublishError, Published};
 use crate::registry::Registry;
 use crate::stills::Stills;
@@ -37,10 +39,14 @@ pub struct Services {
     pub recordings: ipc::recording::Recordings,
     /// What was published last.
     pub published: Published,
+    /// What the configuration says.
+    pub configuration: Configuration,
     /// The way to ingest.
     pub ingest: IngestLink,
     /// Snapshots and bookmarks.
     pub media: Media,
+    /// Addresses that are tried.
+    pub probes: Probes,
 }
 
 /// Class names of several models' versions, each looked up once.
@@ -79,7 +85,16 @@ impl Services {
         &self,
         work: impl FnOnce(&mut ControlWrite<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.settle::<E>()?;
         self.published.change(&self.control, &self.registry, work)
+    }
+
+    /// Applies the configuration if that could not be done yet.
+    ///
+    /// # Errors
+    /// Why it still can't be: what was published before stays in force.
+    pub fn settle<E: From<StoreError> + From<PublishError>>(&self) -> Result<(), E> {
+        self.configuration.apply(&self.control, &self.registry, &self.published)
     }
 
     fn class_names(

@@ -3,6 +3,7 @@
 //! A client that wants what another one just got receives the same bytes. Nothing is decoded here:
 //! the ring holds pictures.
 
+use crate::limits::STILLS_WAITING_MAX;
 use base::{Absent, CameraId, FrameId, Generation, Newest, Size, Stamp};
 use ipc::clock;
 use ipc::ring::{CopyError, RingReader};
@@ -13,8 +14,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Requests that wait at most; further ones are told to come back.
-const WAITING_MAX: usize = 32;
 /// A ring that nobody asked for is closed after so long, so that a removed ring's memory is freed.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a client waits for the thread: many times the slowest picture.
@@ -44,6 +43,14 @@ pub enum StillError {
         /// Why.
         absent: Absent,
     },
+    /// This process can't open the ring.
+    #[error("the ring of camera {camera} can't be opened now: {reason}")]
+    Unreadable {
+        /// The camera.
+        camera: CameraId,
+        /// Why.
+        reason: String,
+    },
     /// The newest frame is older than wanted.
     #[error("the newest frame of camera {camera} is {age_ms} ms old, max_age_ms is {max_age_ms}")]
     TooOld {
@@ -66,7 +73,7 @@ pub enum StillError {
         reason: String,
     },
     /// Too many ask.
-    #[error("more than {WAITING_MAX} stills are waiting; ask again later")]
+    #[error("more than {STILLS_WAITING_MAX} stills are waiting; ask again later")]
     Busy,
     /// The thread is gone or stuck.
     #[error("the stills thread does not answer")]
@@ -79,6 +86,7 @@ fn explain(absent: Absent) -> &'static str {
         Absent::Stale => "the ring's writer is gone or stuck",
         Absent::Retired => "the ring is being replaced",
         Absent::Invalid => "the ring's header is not one this version reads",
+        Absent::Unreadable => "the ring can't be opened",
     }
 }
 
@@ -95,7 +103,7 @@ pub struct Stills(SyncSender<Job>);
 impl Stills {
     /// The two ends.
     pub fn channel(shm: PathBuf) -> (Stills, StillsWorker) {
-        let (send, receive) = sync_channel(WAITING_MAX);
+        let (send, receive) = sync_channel(STILLS_WAITING_MAX);
         (Stills(send), StillsWorker { shm, receive, cameras: HashMap::new(), pixels: vec![] })
     }
 
@@ -160,9 +168,7 @@ impl StillsWorker {
             let now = clock::monotonic();
             let stamp = match camera.reader.newest(now) {
                 Newest::Frame(stamp) => stamp,
-                Newest::Absent(absent) => {
-                    return Err(StillError::Absent { camera: id.clone(), absent });
-                }
+                Newest::Absent(absent) => return Err(missing(id, absent, &camera.reader)),
             };
             let age = now.since(stamp.info.capture);
             if let Some(max_age) = max_age.filter(|m| age > *m) {
@@ -178,9 +184,7 @@ impl StillsWorker {
             let record = match copied {
                 Ok(record) => record,
                 Err(CopyError::Torn | CopyError::Generation | CopyError::Slot) => continue,
-                Err(CopyError::Gone(absent)) => {
-                    return Err(StillError::Absent { camera: id.clone(), absent });
-                }
+                Err(CopyError::Gone(absent)) => return Err(missing(id, absent, &camera.reader)),
             };
             let mut jpeg = Vec::with_capacity(self.pixels.len() / 8);
             jpeg::encode(&record.picture, &self.pixels, &mut jpeg).map_err(|error| {
@@ -191,5 +195,16 @@ impl StillsWorker {
             return Ok(still);
         }
         Err(StillError::Torn(id.clone()))
+    }
+}
+
+/// Why there is no frame. What is wrong with this process is not told of the camera.
+fn missing(id: &CameraId, absent: Absent, reader: &RingReader) -> StillError {
+    let camera = id.clone();
+    match (absent, reader.refusal()) {
+        (Absent::Unreadable, Some(error)) => {
+            StillError::Unreadable { camera, reason: error.to_string() }
+        }
+        _ => StillError::Absent { camera, absent },
     }
 }

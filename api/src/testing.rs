@@ -169,3 +169,39 @@ pub fn model_info() -> ModelInfo {
         runtime: "test runtime".into(),
     }
 }
+
+/// A clip that was asked for.
+pub fn bookmark() -> store::control::Bookmark {
+    store::control::Bookmark {
+        id: store::control::MediaId::random(),
+        camera: CAMERA.parse().unwrap(),
+        center: UtcNanos(2),
+        start: UtcNanos(1),
+        end: UtcNanos(3),
+        label: None,
+        source: store::control::Moment::Historical,
+        state: store::control::JobState::Pending,
+        file_size: 0,
+        gaps_ms: 0,
+        thumbnail: false,
+        protected: false,
+        created_at: UtcNanos(0),
+        updated_at: None,
+    }
+}
+
+/// A picture that was taken.
+pub fn snapshot() -> store::control::Snapshot {
+    store::control::Snapshot {
+        id: store::control::MediaId::random(),
+        camera: CAMERA.parse().unwrap(),
+        timestamp: UtcNanos(1),
+        source: store::control::Moment::Live,
+        width: 1,
+        height: 1,
+        file_size: 1,
+        protected: false,
+        created_at: UtcNanos(0),
+        updated_at: None,
+    }
+}

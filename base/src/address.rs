@@ -26,6 +26,22 @@ pub fn masked(address: &str) -> String {
     format!("{before}{}", replaced(path, |name, _| is_secret(name).then(|| MASK.to_owned())))
 }
 
+/// The values that [`masked`] hides, as they stand there and with what %XX stands for, longest first.
+pub fn secrets(address: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    // What comes back is of no interest.
+    let _ = replaced(split(address).1, |name, value| {
+        if is_secret(name) {
+            found.extend([value.to_owned(), decoded(value)]);
+        }
+        None
+    });
+    found.retain(|value| !value.is_empty());
+    found.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    found.dedup();
+    found
+}
+
 /// An address as what is before its path, and its path with what follows it.
 pub fn split(address: &str) -> (&str, &str) {
     let authority = address.find("://").map_or(0, |at| at + 3);
@@ -144,5 +160,13 @@ mod tests {
             assert_eq!(masked(address), shown);
             assert_eq!(masked(shown), shown, "again");
         }
+    }
+
+    #[test]
+    fn secrets_are_known_as_they_stand_there_and_decoded() {
+        let of = |address: &str| secrets(address);
+        assert_eq!(of("rtsp://h/user=a&password=P%40W&ch=1?token=x"), ["P%40W", "P@W", "x"]);
+        assert_eq!(of("rtsp://h/password=&a=b?key=k&key=k"), ["k"]);
+        assert_eq!(of("rtsp://password=h/x"), [""; 0], "a host is no parameter");
     }
 }

@@ -130,6 +130,8 @@ pub enum Absent {
     Retired,
     /// The ring's header contradicts itself or its version is not ours.
     Invalid,
+    /// There is a ring and this process can't open it: no descriptors are left, or it may not.
+    Unreadable,
 }
 
 impl Absent {
@@ -140,6 +142,7 @@ impl Absent {
             Absent::Stale => "stale",
             Absent::Retired => "retired",
             Absent::Invalid => "invalid",
+            Absent::Unreadable => "unreadable",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The vocabulary that every part of VAS shares: ids, time, frames, geometry, detections, model
-//! descriptions, limits, secrets of addresses.
+//! descriptions, limits, secrets of addresses, lines that are said once.
 //!
 //! No I/O, no clock, no unsafe code, no dependency. The types of the wire (`ipc`), of the disk
 //! (`store`) and of the HTTP interface (`api`) are their own and convert to and from these.
@@ -13,9 +13,11 @@ pub mod geometry;
 pub mod id;
 pub mod latency;
 pub mod limits;
+pub mod log_gate;
 pub mod model;
 pub mod stage;
 pub mod time;
+pub mod told;
 
 pub use detection::{Detection, FrameDetections, Keypoint, Mask, MemberError, TrackId};
 pub use frame::{

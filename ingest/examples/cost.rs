@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             url: url.clone(),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: n * 7_030,
         record: false,
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
     let options = ingest::Options {
         directories: directories.clone(),
         export_enabled: true,
+        file_roots: vec![],
         decode_command: vec![std::env::current_exe().unwrap().into(), "decode".into()],
         recording: ingest::RecordingOptions::new(directories.recordings()),
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },

@@ -137,6 +137,7 @@ fn main() -> ExitCode {
             url: format!("file://{}", clip.display()),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: 0,
         record: false,
@@ -157,6 +158,7 @@ fn main() -> ExitCode {
     let options = ingest::Options {
         directories: directories.clone(),
         export_enabled: true,
+        file_roots: vec![],
         decode_command: vec![me.clone().into(), "decode".into()],
         recording: ingest::RecordingOptions::new(directories.recordings()),
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },

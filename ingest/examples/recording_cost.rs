@@ -45,6 +45,7 @@ fn main() {
             url: format!("file://{}", clip.display()),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: n * 700,
         record: true,
@@ -64,6 +65,7 @@ fn main() {
     let options = ingest::Options {
         directories: directories.clone(),
         export_enabled: false,
+        file_roots: vec![],
         decode_command: vec!["true".into()],
         recording: ingest::RecordingOptions::new(directories.recordings()),
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },

@@ -56,6 +56,7 @@ fn keep(root: &Path) {
         recording: RecordingOptions::new(directories.recordings()),
         directories,
         export_enabled: false,
+        file_roots: vec![],
         decode_command: vec!["true".into()],
         webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },
     };
@@ -122,6 +123,7 @@ fn main() -> ExitCode {
             url: url.clone(),
             transport: "tcp".into(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: 0,
         record: true,

@@ -5,12 +5,13 @@ use crate::clip::ClipError;
 use crate::container::{ClipReader, ClipUnit, StreamInfo};
 use crate::outlets::Description;
 use crate::pacing::{ClipClock, Joints, LATE, Pacing, Verdict};
+use crate::source::ClipPath;
 use crate::stream::Actor;
 use crate::unit::{AccessUnit, Codec, UnitFlags};
 use base::{Instant, UtcNanos};
 use ipc::clock;
 use ipc::ingest_message::StreamState;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a clip is not played any further.
@@ -22,9 +23,12 @@ pub enum Ended {
 }
 
 /// Plays a clip until something changes or it can't be read.
-pub fn play(actor: &mut Actor, path: &Path, gate: &mut LogGate) -> Ended {
+pub fn play(actor: &mut Actor, file: &ClipPath, gate: &mut LogGate) -> Ended {
+    let ClipPath { path, places } = file;
     let (source, offset) = (actor.settings.source.clone(), actor.settings.offset);
-    let mut clip = match ClipReader::open(path) {
+    actor.health.set(StreamState::Connecting, "");
+    let health = Arc::clone(&actor.health);
+    let mut clip = match health.wait_for(path, || ClipReader::open_in(path, places)) {
         Ok(clip) => clip,
         Err(error) => return Ended::Failed(error),
     };
@@ -38,9 +42,8 @@ pub fn play(actor: &mut Actor, path: &Path, gate: &mut LogGate) -> Ended {
     actor.health.set(StreamState::Live, "");
     let (start, origin) = entry(info, offset, actor.origin, clock::monotonic());
     // Without an index the clip is decoded from its first picture up to the start.
-    if !clip.seek(start)
-        && let Err(error) = clip.rewind()
-    {
+    let sought = health.wait_for(path, || if clip.seek(start) { Ok(()) } else { clip.rewind() });
+    if let Err(error) = sought {
         return Ended::Failed(error);
     }
     let mut loops = ClipClock::new(info.tick, start);
@@ -50,14 +53,14 @@ pub fn play(actor: &mut Actor, path: &Path, gate: &mut LogGate) -> Ended {
     let mut begin = Some(origin);
     let mut discontinuity = true;
     loop {
-        let mut unit = match clip.next() {
+        let mut unit = match health.wait_for(path, || clip.next()) {
             Ok(Some(unit)) => unit,
             Ok(None) => {
                 if !loops.turn() {
                     let detail = "it has no picture left; check the file".to_owned();
-                    return Ended::Failed(ClipError { path: path.to_owned(), detail });
+                    return Ended::Failed(ClipError { path: path.clone(), detail });
                 }
-                if let Err(error) = clip.rewind() {
+                if let Err(error) = health.wait_for(path, || clip.rewind()) {
                     return Ended::Failed(error);
                 }
                 joints.rewind();

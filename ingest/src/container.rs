@@ -4,6 +4,7 @@
 
 use crate::annexb::AnnexB;
 use crate::clip::ClipError;
+use crate::clip_file::{self, Places};
 use crate::decoder;
 use crate::pacing::TickLength;
 use crate::unit::Codec;
@@ -11,7 +12,7 @@ use crate::worker_message::{Hints, PAYLOAD_MAX};
 use base::Size;
 use ff::format::context::Input;
 use ffmpeg_next as ff;
-use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ impl ClipUnit {
 /// Reads a clip.
 pub struct ClipReader {
     path: PathBuf,
+    places: Places,
     input: Input,
     stream: usize,
     info: StreamInfo,
@@ -92,13 +94,21 @@ pub struct ClipReader {
 }
 
 impl ClipReader {
-    /// Opens a clip.
+    /// Opens a clip, wherever it lies.
     ///
     /// # Errors
     /// [`ClipError`].
     pub fn open(path: &Path) -> Result<ClipReader, ClipError> {
+        ClipReader::open_in(path, &Places::Anywhere)
+    }
+
+    /// Opens a clip when it lies in one of `places`.
+    ///
+    /// # Errors
+    /// [`ClipError`].
+    pub fn open_in(path: &Path, places: &Places) -> Result<ClipReader, ClipError> {
         let error = |detail: String| ClipError { path: path.to_owned(), detail };
-        let input = open_input(path)?;
+        let input = open_input(path, places)?;
         let stream = input
             .streams()
             .best(ff::media::Type::Video)
@@ -135,6 +145,7 @@ impl ClipReader {
             .map_err(|e| error(format!("{e}; remux it or make it anew")))?;
         let mut reader = ClipReader {
             path: path.to_owned(),
+            places: places.clone(),
             stream: stream.index(),
             info: StreamInfo { codec, fps, hints, tick, duration, size },
             annex_b,
@@ -163,7 +174,7 @@ impl ClipReader {
     /// [`ClipError`] when the clip has become unreadable.
     pub fn rewind(&mut self) -> Result<(), ClipError> {
         if !self.seek(0) {
-            self.input = open_input(&self.path)?;
+            self.input = open_input(&self.path, &self.places)?;
             self.loss = false;
             if self.input.stream(self.stream).is_none() {
                 return Err(self.error("it changed while it was played"));
@@ -250,17 +261,12 @@ impl ClipReader {
     }
 }
 
-fn open_input(path: &Path) -> Result<Input, ClipError> {
+fn open_input(path: &Path, places: &Places) -> Result<Input, ClipError> {
     decoder::initialise();
     let error = |detail: String| ClipError { path: path.to_owned(), detail };
-    // Asked first: the system's words are better than the library's, and a pipe would block.
-    let unreadable = |e| error(format!("{e}; check the path and its permissions"));
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(error("it is not a regular file; name a video file".into()));
-    }
-    fs::File::open(path).map_err(unreadable)?;
-    let text = path.to_str().filter(|text| !text.contains('\0'));
-    let text = text.ok_or_else(|| error("its path is not UTF-8; rename it".into()))?;
+    let file = clip_file::open(path, places)?;
+    // The library opens this very file, whatever the path has come to mean since.
+    let text = format!("/proc/self/fd/{}", file.as_raw_fd());
     let mut options = ff::Dictionary::new();
     options.set("protocol_whitelist", "file");
     options.set("format_whitelist", FORMATS);

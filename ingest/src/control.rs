@@ -4,13 +4,10 @@
 //! that is slow, silent or stopped holds nothing but its own connection. No video passes through
 //! here but the cached pictures that [`LiveView`] hands out.
 
-use crate::container::ClipReader;
-use crate::rtsp;
-use crate::source::Source;
 use base::{CameraId, Instant};
 use ipc::clock;
 use ipc::framing;
-use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus};
+use ipc::ingest_message::{Answer, Request, StreamStatus};
 use ipc::runner_message::Encoder;
 use ipc::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -30,8 +27,6 @@ const CONNECTIONS: usize = 32;
 const REQUEST: Duration = Duration::from_secs(10);
 /// An answer has to be taken within this time (chosen).
 const ANSWER: Duration = Duration::from_secs(5);
-/// Longest try of a source.
-const PROBE: Duration = Duration::from_secs(10);
 /// After the process ran out of descriptors or threads, the next attempt (chosen).
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -80,33 +75,10 @@ impl Control {
                     Answer::failed(404, format!("camera {camera} does not run; enable it first"))
                 }
             },
-            Request::Probe { url, transport } => probe(&url, &transport),
             Request::Offer { camera, stream, sdp } => live.offer(&camera, &stream, &sdp),
             Request::Close { camera, session } => live.close(&camera, &session),
             Request::Pictures { camera, stream } => live.pictures(&camera, &stream),
         }
-    }
-}
-
-/// Tries a source without keeping anything.
-fn probe(url: &str, transport: &str) -> Answer {
-    let camera = CameraId::new("probe").expect("letters only");
-    let mut status = StreamStatus::stopped(camera, "main");
-    status.since = clock::utc();
-    match Source::parse(url, transport) {
-        Source::Unusable(why) => Answer::failed(422, why),
-        Source::Rtsp(source) => rtsp::probe(&source, PROBE, status),
-        Source::File(path) => match ClipReader::open(&path) {
-            Err(error) => Answer::failed(422, error.to_string()),
-            Ok(clip) => {
-                let info = clip.info();
-                status.state = StreamState::Live;
-                status.codec = info.codec.as_str().to_owned();
-                status.size = info.size.unwrap_or(status.size);
-                status.fps = info.fps;
-                Answer { streams: vec![status], ..Answer::done() }
-            }
-        },
     }
 }
 
@@ -349,23 +321,6 @@ mod tests {
                 Ok(answer) => break assert_eq!(answer.status, 200),
                 Err(_) => assert!(start.elapsed() < Duration::from_secs(60)),
             }
-        }
-    }
-
-    #[test]
-    fn a_probe_says_what_a_clip_is_and_what_is_wrong_with_a_url() {
-        let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/pedestrians.mp4");
-        let answer = probe(clip, "");
-        let found = &answer.streams[0];
-        assert_eq!((found.codec.as_str(), found.size.width, found.fps), ("h264", 768, 10.0));
-        for (url, part) in [
-            ("/nonexistent.mp4", "nonexistent.mp4"),
-            ("rtsps://u:secret@h/1", "rtsps"),
-            ("rtsp://u:secret@127.0.0.1:1/1", "127.0.0.1:1: Connection refused"),
-        ] {
-            let answer = probe(url, "tcp");
-            assert!(answer.status >= 400 && answer.message.contains(part), "{}", answer.message);
-            assert!(!answer.message.contains("secret"));
         }
     }
 }

@@ -12,6 +12,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: Count,)*
             /// Whether the camera is being recorded.
             pub recording: crate::recorder::RecordingState,
+            /// Why its frames are not exported, or less than wanted.
+            pub export: crate::export_state::ExportState,
         }
 
         /// The counters at one moment.

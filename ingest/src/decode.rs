@@ -6,13 +6,13 @@
 use crate::decoder::{Decoded, Decoder, DecoderError};
 use crate::unit::UnitFlags;
 use crate::worker_message::{
-    Configuration, HEADER, HeaderError, Progress, TEXT_MAX, ToWorker, UnitHeader,
+    Configuration, HEADER, HeaderError, Progress, Said, TEXT_MAX, ToWorker, UnitHeader,
 };
-use base::limits::RING_HEARTBEAT;
-use base::{CameraId, FrameInfo, Instant};
+use base::limits::{DECODER_DATA_BYTES_MAX, RING_BYTES_MAX, RING_HEARTBEAT};
+use base::{CameraId, FrameInfo, Generation, Instant, Size};
 use ffmpeg_next as ff;
 use ipc::clock;
-use ipc::ring::{RingError, RingSpec, RingWriter, slots_for};
+use ipc::ring::{RingError, RingSpec, RingWriter, slots_for, slots_within};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketType};
@@ -29,6 +29,9 @@ const REPORT: Duration = Duration::from_millis(500);
 /// While more units always wait, every frame after this time is exported nevertheless (chosen):
 /// a decoder slower than its camera shows old frames, not none.
 const EXPORT_AT_LEAST: Duration = Duration::from_millis(250);
+/// After so many access units without a picture ingest is told (chosen: four times as many as any
+/// stream may hold back). The H.264 decoder swallows that it got no memory.
+const BLANK_UNITS: u32 = 64;
 
 /// A decode worker: everything `vas decode` does.
 ///
@@ -98,6 +101,11 @@ fn work() -> Result<(), WorkerError> {
             ToWorker::Unit(unit) => {
                 let mut packet = ff::Packet::new(payload);
                 let buffer = packet.data_mut().unwrap_or_default();
+                if buffer.len() != payload {
+                    let progress = worker.as_ref().map(|w| w.progress).unwrap_or_default();
+                    inlet.refuse(progress, &DecoderError::Memory.to_string());
+                    return Ok(());
+                }
                 let Some(()) = inlet.read(buffer, &mut idle)? else { return Ok(()) };
                 let Some(worker) = &mut worker else {
                     let detail = "an access unit came before it".to_owned();
@@ -167,13 +175,22 @@ impl Inlet {
     /// Tells ingest, or not when it does not listen: the next report says the same and more.
     fn report(&self, progress: Progress) {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let _ = rustix::net::send(&self.socket, &progress.encode(None), flags);
+        let _ = rustix::net::send(&self.socket, &progress.encode(Said::Progress), flags);
     }
 
     /// The last message. Ingest that does not listen ends this process.
     fn refuse(&self, progress: Progress, text: &str) {
+        self.say(progress, Said::Refusal, text);
+    }
+
+    /// What could not be had as configured; nothing when all is as wanted.
+    fn remark(&self, progress: Progress, text: &str) {
+        self.say(progress, Said::Remark, text);
+    }
+
+    fn say(&self, progress: Progress, said: fn(usize) -> Said, text: &str) {
         let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_MAX)];
-        let message = [&progress.encode(Some(text.len())), text].concat();
+        let message = [&progress.encode(said(text.len())), text].concat();
         let _ = rustix::net::send(&self.socket, &message, SendFlags::NOSIGNAL);
     }
 }
@@ -198,7 +215,9 @@ fn configure(
             return Err(invalid(format!("camera {camera} instead of {}", worker.camera)));
         }
         worker.configuration = configuration;
-        return Ok(worker.resize());
+        let resized = worker.resize();
+        worker.tell(inlet);
+        return Ok(resized);
     }
     // What process lists show.
     if let Ok(name) = CString::new(format!("dec:{camera}")) {
@@ -216,6 +235,9 @@ fn configure(
         progress: Progress::default(),
         reported: Progress::default(),
         reported_at: now,
+        blank: 0,
+        told: (false, None),
+        remark: String::new(),
     });
     inlet.report(new.progress);
     Ok(Ok(()))
@@ -236,9 +258,40 @@ struct Worker {
     progress: Progress,
     reported: Progress,
     reported_at: Instant,
+    /// Access units since the last picture.
+    blank: u32,
+    /// What ingest was told of: whether no picture comes, and which ring.
+    told: (bool, Option<Generation>),
+    remark: String,
 }
 
 impl Worker {
+    /// Tells ingest when no picture comes, when another ring has fewer slots than the configuration
+    /// asks for, and when neither is so any more.
+    fn tell(&mut self, inlet: &Inlet) {
+        let blank = self.blank >= BLANK_UNITS;
+        let now = (blank, self.ring.as_ref().map(RingWriter::generation));
+        if std::mem::replace(&mut self.told, now) == now {
+            return;
+        }
+        let remark = match &self.ring {
+            _ if blank => format!(
+                "no picture came of the last {BLANK_UNITS} that the camera sent: they are damaged, or take \
+                 more than the {} MiB of memory that a worker has",
+                DECODER_DATA_BYTES_MAX >> 20
+            ),
+            Some(ring) => {
+                let spec = ring.spec();
+                fewer(&self.configuration, spec.picture.size, spec.slots)
+            }
+            None => String::new(),
+        };
+        if remark != self.remark {
+            inlet.remark(self.progress, &remark);
+            self.remark = remark;
+        }
+    }
+
     /// Heartbeat of the ring when it is due.
     fn beat(&mut self, now: Instant) {
         if now - self.heartbeat >= RING_HEARTBEAT {
@@ -299,7 +352,9 @@ impl Worker {
         };
         let errors = decoder.errors();
         decoder.submit(packet, unit.flags, (unit, decode_start));
+        self.blank = self.blank.saturating_add(1);
         while let Some(decoded) = decoder.next()? {
+            self.blank = 0;
             // While others wait, this frame is old already: only the newest is worth a slot.
             let superseded = unit.flags.has(UnitFlags::MORE) || inlet.waits();
             let starving = decode_start - self.exported_at >= EXPORT_AT_LEAST;
@@ -323,13 +378,15 @@ impl Worker {
             }
         }
         self.progress.errors += decoder.errors() - errors;
+        self.tell(inlet);
         Ok(())
     }
 
     /// Another deadline or rate: another number of slots, as long as there is room for both rings.
     fn resize(&mut self) -> Result<(), Refusal> {
         if let Some(mut ring) = self.ring.take() {
-            let spec = RingSpec { slots: slots(&self.configuration), ..ring.spec().clone() };
+            let slots = slots(&self.configuration, ring.spec().picture.size);
+            let spec = RingSpec { slots, ..ring.spec().clone() };
             if spec != *ring.spec() {
                 ring = ring.replace(&spec)?;
             }
@@ -344,9 +401,33 @@ impl Worker {
     }
 }
 
-fn slots(configuration: &Configuration) -> u32 {
+/// Slots that rate and deadline ask for.
+fn wanted_slots(configuration: &Configuration) -> u32 {
     let deadline = Duration::from_millis(configuration.deadline_ms);
     slots_for(configuration.fps, deadline, Duration::ZERO)
+}
+
+/// Those of them that pictures of this size may have.
+fn slots(configuration: &Configuration, size: Size) -> u32 {
+    slots_within(size, wanted_slots(configuration))
+}
+
+/// What `slots` are less than: empty when as many were wanted.
+fn fewer(configuration: &Configuration, size: Size, slots: u32) -> String {
+    let wanted = wanted_slots(configuration);
+    if slots >= wanted || slots < slots_within(size, wanted) {
+        // Enough, or shared memory was full, which is told where it happens.
+        return String::new();
+    }
+    let Configuration { fps, deadline_ms, .. } = configuration;
+    format!(
+        "the ring has {slots} slots of the {wanted} that {fps:.0} pictures per second and a deadline of \
+         {deadline_ms} ms ask for: a ring of {}x{} may take {} MiB; late models miss frames, set the camera \
+         to smaller or fewer pictures",
+        size.width,
+        size.height,
+        RING_BYTES_MAX >> 20
+    )
 }
 
 /// Writes a picture into the ring, which is made or changed when the picture asks for it. False
@@ -358,8 +439,9 @@ fn export(
     decoded: &Decoded<'_, Tag>,
     discontinuity: bool,
 ) -> Result<bool, Refusal> {
-    let spec =
-        RingSpec { camera: camera.clone(), picture: decoded.picture, slots: slots(configuration) };
+    let picture = decoded.picture;
+    let slots = slots(configuration, picture.size);
+    let spec = RingSpec { camera: camera.clone(), picture, slots };
     let writer = match ring.take() {
         // The number of slots is changed by the configuration alone, where there is room.
         Some(writer) if writer.spec().picture == spec.picture => writer,
@@ -383,4 +465,35 @@ fn export(
         flags: if discontinuity { decoded.flags.with(flag) } else { decoded.flags },
     });
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker_message::Hints;
+
+    fn configuration(fps: f64, deadline_ms: u64) -> Configuration {
+        let (camera, shm) = ("large".to_owned(), "/nowhere".into());
+        Configuration { camera, shm, parent: 0, fps, deadline_ms, hints: Hints::default() }
+    }
+
+    #[test]
+    fn a_ring_is_bounded_in_bytes_and_ingest_is_told_what_it_lacks() {
+        let size = |width, height| Size { width, height };
+        // What took 15 GiB: 158 slots of 96 MiB.
+        let hostile = configuration(240.0, 500);
+        let largest = size(8192, 8192);
+        let has = slots(&hostile, largest);
+        assert_eq!((wanted_slots(&hostile), has), (80, 10));
+        let told = fewer(&hostile, largest, has);
+        for part in ["10 slots of the 80", "240 pictures", "500 ms", "8192x8192", "1024 MiB"] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert_eq!(fewer(&hostile, size(1920, 1080), 80), "", "as many as were wanted");
+        assert_eq!(fewer(&hostile, largest, 80), "");
+        let kept = fewer(&hostile, largest, 9);
+        assert_eq!(kept, "", "shared memory was full: told by the worker itself");
+        let usual = configuration(25.0, 500);
+        assert_eq!(slots(&usual, size(8192, 4320)), wanted_slots(&usual), "8K as it is used");
+    }
 }

@@ -38,6 +38,12 @@ pub enum DecoderError {
         .0.width, .0.height, base::limits::FRAME_SIDE_MAX
     )]
     Size(Size),
+    /// The library got no memory.
+    #[error(
+        "decoding takes more memory than this process has; set the camera to smaller pictures or \
+         fewer pictures of reference"
+    )]
+    Memory,
 }
 
 /// A picture as it comes out, with what went in.
@@ -87,6 +93,8 @@ pub struct Decoder<T> {
     /// Something was lost or broken since the last key frame.
     corrupt: bool,
     errors: u64,
+    /// The library got no memory for the last access unit.
+    starved: bool,
 }
 
 impl<T> Decoder<T> {
@@ -128,6 +136,7 @@ impl<T> Decoder<T> {
             timed: VecDeque::new(),
             corrupt: true,
             errors: 0,
+            starved: false,
         })
     }
 
@@ -163,8 +172,8 @@ impl<T> Decoder<T> {
         }
         self.pending.push_back(Pending { number: self.number, flags, corrupt: self.corrupt });
         self.timed.push_back(Timed { preroll: flags.has(UnitFlags::PREROLL), tag });
-        if self.video.send_packet(packet).is_err() {
-            self.broken();
+        if let Err(error) = self.video.send_packet(packet) {
+            self.failed(error);
         }
     }
 
@@ -172,6 +181,11 @@ impl<T> Decoder<T> {
     pub fn finish(&mut self) {
         // Fails only when it was told before.
         let _ = self.video.send_eof();
+    }
+
+    fn failed(&mut self, error: ff::Error) {
+        self.starved |= matches!(error, ff::Error::Other { errno: ff::error::ENOMEM });
+        self.broken();
     }
 
     fn broken(&mut self) {
@@ -199,18 +213,25 @@ impl<T> Decoder<T> {
     /// The next picture, in presentation order.
     ///
     /// # Errors
-    /// [`DecoderError`] when it has a size or samples that can't be exported.
+    /// [`DecoderError`] when it has a size or samples that can't be exported, or there was no memory
+    /// for it.
     #[allow(clippy::should_implement_trait)] // It lends.
     pub fn next(&mut self) -> Result<Option<Decoded<'_, T>>, DecoderError> {
+        if std::mem::take(&mut self.starved) {
+            return Err(DecoderError::Memory);
+        }
         let (pending, timed) = loop {
             match self.video.receive_frame(&mut self.frame) {
                 Ok(()) => {}
                 Err(ff::Error::Eof | ff::Error::Other { errno: ff::error::EAGAIN }) => {
                     return Ok(None);
                 }
-                Err(_) => {
-                    self.broken();
-                    return Ok(None);
+                Err(error) => {
+                    self.failed(error);
+                    return match std::mem::take(&mut self.starved) {
+                        true => Err(DecoderError::Memory),
+                        false => Ok(None),
+                    };
                 }
             }
             let number = self.frame.pts();

@@ -9,10 +9,14 @@ use base::{Instant, MediaTime, Size, UtcNanos};
 use ipc::clock;
 use ipc::ingest_message::{StreamState, StreamStatus};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Whole seconds over which rates are measured (chosen).
 const WINDOW: u64 = 5;
+/// A file that has not answered for so long hangs (chosen: a disk that wakes up takes less).
+const FILE_HANGS: Duration = Duration::from_secs(3);
 
 /// The health of one stream. Any thread reads; the stream's thread and its outlets write.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ struct Inner {
     media: MediaTime,
     connects: u64,
     meter: Meter,
+    /// The file that is waited for, and since when.
+    file: Option<(String, Instant)>,
 }
 
 impl Health {
@@ -55,6 +61,20 @@ impl Health {
     /// The stream was opened.
     pub fn connected(&self) {
         self.lock().connects += 1;
+    }
+
+    /// Does what may have to wait for a file, and says so meanwhile: a disk or share that hangs
+    /// can't be left, not even to stop.
+    pub fn wait_for<T>(&self, file: &Path, work: impl FnOnce() -> T) -> T {
+        self.lock().file = Some((file.display().to_string(), clock::monotonic()));
+        let done = work();
+        self.lock().file = None;
+        done
+    }
+
+    /// Whether it waits for a file that hangs.
+    pub fn stuck(&self, now: Instant) -> bool {
+        self.lock().hangs(now).is_some()
     }
 
     /// What is known of its pictures.
@@ -91,6 +111,21 @@ impl Health {
         status.last_unit = inner.last_unit;
         status.media = inner.media;
         status.connects = inner.connects;
+        if let Some((file, lasted)) = inner.hangs(now) {
+            status.state = StreamState::Stalled;
+            status.reason =
+                format!("waits for {file}, which does not answer; check its disk or share");
+            status.since = UtcNanos(clock::utc().0.saturating_sub(base::time::nanos(lasted)));
+        }
+    }
+}
+
+impl Inner {
+    /// The file that hangs, and for how long already.
+    fn hangs(&self, now: Instant) -> Option<(&str, Duration)> {
+        let (file, since) = self.file.as_ref()?;
+        let lasted = now.since(*since);
+        (lasted >= FILE_HANGS).then_some((file.as_str(), lasted))
     }
 }
 
@@ -174,6 +209,27 @@ mod tests {
         (0..9).for_each(|n| slow.unit(1, at(n * 2_000)));
         let (fps, _) = slow.rates(at(16_500)).unwrap();
         assert!((0.4..=0.6).contains(&fps), "{fps}");
+    }
+
+    #[test]
+    fn a_file_that_hangs_is_named_and_one_that_is_slow_is_not() {
+        let health = Health::default();
+        let status = |now: Instant| {
+            let mut status = StreamStatus::stopped("a".parse().unwrap(), "main");
+            health.fill(&mut status, now);
+            (health.stuck(now), status.state, status.reason)
+        };
+        health.set(StreamState::Live, "");
+        let fine = (false, StreamState::Live, String::new());
+        health.wait_for(Path::new("/share/a.mp4"), || {
+            let now = clock::monotonic();
+            assert_eq!(status(now), fine);
+            assert_eq!(status(now + (FILE_HANGS - Duration::from_millis(500))), fine);
+            let (stuck, state, reason) = status(now + FILE_HANGS);
+            assert_eq!((stuck, state), (true, StreamState::Stalled));
+            assert!(reason.contains("waits for /share/a.mp4"), "{reason}");
+        });
+        assert_eq!(status(clock::monotonic() + FILE_HANGS), fine, "it has answered");
     }
 
     #[test]

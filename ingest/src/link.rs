@@ -10,15 +10,20 @@ use crate::counters::Counters;
 use crate::queue::UnitQueue;
 use crate::unit::AccessUnit;
 use crate::watchdog::Watchdog;
-use crate::worker_message::{Configuration, HEADER, Progress, ToWorker, UnitHeader};
+use crate::worker_message::{Configuration, HEADER, Progress, Said, ToWorker, UnitHeader};
+use base::limits::DECODER_DATA_BYTES_MAX;
+use base::told::plain;
 use base::{CameraId, Instant};
+use ipc::child::{Bounds, Memory, restrain};
 use ipc::clock;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use signal_hook::consts::{SIGABRT, SIGKILL};
 use std::ffi::OsString;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,6 +32,8 @@ use std::time::Duration;
 pub const REFUSED: Duration = Duration::from_secs(30);
 /// How long a worker may take to stop in order (chosen).
 const STOP: Duration = Duration::from_secs(2);
+/// What a worker may take: its ring is shared and does not count.
+const BOUNDS: Bounds = Bounds { memory: Memory::Private(DECODER_DATA_BYTES_MAX), nice: 0 };
 
 /// A running link.
 pub struct Link {
@@ -65,6 +72,15 @@ struct State {
     stop: bool,
     /// The link before, until it was waited for.
     after: Option<JoinHandle<()>>,
+}
+
+/// What was logged of a link's workers.
+#[derive(Default)]
+struct Gates {
+    /// Why there are no frames.
+    trouble: LogGate,
+    /// Why they are less than wanted.
+    remarks: LogGate,
 }
 
 /// How a worker's life ended.
@@ -182,17 +198,18 @@ impl Shared {
             let _ = after.join();
         }
         let camera = &self.camera;
-        let (mut backoff, mut gate) = (Backoff::default(), LogGate::default());
+        let (mut backoff, mut gates) = (Backoff::default(), Gates::default());
         loop {
             let start = clock::monotonic();
-            let (end, version) = self.life(&mut gate);
+            let (end, version) = self.life(&mut gates);
             let now = clock::monotonic();
             let (line, pause) = match end {
                 End::Stopped => break,
                 End::Refused(why) => (format!("frame export is off: {why}"), REFUSED),
                 End::Died(why) => (format!("decode worker {why}"), backoff.pause(now - start)),
             };
-            if gate.allows(&line, now) {
+            self.counters.export.set(&line);
+            if gates.trouble.allows(&line, now) {
                 tracing::error!(%camera, "{line}; trying again in {:.2} s", pause.as_secs_f64());
             }
             let stopped = self.pause(now + pause, version);
@@ -204,6 +221,8 @@ impl Shared {
             state.queue.reset();
             state.open = true;
         }
+        // Nobody wants its frames any more.
+        self.counters.export.set("");
         // Whatever became of the worker: a camera without export has no ring.
         let shm = self.lock().configuration.shm.clone();
         if let Err(e) = ipc::ring::sweep(&shm, |name| name != camera.as_str()) {
@@ -230,7 +249,7 @@ impl Shared {
     }
 
     /// One life of one worker, and the version of the configuration that it knew.
-    fn life(&self, gate: &mut LogGate) -> (End, u64) {
+    fn life(&self, gates: &mut Gates) -> (End, u64) {
         let version = self.lock().version;
         let (child, socket) = match self.spawn() {
             Ok(started) => started,
@@ -252,8 +271,9 @@ impl Shared {
             stopping: false,
             watchdog: Watchdog::new(clock::monotonic()),
             known: Progress::default(),
+            remark: String::new(),
         };
-        let end = conversation.hold(gate);
+        let end = conversation.hold(gates);
         let version = conversation.version.unwrap_or(version);
         (finish(child, end), version)
     }
@@ -273,6 +293,10 @@ impl Shared {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|e| format!("`{}` can't be started: {e}", program.display()))?;
+        if let Err(e) = restrain(child.id(), BOUNDS) {
+            // One that has ended already says so itself.
+            tracing::debug!(camera = %self.camera, "can't bound decode worker {}: {e}", child.id());
+        }
         Ok((child, ours))
     }
 }
@@ -283,9 +307,23 @@ fn finish(mut child: Child, end: End) -> End {
     let _ = child.kill();
     let status = child.wait();
     match (end, status) {
-        (End::Died(why), Ok(status)) if why.is_empty() => End::Died(format!("ended: {status}")),
+        (End::Died(why), Ok(status)) if why.is_empty() => End::Died(died_of(status)),
         (end, _) => end,
     }
+}
+
+/// How a worker ended that said nothing, and what it most likely died of.
+fn died_of(status: ExitStatus) -> String {
+    let most = DECODER_DATA_BYTES_MAX >> 20;
+    let cause = match status.signal() {
+        // What the allocator does when it gets nothing.
+        Some(SIGABRT) => {
+            format!(": it may have needed more than the {most} MiB of memory that a worker has")
+        }
+        Some(SIGKILL) => ": the system may have had no memory left".to_owned(),
+        _ => String::new(),
+    };
+    format!("ended: {status}{cause}")
 }
 
 /// Bytes on their way: a header and its payload, partly written.
@@ -351,16 +389,18 @@ struct Conversation<'a> {
     stopping: bool,
     watchdog: Watchdog,
     known: Progress,
+    /// What it could not have as configured.
+    remark: String,
 }
 
 impl Conversation<'_> {
-    fn hold(&mut self, gate: &mut LogGate) -> End {
+    fn hold(&mut self, gates: &mut Gates) -> End {
         let mut stop_by = None;
         loop {
             if stop_by.is_none() && self.shared.lock().stop {
                 stop_by = Some(clock::monotonic() + STOP);
             }
-            match self.listen(gate) {
+            match self.listen(gates) {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(why) => return End::Died(why),
@@ -368,7 +408,7 @@ impl Conversation<'_> {
             let blocked = match self.talk() {
                 Ok(blocked) => blocked,
                 // Its own words, if there are any, say more.
-                Err(_) => match self.listen(gate) {
+                Err(_) => match self.listen(gates) {
                     Ok(Some(end)) => return end,
                     _ => return End::Died(String::new()),
                 },
@@ -424,7 +464,7 @@ impl Conversation<'_> {
     }
 
     /// Reads what the worker said. `Some` when it has ended.
-    fn listen(&mut self, gate: &mut LogGate) -> Result<Option<End>, String> {
+    fn listen(&mut self, gates: &mut Gates) -> Result<Option<End>, String> {
         let mut bytes = [0; 4096];
         loop {
             match (&self.socket).read(&mut bytes) {
@@ -434,7 +474,7 @@ impl Conversation<'_> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Ok(Some(self.ended())),
             }
-            if let Some(end) = self.understand(gate)? {
+            if let Some(end) = self.understand(gates)? {
                 return Ok(Some(end));
             }
         }
@@ -445,26 +485,48 @@ impl Conversation<'_> {
         if self.shared.lock().stop { End::Stopped } else { End::Died(String::new()) }
     }
 
-    fn understand(&mut self, gate: &mut LogGate) -> Result<Option<End>, String> {
+    fn understand(&mut self, gates: &mut Gates) -> Result<Option<End>, String> {
         while let Some(header) = self.incoming.first_chunk::<HEADER>() {
-            let (progress, refusal) = Progress::decode(header).map_err(|e| format!("said: {e}"))?;
-            let text = refusal.unwrap_or(0);
+            let (progress, said) = Progress::decode(header).map_err(|e| format!("said: {e}"))?;
+            let (Said::Refusal(text) | Said::Remark(text)) = said else {
+                self.incoming.drain(..HEADER);
+                self.heard(progress, gates);
+                continue;
+            };
             let Some(message) = self.incoming.get(HEADER..HEADER + text) else { break };
-            let end = refusal.map(|_| End::Refused(String::from_utf8_lossy(message).into()));
+            let message = plain(&String::from_utf8_lossy(message));
             self.incoming.drain(..HEADER + text);
-            self.watchdog.heard(progress.sequence, clock::monotonic());
-            let (counters, known) = (&self.shared.counters, self.known);
-            counters.exported.add(progress.exported.saturating_sub(known.exported));
-            counters.unexported.add(progress.unexported.saturating_sub(known.unexported));
-            counters.decode_errors.add(progress.errors.saturating_sub(known.errors));
-            self.known = progress;
-            if end.is_some() {
-                return Ok(end);
+            self.heard(progress, gates);
+            if matches!(said, Said::Refusal(_)) {
+                return Ok(Some(End::Refused(message)));
             }
-            if progress.exported > 0 && gate.clear() {
-                tracing::info!(camera = %self.shared.camera, "frames are exported again");
+            let camera = &self.shared.camera;
+            if !message.is_empty() && gates.remarks.allows(&message, clock::monotonic()) {
+                tracing::warn!(%camera, "{message}");
             }
+            self.shared.counters.export.set(&message);
+            self.remark = message;
         }
         Ok(None)
+    }
+
+    /// Counts what the worker has done.
+    fn heard(&mut self, progress: Progress, gates: &mut Gates) {
+        self.watchdog.heard(progress.sequence, clock::monotonic());
+        let (counters, known) = (&self.shared.counters, self.known);
+        counters.exported.add(progress.exported.saturating_sub(known.exported));
+        counters.unexported.add(progress.unexported.saturating_sub(known.unexported));
+        counters.decode_errors.add(progress.errors.saturating_sub(known.errors));
+        self.known = progress;
+        if progress.exported == 0 {
+            return;
+        }
+        if known.exported == 0 {
+            // What an earlier life died of is over.
+            counters.export.set(&self.remark);
+        }
+        if gates.trouble.clear() {
+            tracing::info!(camera = %self.shared.camera, "frames are exported again");
+        }
     }
 }

@@ -8,7 +8,10 @@ mod bitstream;
 mod clock;
 mod group;
 mod hub;
+mod offer;
+mod seats;
 mod socket;
+mod stream;
 mod stun;
 mod viewer;
 
@@ -16,8 +19,9 @@ use crate::control::LiveView;
 use crate::unit::{AccessUnit, Codec};
 use base::{CameraId, MediaTime};
 use crossbeam_channel::{Sender, bounded, unbounded};
-use hub::{Command, Worker};
+use hub::{Admission, Command, Entrant, Worker};
 use ipc::ingest_message::{Answer, Picture};
+use offer::{Peer, Refused};
 use rustix::event::{EventfdFlags, eventfd};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+use str0m::IceCreds;
 
 /// Units of one stream on their way to the hub; beyond it they are dropped up to the next key
 /// picture (chosen: as in [`group`]; the hub takes them out within milliseconds).
@@ -163,10 +168,28 @@ impl Hub {
 
     /// Takes a viewer's SDP offer for a stream; empty = the one for live view. 201 with session,
     /// answer and the media time of RTP time 0, else why not.
+    ///
+    /// The offer is read and answered on the caller's thread.
     pub fn offer(&self, camera: &CameraId, stream: &str, sdp: &str) -> Answer {
-        let (camera, stream, sdp) = (camera.clone(), stream.to_owned(), sdp.to_owned());
-        self.ask(|reply| Command::Offer { camera, stream, sdp, reply })
-            .unwrap_or_else(|| unavailable("live view does not answer"))
+        self.answer(camera, stream, sdp).unwrap_or_else(|r| Answer::failed(r.status, r.message))
+    }
+
+    fn answer(&self, camera: &CameraId, stream: &str, sdp: &str) -> Result<Answer, Refused> {
+        let silent = || {
+            let Answer { status, message, .. } = unavailable("live view does not answer");
+            Refused { status, message }
+        };
+        let (camera, stream) = (camera.clone(), stream.to_owned());
+        let admitted = self.ask(|reply| Command::Admit { camera, stream, reply });
+        let Admission { stream, local, common } = admitted.ok_or_else(silent)??;
+        let ice = IceCreds { ufrag: unguessable(8)?, pass: unguessable(16)? };
+        let (session, name) = (unguessable(16)?, ice.ufrag.clone());
+        let (peer, sdp) = Peer::answer(sdp, ice, local, &common, ipc::clock::monotonic())?;
+        let entrant = Entrant { stream, peer, session: session.clone(), name };
+        let entrant = Box::new(entrant);
+        let seated = self.ask(|reply| Command::Seat { entrant, reply });
+        let media_origin = media_origin(seated.ok_or_else(silent)??);
+        Ok(Answer { status: 201, session, sdp, media_origin, ..Answer::default() })
     }
 
     /// Ends a viewer.
@@ -291,6 +314,16 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.hub.tell(Command::Gone { stream: self.shared.id });
+    }
+}
+
+/// `bytes` random bytes in hexadecimal.
+fn unguessable(bytes: usize) -> Result<String, Refused> {
+    use rustix::rand::{GetRandomFlags, getrandom};
+    let mut random = vec![0; bytes];
+    match getrandom(&mut random[..], GetRandomFlags::empty()) {
+        Ok(got) if got == bytes => Ok(random.iter().map(|b| format!("{b:02x}")).collect()),
+        _ => Err(Refused::new(503, "the kernel has no random numbers")),
     }
 }
 

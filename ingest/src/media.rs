@@ -1,4 +1,4 @@
-//! One-shot jobs over recordings and pictures: `vas media`.
+//! One-shot jobs over recordings, pictures and addresses that somebody tries: `vas media`.
 //!
 //! A process of its own for each: what a picture does to the decoder, or a clip to the memory,
 //! concerns nobody else. Reads one line of JSON from standard input, then the bytes that some jobs
@@ -6,6 +6,7 @@
 //! the exit status says only whether there was an answer. docs/recording.md describes both.
 
 mod clip;
+mod probe;
 mod still;
 mod take;
 #[cfg(test)]
@@ -61,6 +62,15 @@ pub enum Job {
         /// Where a JPEG of its middle goes.
         thumbnail: PathBuf,
     },
+    /// What answers at an address.
+    Probe {
+        /// With credentials, when it needs some: it comes by standard input, never as an argument.
+        url: String,
+        /// `tcp` or `udp`, for cameras.
+        transport: String,
+        /// Below these a clip may lie.
+        file_roots: Vec<PathBuf>,
+    },
 }
 
 /// One compressed picture of [`Job::StillOf`].
@@ -74,7 +84,7 @@ pub struct PictureBytes {
 }
 
 /// What came of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Done {
     /// A JPEG.
@@ -101,13 +111,25 @@ pub enum Done {
         /// How much of the window was not recorded.
         gaps_ms: u64,
     },
+    /// A camera or a clip that can be played.
+    Probe {
+        /// Of its video.
+        codec: Codec,
+        /// Pixels, where it says them.
+        width: Option<u32>,
+        /// Pixels.
+        height: Option<u32>,
+        /// Pictures per second.
+        fps: f64,
+    },
 }
 
 /// Why nothing came of it, as in HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failed {
-    /// 404 nothing recorded, 422 asked wrongly, 500 it can't be read or written.
+    /// 404 nothing recorded, 422 asked wrongly, 500 it can't be read or written; of a camera 401, 502,
+    /// 503 and 504.
     pub code: u16,
     /// What is wrong and what helps.
     pub message: String,
@@ -137,6 +159,7 @@ pub fn run(job: Job, bytes: &mut dyn Read) -> Result<Done, Failed> {
             let window = base::UtcNanos(start_utc_ns)..base::UtcNanos(end_utc_ns);
             clip::cut(&recordings, &camera_id(&camera)?, window, &output, &thumbnail)
         }
+        Job::Probe { url, transport, file_roots } => probe::run(&url, &transport, file_roots),
     }
 }
 

@@ -11,6 +11,7 @@ mod cutter;
 mod disk;
 #[cfg(test)]
 mod fault_tests;
+mod holds;
 mod inbox;
 #[cfg(test)]
 mod kill_tests;

@@ -10,7 +10,7 @@ mod probe;
 mod session;
 mod syntax;
 
-pub use probe::probe;
+pub use probe::{Probed, probe};
 
 use crate::backoff::LogGate;
 use crate::outlets::Description;
@@ -25,7 +25,6 @@ use ipc::clock;
 use retina::client::SessionGroup;
 use retina::codec::CodecItem;
 use session::Playing;
-use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -102,11 +101,10 @@ impl Sessions {
                     self.show(actor);
                     // A panic of the library must not cost more than the session.
                     let session = || runtime.block_on(self.session(actor));
-                    catch_unwind(AssertUnwindSafe(session)).unwrap_or_else(|panic| {
-                        Ended::Failed(Failure::Other(format!(
-                            "the RTSP library failed: {}",
-                            text_of(&*panic)
-                        )))
+                    catch_unwind(AssertUnwindSafe(session)).unwrap_or_else(|_| {
+                        let why = "the RTSP library failed over what the camera sent; the log of \
+                            ingest names the place";
+                        Ended::Failed(Failure::Other(why.to_owned()))
                     })
                 }
                 Step::Wait(until) => match runtime.block_on(self.pause(actor, until)) {
@@ -259,7 +257,7 @@ impl Sessions {
                 {
                     unreadable += 1;
                     self.intake.unreadable(&actor.counters);
-                    why = Some(session::first_line(&error.to_string()));
+                    why = Some(self.source.told(&error));
                 }
                 Some(Err(error)) if session::is_stale_session(&error) => {
                     return Ended::Failed(self.stale(&error));
@@ -305,7 +303,7 @@ impl Sessions {
         let now = tokio::time::Instant::now();
         let expires = self.group.stale_sessions().max_expires;
         let wait = expires.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        let line = session::first_line(&error.to_string());
+        let line = self.source.told(error);
         let why = format!("packets of a session that ended came on the new one: {line}");
         Failure::StaleSession { why, wait }
     }
@@ -313,9 +311,4 @@ impl Sessions {
 
 async fn sleep_until(at: Instant) {
     tokio::time::sleep(at.since(clock::monotonic())).await;
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }

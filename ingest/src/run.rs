@@ -1,12 +1,11 @@
 //! The ingest process: one per node, follows the desired state, keeps the cameras.
 
-use crate::camera::{Camera, Streams, streams};
+use crate::camera::{Camera, Leaving, Streams, streams};
 use crate::control::{Cameras, Control, Server};
 use crate::counters::Counted;
 use crate::live::{Hub, WebrtcOptions};
 use crate::outlets::Common;
 use crate::recorder::{RecordingOptions, Storage};
-use crate::stream::Gone;
 use base::{CameraId, Instant};
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use ipc::clock;
@@ -27,8 +26,9 @@ use std::time::Duration;
 
 /// How often a camera's counters are logged at most (spec P1.7).
 const COUNTERS: Duration = Duration::from_secs(10);
-/// How long cameras may take to stop (chosen: more than a worker gets).
-const STOP: Duration = Duration::from_secs(8);
+/// How long cameras may take to stop (chosen: more than the 2 s of a worker, less than the 5 s after
+/// which `vas up` kills). A thread that waits for a file that hangs ends with the process.
+const STOP: Duration = Duration::from_secs(4);
 
 /// What ingest needs to know beside the desired state.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct Options {
     pub export_enabled: bool,
     /// Program and arguments that start a decode worker, normally `vas decode`.
     pub decode_command: Vec<OsString>,
+    /// Below these lie the clips of cameras that vas.toml does not name itself.
+    pub file_roots: Vec<PathBuf>,
     /// Where recordings go and how long they stay.
     pub recording: RecordingOptions,
     /// How live view is offered.
@@ -104,6 +106,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     let fleet = Arc::new(Mutex::new(Some(Fleet {
         common,
         export_enabled: options.export_enabled,
+        file_roots: options.file_roots.into(),
         cameras: BTreeMap::new(),
         leaving: BTreeMap::new(),
         swept: false,
@@ -144,7 +147,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     server.end();
     let last = guard(&fleet).take();
     if let Some(fleet) = last {
-        fleet.stop();
+        fleet.stop(STOP);
     }
     hub.stop();
     remove_root(&shm);
@@ -184,7 +187,13 @@ impl Cameras for Reached {
         let streams = cameras.flat_map(|(id, camera)| {
             camera.streams().map(move |(name, stream)| stream.status(id, name, now))
         });
-        streams.collect()
+        // One that has ended is not told, nor one that just takes its time.
+        let leaving = fleet.iter().flat_map(|fleet| &fleet.leaving);
+        let left = leaving.filter(|(id, leaving)| {
+            leaving.gone.try_recv() != Err(TryRecvError::Disconnected)
+                && fleet.as_ref().is_none_or(|fleet| !fleet.cameras.contains_key(id))
+        });
+        streams.chain(left.flat_map(|(id, leaving)| leaving.stuck(id, now))).collect()
     }
 
     fn reconnect(&self, id: &CameraId) -> bool {
@@ -226,7 +235,8 @@ struct Fleet {
     export_enabled: bool,
     cameras: BTreeMap<CameraId, Camera>,
     /// Stopped cameras, which may still be stopping.
-    leaving: BTreeMap<CameraId, Gone>,
+    leaving: BTreeMap<CameraId, Leaving>,
+    file_roots: Arc<[PathBuf]>,
     swept: bool,
 }
 
@@ -234,7 +244,7 @@ impl Fleet {
     /// Makes the cameras what the desired state says. Each on its own: what is wrong with one does
     /// not concern the others, and a camera whose row did not change is not touched.
     fn reconcile(&mut self, state: &DesiredState, now: Instant) {
-        let mut wanted = wanted(&state.cameras, self.export_enabled);
+        let mut wanted = wanted(&state.cameras, self.export_enabled, &self.file_roots);
         if !std::mem::replace(&mut self.swept, true) {
             let exported = |name: &str| {
                 let camera = CameraId::new(name).ok().and_then(|id| wanted.get(&id));
@@ -244,7 +254,9 @@ impl Fleet {
             };
             sweep(&self.common.shm, &exported);
         }
-        self.leaving.retain(|_, gone| gone.try_recv() != Err(TryRecvError::Disconnected));
+        let remains =
+            |leaving: &Leaving| leaving.gone.try_recv() != Err(TryRecvError::Disconnected);
+        self.leaving.retain(|_, leaving| remains(leaving));
         let replaced = |id: &CameraId, camera: &Camera| {
             wanted.get(id).is_none_or(|streams| !camera.can_change(streams))
         };
@@ -266,7 +278,7 @@ impl Fleet {
             }
         }
         for (id, streams) in wanted {
-            let after = self.leaving.remove(&id);
+            let after = self.leaving.remove(&id).map(|leaving| leaving.gone);
             tracing::info!(camera = %id, "camera starts");
             match Camera::start(&id, streams, now, &self.common, after.as_ref()) {
                 Ok(camera) => drop(self.cameras.insert(id, camera)),
@@ -291,21 +303,26 @@ impl Fleet {
 
     /// Stops every camera and waits until they are gone, but not for ever: a source on a dead disk
     /// must not hold up the end.
-    fn stop(self) {
+    fn stop(self, wait: Duration) {
         let Fleet { cameras, leaving, .. } = self;
         let gone = cameras.into_values().map(Camera::stop).chain(leaving.into_values());
-        let until = clock::monotonic() + STOP;
-        let late = gone.collect::<Vec<_>>().iter().any(|gone| {
-            gone.recv_timeout(until.since(clock::monotonic())) == Err(RecvTimeoutError::Timeout)
+        let until = clock::monotonic() + wait;
+        let late = gone.collect::<Vec<_>>().iter().any(|leaving| {
+            leaving.gone.recv_timeout(until.since(clock::monotonic()))
+                == Err(RecvTimeoutError::Timeout)
         });
         if late {
-            tracing::warn!("some cameras did not stop within {} s", STOP.as_secs());
+            tracing::warn!("some cameras did not stop within {} s", wait.as_secs());
         }
     }
 }
 
 /// The streams of every camera that should run.
-fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, Streams> {
+fn wanted(
+    rows: &[DesiredCamera],
+    export_enabled: bool,
+    file_roots: &Arc<[PathBuf]>,
+) -> BTreeMap<CameraId, Streams> {
     let mut wanted = BTreeMap::new();
     for row in rows.iter().filter(|row| row.enabled) {
         let id = match CameraId::new(&row.id) {
@@ -315,7 +332,7 @@ fn wanted(rows: &[DesiredCamera], export_enabled: bool) -> BTreeMap<CameraId, St
                 continue;
             }
         };
-        if wanted.insert(id.clone(), streams(row, export_enabled)).is_some() {
+        if wanted.insert(id.clone(), streams(row, export_enabled, file_roots)).is_some() {
             tracing::error!(camera = %id, "desired state has this camera twice; the last row counts");
         }
     }
@@ -404,8 +421,9 @@ impl InstanceLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clip_file::Places;
     use crate::outlets::Wants;
-    use crate::source::Source;
+    use crate::source::{ClipPath, Source};
 
     fn row(id: &str, url: &str) -> DesiredCamera {
         DesiredCamera {
@@ -416,6 +434,7 @@ mod tests {
                 url: url.into(),
                 transport: String::new(),
                 roles: vec![],
+                any_file: false,
             }],
             loop_offset_ms: 7,
             record: false,
@@ -434,12 +453,18 @@ mod tests {
             DesiredCamera { streams: vec![], ..row("none", "") },
             row("a", "/other.mp4"),
         ];
-        let on = wanted(&rows, true);
+        let roots: Arc<[PathBuf]> = [PathBuf::from("/clips")].into();
+        let on = wanted(&rows, true, &roots);
         assert_eq!(on.keys().map(CameraId::as_str).collect::<Vec<_>>(), ["a", "none"]);
         let (name, a) = &on[&CameraId::new("a").unwrap()][0];
-        assert_eq!((name.as_str(), &a.source), ("main", &Source::File("/other.mp4".into())));
+        let file = |places| Source::File(ClipPath { path: "/other.mp4".into(), places });
+        let below = Places::Below(Arc::clone(&roots));
+        assert_eq!((name.as_str(), &a.source), ("main", &file(below)), "not named by vas.toml");
+        let mut named = row("a", "/other.mp4");
+        named.streams[0].any_file = true;
+        assert_eq!(streams(&named, true, &roots)[0].1.source, file(Places::Anywhere));
         assert_eq!((a.offset, a.wants.decode), (Duration::from_millis(7), DecodeMode::Full));
-        let off = wanted(&rows, false);
+        let off = wanted(&rows, false, &roots);
         assert!(off.values().flatten().all(|(_, s)| s.wants.decode == DecodeMode::Off));
     }
 
@@ -454,7 +479,7 @@ mod tests {
             let row =
                 DesiredCamera { streams: list.to_vec(), record: true, live: true, ..row("a", "") };
             let who = |f: &dyn Fn(Wants) -> bool| {
-                let streams = streams(&row, true);
+                let streams = streams(&row, true, &[].into());
                 let names = streams.iter().filter(|(_, s)| f(s.wants)).map(|(n, _)| n.clone());
                 names.collect::<Vec<_>>().join("+")
             };
@@ -482,11 +507,13 @@ mod tests {
     fn a_worker_is_started_when_export_is_on_and_never_when_it_is_off() {
         let root = tempfile::tempdir().unwrap();
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/pedestrians.mp4");
+        let mut named = row("a", clip);
+        named.streams[0].any_file = true;
         let state = DesiredState {
             format: desired::FORMAT,
             revision: 1,
             written_utc: String::new(),
-            cameras: vec![row("a", clip)],
+            cameras: vec![named],
             subscriptions: vec![],
         };
         for export_enabled in [false, true] {
@@ -496,7 +523,8 @@ mod tests {
             let storage = Storage::new(RecordingOptions::new(root.path().join("recordings")));
             let common = Common { shm: shm.clone(), decode_command, storage, live: None };
             let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
-            let mut fleet = Fleet { common, export_enabled, cameras, leaving, swept: false };
+            let (file_roots, swept) = ([].into(), false);
+            let mut fleet = Fleet { common, export_enabled, cameras, leaving, file_roots, swept };
             fleet.reconcile(&state, clock::monotonic());
             for _ in 0..60_000 {
                 if !export_enabled || marker.exists() {
@@ -504,9 +532,30 @@ mod tests {
                 }
                 thread::sleep(Duration::from_millis(1));
             }
-            fleet.stop();
+            fleet.stop(STOP);
             assert_eq!((marker.exists(), shm.exists()), (export_enabled, false));
         }
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_camera_that_can_not_end() {
+        let root = tempfile::tempdir().unwrap();
+        let shm = root.path().join("shm");
+        let storage = Storage::new(RecordingOptions::new(root.path().join("recordings")));
+        let common = Common { shm, decode_command: vec![], storage, live: None };
+        let mut leaving = BTreeMap::new();
+        // What a thread that waits for a dead disk holds.
+        let mut held = vec![];
+        for id in ["a", "b"] {
+            let (hold, gone) = crossbeam_channel::unbounded();
+            leaving.insert(id.parse().unwrap(), Leaving::of(gone));
+            held.push(hold);
+        }
+        let (cameras, file_roots) = (BTreeMap::new(), [].into());
+        let fleet =
+            Fleet { common, export_enabled: true, cameras, leaving, file_roots, swept: true };
+        fleet.stop(Duration::from_millis(1));
+        assert_eq!(held.len(), 2, "it came here although both are still there");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Where a camera's video comes from, out of the URL of its stream.
 
+use crate::clip_file::Places;
 use base::address;
+use base::told::told;
 use std::fmt;
 use std::path::PathBuf;
 use url::Url;
@@ -9,11 +11,20 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A clip, played in real time and looped.
-    File(PathBuf),
+    File(ClipPath),
     /// A camera.
     Rtsp(RtspSource),
     /// Nothing that can be played, and why.
     Unusable(String),
+}
+
+/// A clip, and where it may lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipPath {
+    /// As it was named.
+    pub path: PathBuf,
+    /// Elsewhere it is not opened.
+    pub places: Places,
 }
 
 /// A camera that speaks RTSP.
@@ -41,11 +52,17 @@ impl RtspSource {
         path.split(['?', '#']).next().unwrap_or_default().to_owned()
     }
 
-    /// A text of others that may quote the address, without its secrets.
-    pub fn without_secrets(&self, text: &str) -> String {
+    /// What the camera or a library says, fit for a log, a state or an answer: it may quote the
+    /// address, what the camera was told, and anything that the camera chose.
+    pub fn told(&self, text: &dyn fmt::Display) -> String {
         let (real, shown) = (address::split(self.url.as_str()).1, self.shown());
         let masked = address::split(&shown).1;
-        if real == masked { text.to_owned() } else { text.replace(real, masked) }
+        let mut text = text.to_string();
+        if real != masked {
+            text = text.replace(real, masked);
+        }
+        let password = self.credentials.iter().map(|known| known.password.clone());
+        told(&text, address::secrets(self.url.as_str()).into_iter().chain(password))
     }
 }
 
@@ -96,18 +113,18 @@ impl Transport {
 
 impl Source {
     /// From the URL of a stream and its transport: `rtsp://user:password@host/path`,
-    /// `file:///path` or a plain path.
-    pub fn parse(url: &str, transport: &str) -> Source {
+    /// `file:///path` or a plain path. `places`: where a file may lie.
+    pub fn parse(url: &str, transport: &str, places: &Places) -> Source {
         let unusable = |why: String| Source::Unusable(why);
         if url.is_empty() {
             return unusable("it has no URL; give main_url a camera or a file".into());
         }
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Source::File(url.into());
+            return Source::File(ClipPath { path: url.into(), places: places.clone() });
         };
         // Not the URL itself in messages: it may hold a password.
         match scheme.to_ascii_lowercase().as_str() {
-            "file" => file(url, rest),
+            "file" => file(url, rest, places),
             "rtsp" => match rtsp(url, transport) {
                 Ok(source) => Source::Rtsp(source),
                 Err(why) => unusable(why),
@@ -125,14 +142,15 @@ impl Source {
     }
 }
 
-fn file(url: &str, rest: &str) -> Source {
+fn file(url: &str, rest: &str, places: &Places) -> Source {
     // RFC 8089: no authority, or the local one.
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
-        return Source::Unusable(format!("{url} names a host; write file:///path"));
+        let host = told(url, [""; 0]);
+        return Source::Unusable(format!("{host} names a host; write file:///path"));
     }
     match percent_decode(path) {
-        Some(path) => Source::File(path.into()),
+        Some(path) => Source::File(ClipPath { path: path.into(), places: places.clone() }),
         None => {
             Source::Unusable(format!("{url} has a % that two hex digits don't follow; write %25"))
         }
@@ -188,14 +206,17 @@ mod tests {
 
     #[test]
     fn urls_of_files_are_taken_apart_and_others_refused_without_their_password() {
-        let file = |path: &str| Source::File(path.into());
-        let parse = |url: &str| Source::parse(url, "");
+        let places = Places::Below([PathBuf::from("/clips")].into());
+        let file =
+            |path: &str| Source::File(ClipPath { path: path.into(), places: places.clone() });
+        let parse = |url: &str| Source::parse(url, "", &places);
         assert_eq!(parse("/clips/a b.mp4"), file("/clips/a b.mp4"));
         assert_eq!(parse("assets/a%20b.mp4"), file("assets/a%20b.mp4"));
         assert_eq!(parse("file:///clips/a%20b%25.mp4"), file("/clips/a b%.mp4"));
         assert_eq!(parse("file://localhost/a.mp4"), file("/a.mp4"));
         for bad in [
             "file://host/a.mp4",
+            "file://u:secret@host/a.mp4",
             "file:///a%2",
             "file:///a%zz",
             "",
@@ -209,14 +230,37 @@ mod tests {
             let Source::Unusable(why) = parse(bad) else { panic!("{bad}") };
             assert!(!why.contains("secret") && !why.contains("sec#"), "{why}");
         }
-        let Source::Unusable(why) = Source::parse("rtsp://h/1", "multicast") else { panic!() };
+        let Source::Unusable(why) = Source::parse("rtsp://h/1", "multicast", &Places::Anywhere)
+        else {
+            panic!()
+        };
         assert!(why.contains("multicast") && why.contains("tcp or udp"), "{why}");
+    }
+
+    #[test]
+    fn what_others_say_is_masked_before_it_is_cut_wherever_the_secret_stood() {
+        let text = "rtsp://admin:us3r%20pw@h/user=a&password=p4th'pw&ch=1?token=t0ken";
+        let Source::Rtsp(source) = Source::parse(text, "", &Places::Anywhere) else { panic!() };
+        let long = "x".repeat(base::told::CHARS_MAX - 12);
+        for said in [
+            format!("{} {}", long, source.url),
+            format!("{long} admin:us3r pw {}", source.url.path()),
+            format!("{long} 'p4th'pw'"),
+            format!("{long}   t0ken"),
+            format!("{long}rtsp://admin:us3r%20pw@h/1"),
+        ] {
+            let told = source.told(&said);
+            assert!(told.chars().count() <= base::told::CHARS_MAX);
+            for part in ["us3", "p4th", "'pw", "t0k"] {
+                assert!(!told.contains(part), "{told}");
+            }
+        }
     }
 
     #[test]
     fn credentials_leave_the_url_and_are_shown_nowhere() {
         let text = "rtsp://ad%40min:p%3Ass%23@cam.local:8554/live?ch=1&sub=%20x";
-        let source = Source::parse(text, "udp");
+        let source = Source::parse(text, "udp", &Places::Anywhere);
         let Source::Rtsp(rtsp) = &source else { panic!("{source:?}") };
         assert_eq!(rtsp.url.as_str(), "rtsp://cam.local:8554/live?ch=1&sub=%20x");
         let credentials = rtsp.credentials.as_ref().unwrap();
@@ -230,17 +274,22 @@ mod tests {
             assert!(!shown.contains(part), "{shown}");
         }
         let old = "rtsp://h/user=a&password=PW&ch=1?token=PW";
-        let source = Source::parse(old, "");
+        let source = Source::parse(old, "", &Places::Anywhere);
         assert!(!format!("{source:?}").contains("PW"), "{source:?}");
         let Source::Rtsp(old_camera) = &source else { panic!("{source:?}") };
         assert_eq!(old_camera.url.as_str(), old, "the camera is asked for what was written");
         assert_eq!(old_camera.shown(), "rtsp://h/user=a&password=***&ch=1?token=***");
         assert_eq!(old_camera.shown_path(), "/user=a&password=***&ch=1");
-        let told = old_camera.without_secrets(&format!("no answer to DESCRIBE {old}"));
+        let told = old_camera.told(&format_args!("no answer to DESCRIBE {old}"));
         assert_eq!(told, format!("no answer to DESCRIBE {}", old_camera.shown()));
-        let Source::Rtsp(open) = Source::parse("RTSP://10.0.0.7/1", "tcp") else { panic!() };
+        let Source::Rtsp(open) = Source::parse("RTSP://10.0.0.7/1", "tcp", &Places::Anywhere)
+        else {
+            panic!()
+        };
         assert_eq!((open.credentials, open.transport), (None, Transport::Tcp));
-        let Source::Rtsp(empty) = Source::parse("rtsp://admin@h/1", "") else { panic!() };
+        let Source::Rtsp(empty) = Source::parse("rtsp://admin@h/1", "", &Places::Anywhere) else {
+            panic!()
+        };
         assert_eq!(empty.credentials.unwrap().password, "");
     }
 }

@@ -40,6 +40,10 @@ impl fmt::Display for StreamId {
     }
 }
 
+/// Said of a camera that was stopped and is to run again before it has ended.
+const BEFORE: &str = "what it did before has not ended yet: its worker, its recorder, or a file that \
+                      does not answer";
+
 /// What a stream is to do. Equal settings change nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -108,8 +112,10 @@ impl Stream {
         };
         thread::Builder::new().name(format!("cam:{}", actor.id)).spawn(move || {
             if let Some(after) = after {
+                actor.health.set(StreamState::Connecting, BEFORE);
                 // Nothing is ever sent: this is the end of those before.
                 let _ = after.recv();
+                actor.health.set(StreamState::Stopped, "");
             }
             actor.run(&shm);
             drop(gone);
@@ -135,6 +141,7 @@ impl Stream {
         let mut status = StreamStatus::stopped(camera.clone(), name);
         self.health.fill(&mut status, now);
         (status.recording, status.recording_reason) = self.counters.recording.get();
+        status.export_reason = self.counters.export.get();
         status.counters = self.counters.list();
         status
     }
@@ -189,8 +196,8 @@ impl Actor {
                 continue;
             }
             self.reconnect = false;
-            let path = match &self.settings.source {
-                Source::File(path) => path.clone(),
+            let file = match &self.settings.source {
+                Source::File(file) => file.clone(),
                 Source::Rtsp(_) => {
                     rtsp::run(self);
                     continue;
@@ -205,7 +212,7 @@ impl Actor {
                 }
             };
             let start = clock::monotonic();
-            let clip_source::Ended::Failed(error) = clip_source::play(self, &path, &mut gate)
+            let clip_source::Ended::Failed(error) = clip_source::play(self, &file, &mut gate)
             else {
                 continue;
             };

@@ -24,7 +24,7 @@
 //! | offset | type | field |
 //! |---|---|---|
 //! | 0 | u32 | magic `VASD` |
-//! | 4 | u8 | kind: 1 progress, 2 refusal |
+//! | 4 | u8 | kind: 1 progress, 2 refusal, 3 remark |
 //! | 5 | u8, u16 | 0 |
 //! | 8 | u32 | text bytes, at most [`TEXT_MAX`]; 0 with progress |
 //! | 12 | u32 | 0 |
@@ -33,7 +33,8 @@
 //! | 32 | u64 | frames decoded and not exported |
 //! | 40 | u64 | decoder errors |
 //!
-//! A refusal says why this camera can't be exported; the worker ends after it.
+//! A refusal says why this camera can't be exported; the worker ends after it. A remark says what of
+//! the configuration could not be had, and replaces the one before; without text all is as wanted.
 
 use crate::unit::{Codec, UnitFlags};
 use base::{ColourMatrix, ColourRange, Instant, MediaTime, UtcNanos};
@@ -191,6 +192,17 @@ fn open(
     Ok((bytes[4], payload as usize))
 }
 
+/// What a message of the worker says beside its progress, and how many bytes of text follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing.
+    Progress,
+    /// Why this camera can't be exported.
+    Refusal(usize),
+    /// What could not be had as configured.
+    Remark(usize),
+}
+
 impl ToWorker {
     /// The bytes, for a payload of `payload` bytes.
     pub fn encode(&self, payload: usize) -> [u8; HEADER] {
@@ -244,10 +256,14 @@ impl ToWorker {
 }
 
 impl Progress {
-    /// The bytes; with `refusal`, as a refusal whose text has that many bytes.
-    pub fn encode(&self, refusal: Option<usize>) -> [u8; HEADER] {
-        let kind = if refusal.is_some() { 2 } else { 1 };
-        let mut bytes = begin(FROM_WORKER, kind, refusal.unwrap_or(0));
+    /// The bytes of a message with as much text as `said` names.
+    pub fn encode(&self, said: Said) -> [u8; HEADER] {
+        let (kind, text) = match said {
+            Said::Progress => (1, 0),
+            Said::Refusal(text) => (2, text),
+            Said::Remark(text) => (3, text),
+        };
+        let mut bytes = begin(FROM_WORKER, kind, text);
         put(&mut bytes, 16, self.sequence);
         put(&mut bytes, 24, self.exported);
         put(&mut bytes, 32, self.unexported);
@@ -255,15 +271,16 @@ impl Progress {
         bytes
     }
 
-    /// The message, and for a refusal the length of its text.
+    /// The message, and the length of its text.
     ///
     /// # Errors
     /// [`HeaderError`].
-    pub fn decode(bytes: &[u8; HEADER]) -> Result<(Progress, Option<usize>), HeaderError> {
+    pub fn decode(bytes: &[u8; HEADER]) -> Result<(Progress, Said), HeaderError> {
         let (kind, text) = open(bytes, FROM_WORKER, TEXT_MAX)?;
-        let refusal = match (kind, text) {
-            (1, 0) => None,
-            (2, text) => Some(text),
+        let said = match (kind, text) {
+            (1, 0) => Said::Progress,
+            (2, text) => Said::Refusal(text),
+            (3, text) => Said::Remark(text),
             (kind, _) => return Err(HeaderError::Value { field: "kind", value: kind.into() }),
         };
         let progress = Progress {
@@ -272,7 +289,7 @@ impl Progress {
             unexported: get(bytes, 32),
             errors: get(bytes, 40),
         };
-        Ok((progress, refusal))
+        Ok((progress, said))
     }
 }
 
@@ -300,11 +317,16 @@ mod tests {
         assert_eq!((bytes[24], bytes[32], &bytes[40..48]), (2, 3, &[0xff; 8][..]));
         assert_eq!(ToWorker::Stop.encode(0)[..8], [b'V', b'A', b'S', b'U', 3, 0, 0, 0]);
         let progress = Progress { sequence: 1, exported: 2, unexported: 3, errors: 4 };
-        let bytes = progress.encode(Some(9));
+        let bytes = progress.encode(Said::Refusal(9));
         assert_eq!(bytes[..12], [b'V', b'A', b'S', b'D', 2, 0, 0, 0, 9, 0, 0, 0]);
         assert_eq!([bytes[16], bytes[24], bytes[32], bytes[40]], [1, 2, 3, 4]);
-        assert_eq!(Progress::decode(&bytes), Ok((progress, Some(9))));
-        assert_eq!(Progress::decode(&progress.encode(None)), Ok((progress, None)));
+        assert_eq!(progress.encode(Said::Remark(9))[4], 3);
+        for said in [Said::Progress, Said::Refusal(9), Said::Remark(0), Said::Remark(TEXT_MAX)] {
+            assert_eq!(Progress::decode(&progress.encode(said)), Ok((progress, said)));
+        }
+        let mut chatty = progress.encode(Said::Remark(9));
+        chatty[4] = 1;
+        assert!(Progress::decode(&chatty).is_err(), "progress has no text");
     }
 
     #[test]
@@ -325,7 +347,9 @@ mod tests {
             }
         }
         assert!(Progress::decode(&[0; HEADER]).is_err());
-        assert!(Progress::decode(&Progress::default().encode(Some(TEXT_MAX + 1))).is_err());
+        for said in [Said::Refusal(TEXT_MAX + 1), Said::Remark(TEXT_MAX + 1)] {
+            assert!(Progress::decode(&Progress::default().encode(said)).is_err());
+        }
     }
 
     #[test]

@@ -75,6 +75,10 @@ pub struct DesiredStream {
     /// `record`, `live`, `detect`.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// `vas.toml` itself names this URL for this camera: a file may lie anywhere, others below
+    /// `[cameras] file_roots` only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_file: bool,
 }
 
 /// How much of a camera is decoded into its ring.

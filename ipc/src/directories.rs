@@ -59,6 +59,11 @@ impl Directories {
         self.runtime.join(format!("{part}.lock"))
     }
 
+    /// The windows of recordings that clips still need: `<state>/holds.json`.
+    pub fn holds(&self) -> PathBuf {
+        crate::holds::holds_in(&self.state)
+    }
+
     /// The desired-state file.
     pub fn desired(&self) -> PathBuf {
         desired_in(&self.state)

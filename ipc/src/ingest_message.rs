@@ -48,13 +48,6 @@ pub enum Request {
         /// The camera.
         camera: CameraId,
     },
-    /// Tries a source without keeping anything.
-    Probe {
-        /// With credentials, when it needs some.
-        url: String,
-        /// `tcp` or `udp`.
-        transport: String,
-    },
 }
 
 /// What a stream does.
@@ -122,6 +115,8 @@ pub struct StreamStatus {
     pub recording: bool,
     /// Why a wanted recording stands still; empty otherwise.
     pub recording_reason: String,
+    /// Why frames are not exported, or less than wanted; empty otherwise.
+    pub export_reason: String,
     /// Names and values of the stream's counters.
     pub counters: Vec<(String, u64)>,
 }
@@ -145,6 +140,7 @@ impl StreamStatus {
             viewers: 0,
             recording: false,
             recording_reason: String::new(),
+            export_reason: String::new(),
             counters: Vec::new(),
         }
     }
@@ -176,7 +172,7 @@ pub struct Answer {
     pub sdp: String,
     /// The camera's media time at RTP time 0, of an offer.
     pub media_origin: MediaTime,
-    /// Of [`Request::Status`]; of [`Request::Probe`] one, as far as the camera tells.
+    /// Of [`Request::Status`].
     pub streams: Vec<StreamStatus>,
     /// The newest key picture and those after it, in decoding order.
     pub pictures: Vec<Picture>,
@@ -201,8 +197,7 @@ impl Request {
     pub fn encode<'e>(&self, encoder: &'e mut Encoder) -> &'e [u8] {
         let b = &mut encoder.builder;
         b.reset();
-        let (mut camera, mut stream, mut session) = ("", "", "");
-        let (mut sdp, mut url, mut transport) = ("", "", "");
+        let (mut camera, mut stream, mut session, mut sdp) = ("", "", "", "");
         let operation = match self {
             Request::Status => fb::IngestOperation::Status,
             Request::Offer { camera: c, stream: s, sdp: o } => {
@@ -221,10 +216,6 @@ impl Request {
                 camera = c.as_str();
                 fb::IngestOperation::Reconnect
             }
-            Request::Probe { url: u, transport: t } => {
-                (url, transport) = (u, t);
-                fb::IngestOperation::Probe
-            }
         };
         let args = fb::IngestRequestArgs {
             operation,
@@ -232,8 +223,6 @@ impl Request {
             stream: Some(b.create_string(stream)),
             session: Some(b.create_string(session)),
             sdp: Some(b.create_string(sdp)),
-            url: Some(b.create_string(url)),
-            transport: Some(b.create_string(transport)),
         };
         let body = fb::IngestRequest::create(b, &args).as_union_value();
         finish(b, fb::IngestBody::IngestRequest, body)
@@ -262,10 +251,7 @@ impl Request {
                 Request::Pictures { camera: camera()?, stream: stream() }
             }
             fb::IngestOperation::Reconnect => Request::Reconnect { camera: camera()? },
-            fb::IngestOperation::Probe => {
-                Request::Probe { url: r.url().to_owned(), transport: r.transport().to_owned() }
-            }
-            other => return Err(WireError::value("request.operation", other.0, "0 to 5")),
+            other => return Err(WireError::value("request.operation", other.0, "0 to 4")),
         })
     }
 }
@@ -389,6 +375,7 @@ fn stream_to_wire<'a>(
         recording: s.recording,
         recording_reason: Some(b.create_string(&s.recording_reason)),
         counters: Some(b.create_vector(&counters)),
+        export_reason: Some(b.create_string(&s.export_reason)),
     };
     fb::StreamStatus::create(b, &args)
 }
@@ -419,6 +406,7 @@ fn stream(s: fb::StreamStatus<'_>) -> Result<StreamStatus, WireError> {
         viewers: s.viewers(),
         recording: s.recording(),
         recording_reason: s.recording_reason().to_owned(),
+        export_reason: s.export_reason().unwrap_or_default().to_owned(),
         counters: s.counters().iter().map(|c| (c.name().to_owned(), c.value())).collect(),
     })
 }
@@ -462,14 +450,12 @@ mod tests {
     #[test]
     fn requests_round_trip() {
         let (stream, sdp) = (String::from("sub"), String::from("v=0\r\n"));
-        let url = String::from("rtsp://u:p@h/1");
         for request in [
             Request::Status,
             Request::Offer { camera: camera(), stream: stream.clone(), sdp },
             Request::Close { camera: camera(), session: "7f".into() },
             Request::Pictures { camera: camera(), stream },
             Request::Reconnect { camera: camera() },
-            Request::Probe { url, transport: "udp".into() },
         ] {
             let mut encoder = Encoder::default();
             let bytes = request.encode(&mut encoder).to_vec();
@@ -495,6 +481,7 @@ mod tests {
             viewers: 7,
             recording: true,
             recording_reason: "disk".into(),
+            export_reason: "ring".into(),
             counters: vec![("units".into(), 8)],
             ..StreamStatus::stopped(camera(), "main")
         };

@@ -17,12 +17,14 @@
 #[rustfmt::skip]
 mod generated;
 
+pub mod child;
 pub mod clock;
 pub mod clock_trust;
 pub mod desired;
 pub mod directories;
 pub mod events_message;
 pub mod framing;
+pub mod holds;
 pub mod ingest_message;
 pub mod instance;
 pub mod recording;

@@ -58,7 +58,7 @@ mod kill_tests;
 #[cfg(test)]
 mod model_tests;
 
-use base::limits::{RING_MARGIN, RING_SLOTS_MAX, RING_SLOTS_MIN};
+use base::limits::{CAMERA_FPS_MAX, RING_BYTES_MAX, RING_MARGIN, RING_SLOTS_MAX, RING_SLOTS_MIN};
 use base::{Absent, CameraId, FrameId, FrameInfo, Instant, MediaTime, Picture, Size};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -89,13 +89,20 @@ impl RingSpec {
 
 /// Slots that keep every frame of a camera of `fps` readable until `deadline` and the longest
 /// second stage are over: `ceil(fps * (deadline + second_stage + 150 ms)) + 2` within the limits.
-/// A rate that is not a positive number counts as 0.
+/// A rate that is not a positive number counts as 0, one above [`CAMERA_FPS_MAX`] as that.
 pub fn slots_for(fps: f64, deadline: Duration, second_stage: Duration) -> u32 {
     let kept = deadline.saturating_add(second_stage).saturating_add(RING_MARGIN);
-    let fps = if fps.is_finite() { fps.max(0.0) } else { 0.0 };
+    let fps = if fps.is_finite() { fps.clamp(0.0, CAMERA_FPS_MAX) } else { 0.0 };
     let frames = (fps * kept.as_secs_f64()).ceil();
     // `as` saturates, and a product that is not a number becomes 0.
     (frames as u32).saturating_add(2).clamp(RING_SLOTS_MIN, RING_SLOTS_MAX)
+}
+
+/// Of so many slots as many as pictures of `size` may have: [`RING_BYTES_MAX`] in all.
+/// [`RING_SLOTS_MIN`] always fit.
+pub fn slots_within(size: Size, slots: u32) -> u32 {
+    let most = RING_BYTES_MAX / layout::slot_stride(size).max(1);
+    slots.min(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 /// Why a ring could not be made or looked at.
@@ -121,6 +128,21 @@ pub enum RingError {
         camera: CameraId,
         /// The number.
         slots: u32,
+    },
+    /// Its pictures would take too much of shared memory.
+    #[error(
+        "camera {camera}: a ring of {slots} slots for pictures of {}x{} takes {bytes} bytes, limit \
+         is {RING_BYTES_MAX}; set the camera to smaller pictures", size.width, size.height
+    )]
+    Bytes {
+        /// Whose ring.
+        camera: CameraId,
+        /// The size.
+        size: Size,
+        /// The number.
+        slots: u32,
+        /// What they take.
+        bytes: u64,
     },
     /// Another writer lives.
     #[error(
@@ -232,7 +254,45 @@ mod tests {
         for nothing in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(slots_for(nothing, ms(500), ms(0)), RING_SLOTS_MIN);
         }
-        assert_eq!(slots_for(1e30, ms(500), ms(0)), RING_SLOTS_MAX);
         assert_eq!(slots_for(30.0, Duration::MAX, Duration::MAX), RING_SLOTS_MAX);
+        // A declared rate is believed up to a bound.
+        assert_eq!(slots_for(100.0, ms(500), ms(0)), 67, "ceil(65) + 2");
+        for declared in [120.0, 121.0, 240.0, 90_000.0, 1e30] {
+            assert_eq!(slots_for(declared, ms(500), ms(0)), 80, "{declared}: ceil(120 * 0.65) + 2");
+        }
+    }
+
+    #[test]
+    fn a_ring_has_the_slots_that_fit_into_its_bytes_and_never_too_few() {
+        let size = |width, height| Size { width, height };
+        // 1 GiB / (w * h * 1.5), in whole pages.
+        assert_eq!(slots_within(size(8192, 8192), 80), 10);
+        assert_eq!(slots_within(size(8192, 8192), 10), 10);
+        assert_eq!(slots_within(size(8192, 8192), 9), 9);
+        assert_eq!(slots_within(size(8192, 4320), 19), 19, "8K as it is used");
+        assert_eq!(slots_within(size(8192, 4320), 21), 20);
+        assert_eq!(slots_within(size(1920, 1080), RING_SLOTS_MAX), RING_SLOTS_MAX);
+        assert_eq!(slots_within(size(2, 2), RING_SLOTS_MAX), RING_SLOTS_MAX);
+        // 4 MiB each: exactly 1 GiB.
+        assert_eq!(slots_within(size(1364, 2050), 256), 256);
+        let largest = size(base::limits::FRAME_SIDE_MAX, base::limits::FRAME_SIDE_MAX);
+        assert!(slots_within(largest, RING_SLOTS_MIN) == RING_SLOTS_MIN);
+        let picture = Picture {
+            size: largest,
+            matrix: base::ColourMatrix::Unspecified,
+            range: base::ColourRange::Unspecified,
+        };
+        let shm = tempfile::tempdir().unwrap();
+        let camera: CameraId = "large".parse().unwrap();
+        let spec = RingSpec { camera, picture, slots: 11 };
+        let error = RingWriter::create(shm.path(), &spec).unwrap_err();
+        assert!(matches!(error, RingError::Bytes { slots: 11, .. }), "{error}");
+        assert!(error.to_string().contains("8192x8192 takes 1107296256 bytes"), "{error}");
+        assert_eq!(std::fs::read_dir(shm.path()).unwrap().count(), 0);
+        let most = RingSpec { slots: 10, ..spec };
+        assert!(writer::check(&most).is_ok(), "as many as fit are made");
+        let exact = Picture { size: size(1364, 2050), ..picture };
+        let exact = RingSpec { picture: exact, slots: 256, ..most };
+        assert!(writer::check(&exact).is_ok());
     }
 }

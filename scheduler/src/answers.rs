@@ -140,6 +140,7 @@ impl Scheduler {
     pub(crate) fn lose_runner(&mut self, ix: RunnerIx, state: RunnerState) {
         let Some(runner) = self.runners[ix.0].as_mut() else { return };
         let (model, device) = (runner.model, runner.device);
+        let measured = runner.profiling.is_some() || !runner.profile_queue.is_empty();
         let mut tokens = u32::from(runner.state == RunnerState::Profiling);
         runner.state = state;
         runner.profiling = None;
@@ -153,6 +154,9 @@ impl Scheduler {
         }
         self.devices[device.0].lent -= tokens;
         self.devices[device.0].dirty = true;
+        if measured && !self.measuring(device) {
+            self.begin_serving_on(device);
+        }
         // Its model may be ordered by the clock of another device from here on.
         self.rebase_tags(model);
         self.refresh_suspect(device);
@@ -464,6 +468,9 @@ impl Scheduler {
             runner.demote();
         }
         self.devices[device.0].dirty = true;
+        if !self.measuring(device) {
+            self.begin_serving_on(device);
+        }
         if size != batch_size || samples.is_empty() {
             return;
         }
@@ -475,5 +482,27 @@ impl Scheduler {
         let mut table = runner.watch.announced().clone();
         table.set(LatencyEntry { batch: size, p50, p99 });
         runner.watch.announce(table);
+    }
+
+    /// Whether a runner on the device measures L(b) or is about to: that takes every other turn.
+    pub(crate) fn measuring(&self, device: DeviceIx) -> bool {
+        let mut runners = self.devices[device.0].runners.iter().filter_map(|ix| self.runner(*ix));
+        runners.any(|r| r.profiling.is_some() || !r.profile_queue.is_empty())
+    }
+
+    /// Whether that is so on a device that serves this model.
+    pub(crate) fn measured_now(&self, model: ModelIx) -> bool {
+        self.models[model.0].devices.iter().any(|device| self.measuring(*device))
+    }
+
+    /// What is granted on this device is measured anew.
+    fn begin_serving_on(&mut self, device: DeviceIx) {
+        for model in &self.devices[device.0].models {
+            for key in &self.models[model.0].subscriptions {
+                if let Some(s) = self.subscriptions.get_mut(*key) {
+                    s.begin_serving(self.now);
+                }
+            }
+        }
     }
 }

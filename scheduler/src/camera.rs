@@ -36,6 +36,9 @@ const GUARD_DEVIATIONS: f64 = 2.06;
 const PERIOD_SPAN_MAX_NS: u64 = 60_000_000_000;
 /// Looks at a camera without frames: as often as a reader tries to open a ring.
 pub(crate) const ABSENT_INTERVAL: Duration = Duration::from_millis(100);
+/// A hole in the frames that is no jitter any more (chosen: shorter than the 7 % of ten seconds by which
+/// granted fps may miss what is wanted before that is called overload).
+const PAUSE_NS: f64 = 0.5e9;
 /// Looks at a camera whose period is not known yet, in the first second after its newest frame.
 const UNKNOWN_INTERVAL: Duration = Duration::from_millis(5);
 /// How long such a camera is looked at that often.
@@ -175,14 +178,31 @@ impl Camera {
         let Stamp { generation, frame_id, published, .. } = self.newest;
         self.newest = stamp;
         if !std::mem::replace(&mut self.known, true) {
-            return Seen::Frame { first: true, returned };
+            return Seen::Frame { first: true, resumed: true, returned };
         }
         if (generation, frame_id) == (stamp.generation, stamp.frame_id) {
-            return if returned { Seen::Frame { first: false, returned } } else { Seen::Nothing };
+            let still = Seen::Frame { first: false, resumed: true, returned };
+            return if returned { still } else { Seen::Nothing };
         }
+        let frames = stamp.frame_id.0.saturating_sub(frame_id.0);
+        let missing =
+            (stamp.published - published).as_nanos() as f64 - self.period_ns * frames as f64;
         self.learn(frame_id, published, &stamp);
         // Ids that fall back belong to a ring that lost its memory: a new beginning.
-        Seen::Frame { first: stamp.frame_id <= frame_id, returned }
+        let first = stamp.frame_id <= frame_id;
+        let resumed = first || returned || missing > self.pause_ns();
+        Seen::Frame { first, resumed, returned }
+    }
+
+    /// Whether frames that should have come do not.
+    pub fn pauses(&self, now: Instant) -> bool {
+        let since = (now - self.newest.published).as_nanos() as f64;
+        self.known && self.period_ns > 0.0 && since > self.period_ns + self.pause_ns()
+    }
+
+    /// Without frames for longer than this a camera pauses.
+    fn pause_ns(&self) -> f64 {
+        PAUSE_NS.max(2.0 * self.period_ns)
     }
 
     /// An alpha-beta filter over the publication times: a growing memory of up to [`MEMORY`]
@@ -337,6 +357,8 @@ pub(crate) enum Seen {
     Frame {
         /// The first one of this camera or of a ring that starts its ids anew.
         first: bool,
+        /// Frames are missing before it: what was granted is measured from here.
+        resumed: bool,
         /// The camera had no frames at the last look.
         returned: bool,
     },
@@ -374,7 +396,7 @@ mod tests {
             let at = Instant(1000 * MS + id * 40 * MS);
             seen.push(camera.read(at, Newest::Frame(stamp(id, at))));
         }
-        assert_eq!(seen[0], Seen::Frame { first: true, returned: true });
+        assert_eq!(seen[0], Seen::Frame { first: true, resumed: true, returned: true });
         assert!((camera.fps() - 25.0).abs() < 0.01, "{}", camera.fps());
         let last = camera.newest().unwrap().published;
         let (slack, interval) = (Duration::from_millis(1), Duration::from_millis(1));
@@ -403,7 +425,7 @@ mod tests {
         assert_eq!(camera.read(at, Newest::Frame(stamp(0, at))), Seen::Nothing);
         assert_eq!(camera.read(at, Newest::Absent(Absent::Stale)), Seen::Nothing);
         let back = camera.read(at, Newest::Frame(stamp(0, at)));
-        assert_eq!(back, Seen::Frame { first: false, returned: true });
+        assert_eq!(back, Seen::Frame { first: false, resumed: true, returned: true });
     }
 
     #[test]

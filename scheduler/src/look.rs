@@ -69,10 +69,17 @@ impl Scheduler {
         let was_absent = camera.absent;
         let seen = camera.read(self.now, index.newest(key));
         let gone = camera.absent.is_some() && was_absent.is_none();
-        let (first, returned) = match seen {
-            Seen::Frame { first, returned } => (first, returned),
-            Seen::Nothing => (false, false),
+        let (first, resumed, returned) = match seen {
+            Seen::Frame { first, resumed, returned } => (first, resumed, returned),
+            Seen::Nothing => (false, false, false),
         };
+        if resumed {
+            for subscription in &self.agents[key.0 as usize].subscriptions {
+                if let Some(s) = self.subscriptions.get_mut(*subscription) {
+                    s.begin_serving(self.now);
+                }
+            }
+        }
         if gone || first || returned {
             self.tell_all(key, first, returned);
         }

@@ -102,6 +102,8 @@ pub struct Report {
 /// Granted below this share of what could be had is called overload (chosen: the FPS rule's 2 %
 /// and the resolution of the ten-second window).
 const SATISFIED_SHARE: f64 = 0.93;
+/// What was granted for less long than this says nothing of what will be (chosen).
+const JUDGED_FROM: Duration = Duration::from_secs(2);
 
 impl Scheduler {
     /// The state of everything. Changes nothing.
@@ -116,11 +118,12 @@ impl Scheduler {
                 }
                 state => state,
             };
-            let (granted, seconds) = s.granted(now);
-            let granted_fps = granted as f64 / seconds.max(1) as f64;
-            // One frame more may lie just outside the window.
-            let at_most = (granted + 1) as f64 / seconds.max(1) as f64;
+            let (granted, span) = s.granted(now);
             let wanted = spec.max_fps.unwrap_or(f64::MAX);
+            // n seconds hold up to n r + 2 frames: those at its edges are no higher rate.
+            let granted_fps = (granted as f64 / span.as_secs_f64()).min(wanted);
+            // One frame more may lie just outside the window.
+            let at_most = (granted + 1) as f64 / span.as_secs_f64();
             let reason = match state {
                 SubscriptionState::NoFrames => "no_frames",
                 SubscriptionState::NoRunner => "no_runner",
@@ -131,8 +134,14 @@ impl Scheduler {
                 SubscriptionState::Active if s.child => "",
                 SubscriptionState::Active => {
                     let source = camera.fps();
-                    if seconds < 2 || at_most >= SATISFIED_SHARE * wanted.min(source) {
-                        if source < SATISFIED_SHARE * wanted { "source_fps" } else { "" }
+                    if span < JUDGED_FROM || at_most >= SATISFIED_SHARE * wanted.min(source) {
+                        // 0: its second frame has not come yet.
+                        let slow = source > 0.0 && source < SATISFIED_SHARE * wanted;
+                        if slow { "source_fps" } else { "" }
+                    } else if camera.pauses(now) {
+                        "source_fps"
+                    } else if self.measured_now(s.model) {
+                        "profiling"
                     } else {
                         "overload"
                     }

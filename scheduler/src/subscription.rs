@@ -7,6 +7,7 @@ use crate::input::SubscriptionSpec;
 use crate::ledger::Ledger;
 use crate::{CameraKey, SubscriptionKey};
 use base::{Instant, MemberError, Rect, Stamp};
+use std::ops::Range;
 use std::time::Duration;
 
 /// What a subscription does.
@@ -368,25 +369,28 @@ impl Subscription {
         *here = here.saturating_add(1);
     }
 
-    /// Frames bound in the last full seconds, and how many seconds these are.
-    pub fn granted(&self, now: Instant) -> (u64, u64) {
+    /// Frames bound in the last full seconds, and the length of these; before there is a full second,
+    /// those bound since it is served, and a second.
+    pub fn granted(&self, now: Instant) -> (u64, Duration) {
         let counts = &self.counts;
         let second = second_of(now);
         let begun = second_of(self.details.active_since) + 1;
-        let from = second.saturating_sub(GRANTED_WINDOW_S).max(begun);
-        if second <= from {
-            return (0, 0);
-        }
         let slots = counts.granted.len() as u32;
         let in_ring = |s: u32| s <= counts.granted_second && counts.granted_second - s < slots;
-        let count: u64 = (from..second)
-            .filter(|s| in_ring(*s))
-            .map(|s| u64::from(counts.granted[(s % slots) as usize]))
-            .sum();
-        (count, u64::from(second - from))
+        let bound = |seconds: Range<u32>| -> u64 {
+            let seconds = seconds.filter(|s| in_ring(*s));
+            seconds.map(|s| u64::from(counts.granted[(s % slots) as usize])).sum()
+        };
+        let from = second.saturating_sub(GRANTED_WINDOW_S).max(begun);
+        if second > from {
+            return (bound(from..second), Duration::from_secs(u64::from(second - from)));
+        }
+        let since = now - self.details.active_since;
+        (bound(begun - 1..second + 1), since.max(Duration::from_secs(1)))
     }
 
-    /// Starts the measure of granted fps anew: it was not served until now.
+    /// Starts the measure of granted fps anew: until now there was nothing to grant, or nobody to
+    /// grant it.
     pub fn begin_serving(&mut self, now: Instant) {
         self.counts.granted.fill(0);
         self.counts.granted_second = second_of(now);

@@ -126,3 +126,48 @@ fn without_a_ceiling_every_frame_is_taken() {
     assert!(published - ledger.sampled <= 3, "{published} published, {ledger:?}");
     assert_eq!(ledger.gated, 0);
 }
+
+/// Every tenth of a second until `end`: when, and what is said of the only subscription.
+fn told(world: &mut World, end: f64) -> Vec<(f64, &'static str, f64)> {
+    let tenths = (1..=(end * 10.0) as u32).map(|tenth| f64::from(tenth) / 10.0);
+    let told = tenths.map(|when| {
+        world.run_until(at(when));
+        let report = world.scheduler.report(world.now());
+        (when, report.subscriptions[0].reason, report.subscriptions[0].granted_fps)
+    });
+    told.collect()
+}
+
+#[test]
+fn a_camera_that_begins_late_or_returns_is_not_told_as_overload() {
+    let mut world = World::new(Config::default(), 3);
+    let outages = vec![(at(0.0), at(6.3)), (at(20.0), at(31.0)), (at(50.0), at(52.0))];
+    world.camera("a", CameraModel { fps: 10.0, outages, ..Default::default() });
+    world.runner(Instant::ZERO, fast());
+    world.subscribe(vec![World::subscription("a", "m", Some(5.0))]);
+    for (when, reason, granted) in told(&mut world, 60.0) {
+        assert_ne!(reason, "overload", "{when} s: {granted} fps granted");
+        let frames = (6.4..20.0).contains(&when) || (31.1..50.0).contains(&when) || when > 52.1;
+        assert!(!frames || reason.is_empty(), "{when} s: {reason}, {granted} fps granted");
+        // A second for the first full one, and a frame more or less in it.
+        let settled = (7.9..20.0).contains(&when) || (32.6..50.0).contains(&when) || when > 53.6;
+        assert!(!settled || (4.0..=5.0).contains(&granted), "{when} s: {granted} fps granted");
+    }
+}
+
+#[test]
+fn a_runner_that_measures_itself_is_not_told_as_overload() {
+    let mut world = World::new(Config::default(), 3);
+    for id in ["a", "b"] {
+        world.camera(id, CameraModel { fps: 10.0, ..Default::default() });
+    }
+    // A detector on a processor: 35 ms a frame, and two cameras ask for a third of it.
+    let runner =
+        RunnerModel { gpu: false, alpha: ms(2.0), beta: ms(35.0), measured: false, ..fast() };
+    world.runner(Instant::ZERO, runner);
+    world.subscribe(["a", "b"].map(|id| World::subscription(id, "m", Some(5.0))).to_vec());
+    let told = told(&mut world, 60.0);
+    assert!(told.iter().all(|(_, reason, _)| *reason != "overload"), "{told:?}");
+    assert!(told.iter().any(|(_, reason, _)| *reason == "profiling"), "{told:?}");
+    assert_eq!(told.last().map(|(_, reason, _)| *reason), Some(""), "{told:?}");
+}

@@ -10,6 +10,7 @@ mod day;
 use crate::control::control_path;
 use crate::database::{Closing, guarded, patiently, sync_directory_of};
 use crate::error::{Fault, StoreError};
+use crate::held;
 use crate::pool::{day_path, days_in, events_directory, lock_directory};
 use std::fmt;
 use std::fs;
@@ -219,16 +220,9 @@ fn guard(path: &Path, work: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fa
 
 /// Renames a file that can't be opened.
 fn set_aside(path: &Path, detail: String) -> Result<FileReport, StoreError> {
-    let mut to = path.to_owned();
-    for n in 0.. {
-        let suffix = if n == 0 { "redb.damaged".to_owned() } else { format!("redb.damaged.{n}") };
-        to = path.with_extension(suffix);
-        if !exists(&to)? {
-            break;
-        }
-    }
-    let rename = fs::rename(path, &to).and_then(|()| sync_directory_of(path));
-    rename.map_err(|e| StoreError::io(path, "renaming", e))?;
+    let failed = |e| StoreError::io(path, "renaming", e);
+    let to = held::set_aside(path, "damaged").map_err(failed)?.unwrap_or_else(|| path.to_owned());
+    sync_directory_of(path).map_err(failed)?;
     let findings = vec![Finding::SetAside { to, detail }];
     Ok(FileReport { path: path.to_owned(), records: 0, findings })
 }

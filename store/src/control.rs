@@ -15,9 +15,9 @@ pub(crate) use media::OfCamera;
 pub use media::{Bookmark, JobState, MediaId, MediaIdError, MediaPage, Moment, Snapshot};
 pub use transaction::{ControlRead, ControlWrite};
 
-use crate::database::{Database, Disk, PlainDisk, sync_directory_of};
+use crate::database::{Database, Disk, PlainDisk};
 use crate::error::StoreError;
-use crate::tables::{self, CONTROL_FORMAT};
+use crate::tables;
 use crate::writer::utc_now;
 use base::{CameraId, ModelId, UtcNanos};
 use std::fmt;
@@ -272,7 +272,8 @@ pub(crate) fn control_path(state: &Path) -> PathBuf {
 }
 
 impl Control {
-    /// Opens the registry beneath a state directory, making both when they are missing.
+    /// Opens the registry beneath a state directory, making both when they are missing. When there
+    /// is no room for that, the registry is empty, and every write tries again to make it.
     ///
     /// # Errors
     /// [`StoreError::Locked`] while another process has it open, else those of the file system.
@@ -281,23 +282,31 @@ impl Control {
     }
 
     pub(crate) fn open_with(state: &Path, disk: Arc<dyn Disk>) -> Result<Control, StoreError> {
-        std::fs::create_dir_all(state)
-            .map_err(|e| StoreError::io(state, "creating the directory", e))?;
         let path = control_path(state);
-        let file = Database::new(path.clone(), CONTROL_FORMAT, CACHE_BYTES, disk);
+        let file = Database::new(path.clone(), &tables::CONTROL, CACHE_BYTES, disk);
         let missing = |e| StoreError::io(&path, "looking for the file", e);
         if !path.try_exists().map_err(missing)? {
-            file.create(tables::make_control)?;
-            sync_directory_of(&path).map_err(|e| StoreError::io(state, "syncing", e))?;
+            match file.create() {
+                Err(error) if error.is_full() => {
+                    tracing::error!("{error}; the registry is empty until there is room");
+                    file.stand_in(error.to_string())?;
+                }
+                made => made?,
+            }
         }
         // Opened now: a second process must fail at its start, not at its first request. Tables that
         // came later than the file are made.
-        file.write("opening the registry", |db| {
+        let opened = file.write("opening the registry", |db| {
             let write = db.begin_write()?;
             tables::make_control(&write)?;
             write.commit()?;
             Ok(())
-        })?;
+        });
+        match opened {
+            // What can be read is read; the next write tries again.
+            Err(error) if error.is_full() => tracing::error!("{error}"),
+            opened => opened?,
+        }
         Ok(Control { file: Arc::new(file) })
     }
 
@@ -341,6 +350,22 @@ impl Control {
             Ok(result)
         });
         worked.map_err(E::from)?
+    }
+
+    /// Puts the file back when somebody deleted or replaced it: to be called now and then, so that
+    /// a crash before the next change loses nothing. Costs one `stat` when all is well.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] and [`StoreError::Cut`].
+    pub fn keep(&self) -> Result<(), StoreError> {
+        self.file.keep()
+    }
+
+    /// Why the registry can't be used, or what somebody did to its file; `None` when nothing is
+    /// known to be wrong.
+    pub fn fault(&self) -> Option<String> {
+        let unread = || self.devices().err().map(|error| error.to_string());
+        self.file.fault().or_else(unread)
     }
 
     /// All devices, by id.

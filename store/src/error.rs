@@ -32,7 +32,7 @@ pub enum StoreError {
     },
     /// Less space than is to be kept free. Writing goes on when there is more.
     #[error(
-        "{} has {} MiB free, events are written above {} MiB; free some space or shorten events.retention",
+        "{} has {} MiB free, events are written above {} MiB; free some space, shorten `retention` or lower `keep_free` in [events]",
         dir.display(), free_bytes >> 20, floor_bytes >> 20
     )]
     SpaceLow {
@@ -42,6 +42,31 @@ pub enum StoreError {
         free_bytes: u64,
         /// The floor.
         floor_bytes: u64,
+    },
+    /// Somebody deleted the file, or put another one in its place, while it was in use.
+    #[error(
+        "{} was deleted or replaced by another program while it was in use, and {}",
+        path.display(), unrestored(source.as_ref())
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// Why it can't be written again; `None` = nobody tried yet.
+        source: Option<io::Error>,
+    },
+    /// Somebody shortened the file while it was in use.
+    #[error(
+        "{} was cut from {left} to {bytes} bytes by another program while it was in use; stop serve, then put a \
+         backup in its place or run `vas check`",
+        path.display()
+    )]
+    Cut {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// Its length when it was last written.
+        left: u64,
     },
     /// The file contradicts itself.
     #[error("{} is corrupt: {detail}; stop serve and run `vas check`", path.display())]
@@ -91,9 +116,7 @@ impl StoreError {
     pub(crate) fn io(path: &Path, action: &'static str, source: io::Error) -> StoreError {
         let path = path.to_owned();
         match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                StoreError::DiskFull { path, source }
-            }
+            _ if no_room(&source) => StoreError::DiskFull { path, source },
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 StoreError::Unwritable { path, source }
             }
@@ -132,9 +155,34 @@ impl StoreError {
         }
     }
 
+    /// Whether it fails for want of room, and would not with more of it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            StoreError::DiskFull { .. } => true,
+            StoreError::Lost { source: Some(source), .. } => no_room(source),
+            _ => false,
+        }
+    }
+
     /// Whether the file is not there (dropped by retention meanwhile).
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, StoreError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+}
+
+/// Whether disk, quota or the limit of a file's size is used up.
+pub fn no_room(error: &io::Error) -> bool {
+    let kinds = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    kinds.contains(&error.kind())
+}
+
+fn unrestored(source: Option<&io::Error>) -> String {
+    match source {
+        None => "is written again before the next change".to_owned(),
+        Some(error) => format!(
+            "can't be written again: {error}; nothing is changed until it can be, and what it held is lost when \
+             serve ends: make room or correct the directory"
+        ),
     }
 }
 

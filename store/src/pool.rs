@@ -3,7 +3,8 @@
 use crate::database::{Database, Disk, patiently, sync_directory_of};
 use crate::day::Day;
 use crate::error::StoreError;
-use crate::tables::{DAY_FORMAT, make_day};
+use crate::held::{self, Held, Place};
+use crate::tables;
 use crate::writer::EventOptions;
 use base::UtcNanos;
 use base::clock_trust::{Clocks, Rest};
@@ -26,8 +27,8 @@ pub(crate) struct Pool {
     options: EventOptions,
     disk: Arc<dyn Disk>,
     inner: Mutex<Inner>,
-    /// Held for life: one store per directory.
-    _lock: File,
+    /// Held for life: one store per directory. `None` while there is no room to make it.
+    lock: Mutex<Option<Held>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,9 +52,9 @@ struct Open {
 }
 
 /// Takes the lock of an events directory, making both when they are missing.
-pub(crate) fn lock_directory(dir: &Path) -> Result<File, StoreError> {
-    fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, "creating the directory", e))?;
-    let path = dir.join("lock");
+pub(crate) fn lock_directory(dir: &Path) -> Result<Held, StoreError> {
+    let path = lock_path(dir);
+    held::make_directory_of(&path).map_err(|e| StoreError::io(dir, "creating the directory", e))?;
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let lock = open.map_err(|e| StoreError::io(&path, "opening the lock", e))?;
     patiently(|| match lock.try_lock() {
@@ -61,7 +62,11 @@ pub(crate) fn lock_directory(dir: &Path) -> Result<File, StoreError> {
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.clone() }),
         Err(TryLockError::Error(e)) => Err(StoreError::io(&path, "locking", e)),
     })?;
-    Ok(lock)
+    Held::new(lock).map_err(|e| StoreError::io(&path, "opening the lock", e))
+}
+
+fn lock_path(dir: &Path) -> PathBuf {
+    dir.join("lock")
 }
 
 /// The day files of a directory.
@@ -88,9 +93,27 @@ impl Pool {
         options: EventOptions,
         disk: Arc<dyn Disk>,
     ) -> Result<Pool, StoreError> {
-        let lock = lock_directory(&dir)?;
-        let inner = Mutex::new(Inner { days: days_in(&dir)?, ..Inner::default() });
-        Ok(Pool { dir, options, disk, inner, _lock: lock })
+        let lock = match lock_directory(&dir) {
+            Err(error) if error.is_full() => {
+                tracing::error!("{error}; events are stored as soon as there is room");
+                None
+            }
+            locked => Some(locked?),
+        };
+        let days = if dir.is_dir() { days_in(&dir)? } else { BTreeSet::new() };
+        let inner = Mutex::new(Inner { days, ..Inner::default() });
+        Ok(Pool { dir, options, disk, inner, lock: Mutex::new(lock) })
+    }
+
+    /// Takes the lock again when there was no room for it, or when somebody moved the directory away.
+    fn keep_lock(&self) -> Result<(), StoreError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = lock_path(&self.dir);
+        let here = |held: &Held| matches!(held.place(&path), Ok(Place::Here | Place::Cut { .. }));
+        if !lock.as_ref().is_some_and(here) {
+            *lock = Some(lock_directory(&self.dir)?);
+        }
+        Ok(())
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -131,22 +154,90 @@ impl Pool {
         Some(self.enter(&mut inner, day, today))
     }
 
-    /// The file of a day, made when there is none. Only the writer calls it.
-    pub(crate) fn get_or_create(&self, day: Day) -> Result<Arc<Database>, StoreError> {
+    /// The file of a day, and whether it was made now because there was none. Only the writer calls
+    /// it.
+    pub(crate) fn get_or_create(&self, day: Day) -> Result<(Arc<Database>, bool), StoreError> {
+        self.keep_lock()?;
+        self.keep(day)?;
         if let Some(file) = self.get(day) {
-            return Ok(file);
+            return Ok((file, false));
         }
         // Made outside the lock: readers don't wait for the disk.
-        self.database(day, Day::of(self.now())).create(make_day)?;
+        self.database(day, Day::of(self.now())).create()?;
         let today = Day::of(self.now());
         let mut inner = self.inner();
         inner.days.insert(day);
-        Ok(self.enter(&mut inner, day, today))
+        Ok((self.enter(&mut inner, day, today), true))
+    }
+
+    /// Has a day's file lie under its name again when somebody deleted or replaced it while it was
+    /// open for writing. When nothing of it is left, the day has no file any more, and what that
+    /// lost is told. Only the writer calls it.
+    fn keep(&self, day: Day) -> Result<(), StoreError> {
+        let Some(file) = self.inner().open.get(&day).map(|open| open.file.clone()) else {
+            let gone = self.inner().days.contains(&day) && !exists(&day_path(&self.dir, day))?;
+            if gone {
+                self.forget(day, "was deleted");
+            }
+            return Ok(());
+        };
+        if file.is_gone() {
+            self.forget(day, "was deleted");
+            return Ok(());
+        }
+        match file.keep() {
+            Err(StoreError::Cut { bytes, left, .. }) => {
+                let failed = |e| StoreError::io(file.path(), "renaming", e);
+                let to = held::set_aside(file.path(), "damaged").map_err(failed)?;
+                let to = to.map_or_else(String::new, |to| format!(" and is now {}", to.display()));
+                self.forget(day, &format!("was cut from {left} to {bytes} bytes{to}"));
+                Ok(())
+            }
+            kept => kept,
+        }
+    }
+
+    /// The file of a day is of no use any more.
+    fn forget(&self, day: Day, what: &str) {
+        let mut inner = self.inner();
+        inner.days.remove(&day);
+        inner.open.remove(&day);
+        inner.unread.remove(&day);
+        let path = day_path(&self.dir, day);
+        tracing::error!(
+            "{} {what} by another program: the events in it are lost, later ones go into a new file",
+            path.display()
+        );
+    }
+
+    /// [`Pool::keep`] for every file that is open for writing, and the lock. Only the writer calls it.
+    pub(crate) fn keep_all(&self) -> Result<(), StoreError> {
+        let written: Vec<Day> = {
+            let inner = self.inner();
+            inner
+                .open
+                .iter()
+                .filter(|(_, open)| open.file.is_written())
+                .map(|(day, _)| *day)
+                .collect()
+        };
+        if written.is_empty() {
+            return Ok(());
+        }
+        self.keep_lock()?;
+        written.into_iter().try_for_each(|day| self.keep(day))
+    }
+
+    /// What somebody did to a file that is open for writing, the youngest first.
+    pub(crate) fn lost(&self) -> Option<String> {
+        let files: Vec<Arc<Database>> =
+            self.inner().open.values().rev().map(|open| open.file.clone()).collect();
+        files.iter().filter(|file| file.is_written()).find_map(|file| file.fault())
     }
 
     fn database(&self, day: Day, today: Day) -> Database {
         let cache = self.cache_bytes(day, today);
-        Database::new(day_path(&self.dir, day), DAY_FORMAT, cache, self.disk.clone())
+        Database::new(day_path(&self.dir, day), &tables::DAY, cache, self.disk.clone())
     }
 
     fn cache_bytes(&self, day: Day, today: Day) -> usize {
@@ -251,6 +342,10 @@ impl Pool {
     pub(crate) fn open_count(&self) -> usize {
         self.inner().open.len()
     }
+}
+
+fn exists(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|e| StoreError::io(path, "looking for the file", e))
 }
 
 /// The oldest day that retention keeps: a day is kept while any moment of it is young enough.

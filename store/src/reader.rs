@@ -55,9 +55,11 @@ impl EventReader {
     }
 
     /// Why events can't be read, `None` when nothing is known to be wrong: the last event of the
-    /// newest file up to today's is looked up, then the last read of every day counts.
+    /// newest file up to today's is looked up, then the last read of every day counts, then what
+    /// somebody did to a file that is written.
     pub fn fault(&self) -> Option<String> {
-        self.probe().err().map(|e| e.to_string()).or_else(|| self.pool.unread())
+        let unread = self.probe().err().map(|e| e.to_string()).or_else(|| self.pool.unread());
+        unread.or_else(|| self.pool.lost())
     }
 
     /// Why no events are deleted for their age; `None` while the clock is trusted.

@@ -3,6 +3,20 @@
 
 use redb::TableDefinition;
 
+/// A kind of file: what is in a new one.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// What `meta` says.
+    pub format: u64,
+    /// Makes all its tables.
+    pub make: fn(&redb::WriteTransaction) -> Result<(), redb::TableError>,
+}
+
+/// A file of the events of one day.
+pub(crate) static DAY: Kind = Kind { format: DAY_FORMAT, make: make_day };
+/// The control file.
+pub(crate) static CONTROL: Kind = Kind { format: CONTROL_FORMAT, make: make_control };
+
 /// Numbers of a file: `format`; in the control file also `revision`.
 pub(crate) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 

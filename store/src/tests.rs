@@ -7,6 +7,8 @@ mod crash;
 mod damage;
 mod faults;
 mod listing;
+mod lost;
+mod media;
 mod time;
 
 use crate::{EventOptions, NewEvent};

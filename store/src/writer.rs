@@ -221,6 +221,16 @@ impl EventWriter {
         Ok(expired)
     }
 
+    /// Has the file of today lie under its name again when somebody deleted or replaced it:
+    /// [`EventWriter::append`] does it; call it now and then, so that a crash before that loses
+    /// nothing. Costs a `stat` or two when all is well.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`], and those of the file system.
+    pub fn keep(&mut self) -> Result<(), StoreError> {
+        self.pool.keep_all()
+    }
+
     fn turn_day(&mut self, now: UtcNanos) -> Result<(), StoreError> {
         if Day::of(now) != self.day {
             self.expire()?;
@@ -268,7 +278,11 @@ impl EventWriter {
         now: UtcNanos,
         outcomes: &mut [Result<EventId, Rejection>],
     ) -> Result<(), StoreError> {
-        let file = self.pool.get_or_create(day)?;
+        let (file, made) = self.pool.get_or_create(day)?;
+        if made {
+            // Those of a file that is gone.
+            self.numbers.remove(&day);
+        }
         // In the order of the tree: neighbours share its pages.
         placed.sort_unstable_by_key(|p| p.id);
         let numbers = self.numbers.entry(day).or_default();

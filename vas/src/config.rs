@@ -3,8 +3,10 @@
 //!
 //! Not the desired state: serve turns the cameras and assignments found here into it.
 
+mod disk;
 mod section;
 mod show;
+mod size;
 mod source_url;
 
 pub use section::Problem;
@@ -36,6 +38,13 @@ const RETENTION_DAYS_DEFAULT: u64 = 30;
 const RETENTION_DAYS_MAX: u64 = 3_650;
 /// Days that recordings are kept where the file does not say it (spec V8).
 const RECORDING_DAYS_DEFAULT: u64 = 7;
+/// Days that snapshots and clips are kept where the file does not say it (chosen).
+const MEDIA_DAYS_DEFAULT: u64 = 30;
+/// Share of the disk, percent, that snapshots and clips can't exceed (chosen).
+const MEDIA_PERCENT_DEFAULT: u64 = 10;
+/// Bytes of the disk that are left to events where the file does not say it (chosen: a day of a large
+/// node).
+const KEEP_FREE_DEFAULT: u64 = 1 << 30;
 /// Use of the recordings' disk, percent, at which the oldest go, and down to which (spec V8).
 const DISK_PERCENT: (u64, u64) = (90, 85);
 /// Age up to which recordings stay where others fill the disk (chosen: what happened just now can
@@ -74,6 +83,13 @@ pub struct Config {
     pub store_empty: bool,
     /// Age at which whole days of events are dropped. Default 30 days.
     pub retention_days: u64,
+    /// Below these lie the files that cameras may be made of over HTTP, absolute. Default: none.
+    /// `cameras` may name any file.
+    pub file_roots: Vec<PathBuf>,
+    /// Bytes of the state directory's disk below which no event is stored. Default 1 GiB.
+    pub keep_free: u64,
+    /// Snapshots and clips: how long and how much.
+    pub media: Media,
     /// Recordings: where and how long.
     pub recording: Recording,
     /// Live view: where viewers reach it.
@@ -113,6 +129,16 @@ pub struct Recording {
     pub disk_low_percent: u64,
     /// Segments younger than this stay where others fill the disk. Default 2 hours.
     pub keep_at_least: Duration,
+}
+
+/// `[media]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// Age at which snapshots and clips go. Default 30 days.
+    pub retention_days: u64,
+    /// Share of the state directory's disk in percent that they can't exceed; 0 = there
+    /// are none. Default 10.
+    pub max_percent: u64,
 }
 
 /// `[webrtc]`.
@@ -362,6 +388,10 @@ impl Config {
                 warnings.push(format!("camera `{}`: {} is not a file", camera.id, path.display()));
             }
         }
+        for root in self.file_roots.iter().filter(|root| !root.is_dir()) {
+            let root = root.display();
+            warnings.push(format!("[cameras] file_roots: {root} is not a directory"));
+        }
         self.warn_of_models(&mut warnings);
         warnings
     }
@@ -485,9 +515,18 @@ fn read(
     let mut events = top.section("events");
     let store_empty = events.boolean("store_empty").is_some_and(|at| at.value);
     let retention_days = events.parsed("retention", days);
+    let keep_free = events.parsed("keep_free", size::parse);
     events.finish();
 
+    let mut files = top.section("cameras");
+    let file_roots = files.list("file_roots", |text| match text {
+        "" => Err("a path can't be empty"),
+        path => Ok(directory.join(path)),
+    });
+    files.finish();
+
     let recording = recording(&mut top, &directories.state);
+    let media = media(&mut top, &recording);
     let mut webrtc = top.section("webrtc");
     let udp_port = webrtc.integer("udp_port", 0..=u64::from(u16::MAX));
     let announce = webrtc.list("announce", |text| {
@@ -532,6 +571,9 @@ fn read(
         frame_export,
         store_empty,
         retention_days: retention_days.map_or(RETENTION_DAYS_DEFAULT, |at| at.value),
+        file_roots: file_roots.map(|at| at.value).unwrap_or_default(),
+        keep_free: keep_free.map_or(KEEP_FREE_DEFAULT, |at| at.value),
+        media,
         recording,
         webrtc,
         onnxruntime,
@@ -577,6 +619,31 @@ fn recording(top: &mut Section<'_>, state: &Path) -> Recording {
     }
     section.finish();
     recording
+}
+
+fn media(top: &mut Section<'_>, recording: &Recording) -> Media {
+    let mut section = top.section("media");
+    let days = section.parsed("retention", days);
+    let percent = section.integer("max_percent", 0..=97);
+    let low = recording.disk_low_percent;
+    let media = Media {
+        retention_days: days.map_or(MEDIA_DAYS_DEFAULT, |at| at.value),
+        max_percent: percent
+            .as_ref()
+            .map_or_else(|| MEDIA_PERCENT_DEFAULT.min(low.saturating_sub(1)), |at| at.value),
+    };
+    if let Some(at) = &percent
+        && at.value >= low
+    {
+        let text = format_args!(
+            "is {}, must be below disk_low_percent of [recording], which is {low}: recordings would be \
+             removed down to nothing for it",
+            at.value
+        );
+        section.wrong(at.line, "max_percent", text);
+    }
+    section.finish();
+    media
 }
 
 /// Whole days, `1d` to ten years.

@@ -6,6 +6,7 @@
 
 mod cmd;
 mod config;
+mod crash;
 mod get;
 mod output;
 mod parent;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     telemetry::init(name, cli.under.is_some());
+    crash::prepare();
     match cmd::run(cli) {
         Ok(code) => code,
         Err(error) => {

@@ -109,24 +109,27 @@ impl Drop for MadeHere {
 /// The directories that the processes meet in.
 fn prepare(config: &Config) -> Result<(), Failure> {
     let directories = &config.directories;
-    let runtime = make("runtime", &directories.runtime)?;
-    private(&directories.runtime, &runtime)?;
-    probe("runtime", &directories.runtime)?;
-    make("state", &directories.state)?;
-    probe("state", &directories.state)
+    let told = |purpose, path| move |source: io::Error| unusable(purpose, path, &source);
+    let Directories { runtime, state, .. } = directories;
+    let made = make(runtime).map_err(told("runtime", runtime))?;
+    private(runtime, &made)?;
+    probe(runtime).map_err(told("runtime", runtime))?;
+    match make(state).and_then(|_| probe(state)) {
+        // Ingest makes room, and serve runs until there is some.
+        Err(error) if store::no_room(&error) => Ok(()),
+        usable => usable.map_err(told("state", state)),
+    }
 }
 
 /// Makes the directory for this user alone; one that exists stays as it is.
-fn make(purpose: &str, path: &Path) -> Result<Metadata, Failure> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.and_then(|()| fs::metadata(path)).map_err(|source| unusable(purpose, path, &source))
+fn make(path: &Path) -> io::Result<Metadata> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    fs::metadata(path)
 }
 
-fn probe(purpose: &str, path: &Path) -> Result<(), Failure> {
+fn probe(path: &Path) -> io::Result<()> {
     let probe = path.join(format!(".probe.{}", std::process::id()));
-    fs::write(&probe, b"")
-        .and_then(|()| fs::remove_file(&probe))
-        .map_err(|source| unusable(purpose, path, &source))
+    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe))
 }
 
 /// Who may write to the runtime directory may pose as any process of the node.

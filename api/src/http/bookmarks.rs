@@ -3,7 +3,7 @@
 use super::devices::device;
 use super::message::{Answer, Failure, Request};
 use super::query::Query;
-use super::snapshots::{failure, file, names, source, time};
+use super::snapshots::{failure, file, names, protected, source, time};
 use crate::media::files::Kind;
 use crate::moment;
 use crate::services::Services;
@@ -16,8 +16,8 @@ use store::control::{Bookmark, JobState, MediaId, Moment};
 
 /// Seconds of a clip when nobody says (spec V10).
 const SECONDS_DEFAULT: u64 = 6;
-/// Longest clip: an hour of a 4 Mbit/s camera is 1.8 GB, copied in seconds (chosen).
-pub const SECONDS_MAX: u64 = 3600;
+/// Longest clip.
+pub const SECONDS_MAX: u64 = base::limits::CLIP_MAX.as_secs();
 
 /// POST /api/v1/bookmarks/devices/{id}/capture/live
 pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Failure> {
@@ -105,6 +105,7 @@ fn ask(
         file_size: 0,
         gaps_ms: 0,
         thumbnail: false,
+        protected: protected(request).unwrap_or(false),
         created_at: UtcNanos(0),
         updated_at: None,
     };
@@ -150,8 +151,9 @@ pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure>
         if given {
             row.label = label(request);
         }
+        row.protected = protected(request).unwrap_or(row.protected);
     };
-    let row = services.control.write(|write| write.update_bookmark(&id, change))?;
+    let row = services.media.update_bookmark(&id, change)?;
     let row = row.ok_or_else(|| missing(id.as_str()))?;
     Ok(Answer::json(&shown(&row, &names(services)?)))
 }
@@ -160,8 +162,7 @@ pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure>
 pub fn delete(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     let row = bookmark(services, request)?;
-    let delete = || services.control.write(|write| write.delete_bookmark(&row.id));
-    services.media.files.delete(Kind::Bookmarks, &row.camera, &row.id, delete)?;
+    services.media.delete_bookmark(&row)?;
     Ok(Answer::nothing())
 }
 
@@ -221,6 +222,7 @@ fn shown(row: &Bookmark, names: &BTreeMap<CameraId, String>) -> Value {
         "start_timestamp": moment::text(row.start),
         "end_timestamp": moment::text(row.end),
         "label": row.label,
+        "protected": row.protected,
         "source": source(row.source),
         "state": state,
         "failure_reason": reason,

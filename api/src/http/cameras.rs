@@ -6,9 +6,11 @@ use super::message::{Answer, Detail, Failure, Request};
 use super::query::Query;
 use crate::camera_streams::{ROLES, altered, named, streams};
 use crate::camera_url::{self, without_credentials};
+use crate::config_rows::is_file;
+use crate::media::probe::ProbeError;
 use crate::services::Services;
 use base::CameraId;
-use ipc::ingest_message::{Request as Ask, StreamState};
+use ipc::ingest_message::StreamState;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use store::control::{Device, Source, Stream};
@@ -28,6 +30,7 @@ pub fn create(services: &Services, request: &Request) -> Result<Answer, Failure>
     if new.streams.is_empty() {
         return Err(Failure::wrong("rtsp_url", "", "is required and missing"));
     }
+    try_files(services, &new, &[], &keys(request))?;
     let row = services.change(|write| {
         refuse_taken(&new, &[], &write.devices()?)?;
         Ok::<Device, Failure>(write.put_device(new)?)
@@ -41,8 +44,13 @@ pub fn create(services: &Services, request: &Request) -> Result<Answer, Failure>
 /// PUT /api/v1/devices/{id}
 pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
-    let id = device(services, request.captured(0))?.id;
-    let keys = keys(request);
+    let mut tried = device(services, request.captured(0))?;
+    let (id, keys) = (tried.id.clone(), keys(request));
+    let known = tried.streams.clone();
+    if !tried.gone {
+        alter(&mut tried, &keys)?;
+        try_files(services, &tried, &known, &keys)?;
+    }
     let row = services.change(|write| {
         // Read again: it may have changed meanwhile.
         let mut row = write.device(&id)?.ok_or_else(|| missing(&id))?;
@@ -51,6 +59,14 @@ pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure>
         }
         let before = row.streams.clone();
         alter(&mut row, &keys)?;
+        let was_tried = |stream: &Stream| {
+            [&before, &tried.streams].iter().any(|streams| has_url(streams, &stream.url))
+        };
+        if row.streams.iter().any(|stream| is_file(&stream.url) && !was_tried(stream)) {
+            let message =
+                format!("camera `{id}` was changed by somebody else meanwhile; try again");
+            return Err(Failure::new(409, message));
+        }
         refuse_taken(&row, &before, &write.devices()?)?;
         Ok(write.put_device(row)?)
     })?;
@@ -93,25 +109,22 @@ pub fn validate(services: &Services, request: &Request) -> Result<Answer, Failur
     let Some(main) = tried.streams.first() else {
         return Err(Failure::wrong("rtsp_url", "", "is required and missing"));
     };
-    let (url, transport) = (main.url.clone(), main.transport.clone());
-    let shown = without_credentials(&url);
-    let answer = services.ingest.call(&Ask::Probe { url, transport })?;
-    if answer.status == 503 {
-        return Err(Failure::unavailable(answer.message));
-    }
-    if answer.status != 200 {
-        return Ok(Answer::json(&json!({
-            "valid": false, "rtsp_url": shown, "message": null, "error": answer.message, "stream": null,
-        })));
-    }
-    let stream = answer.streams.first();
-    let size = stream.map(|s| s.size).filter(|size| size.width > 0);
-    let message = match (stream.map(|s| s.codec.as_str()), size) {
-        (Some("h265"), _) => {
+    let shown = without_credentials(&main.url);
+    let found = match services.probes.ask(&main.url, &main.transport) {
+        Ok(found) => found,
+        Err(ProbeError::Unavailable(why)) => return Err(Failure::unavailable(why)),
+        Err(ProbeError::Refused(why)) => {
+            return Ok(Answer::json(&json!({
+                "valid": false, "rtsp_url": shown, "message": null, "error": why, "stream": null,
+            })));
+        }
+    };
+    let message = match (found.codec.as_str(), found.size) {
+        ("h265", _) => {
             "the camera answers with H.265: recording and models work, browsers need an H.264 stream".into()
         }
-        (Some(codec), Some(size)) if !codec.is_empty() => {
-            format!("the camera answers with {codec} {}x{}", size.width, size.height)
+        (codec, Some((width, height))) if !codec.is_empty() => {
+            format!("the camera answers with {codec} {width}x{height}")
         }
         _ => "the camera answers".to_owned(),
     };
@@ -120,12 +133,12 @@ pub fn validate(services: &Services, request: &Request) -> Result<Answer, Failur
         "rtsp_url": shown,
         "message": message,
         "error": null,
-        "stream": stream.map(|s| json!({
-            "codec": Some(&s.codec).filter(|codec| !codec.is_empty()),
-            "width": size.map(|size| size.width),
-            "height": size.map(|size| size.height),
-            "fps": Some(s.fps).filter(|fps| *fps > 0.0),
-        })),
+        "stream": {
+            "codec": Some(&found.codec).filter(|codec| !codec.is_empty()),
+            "width": found.size.map(|(width, _)| width),
+            "height": found.size.map(|(_, height)| height),
+            "fps": found.fps,
+        },
     })))
 }
 
@@ -231,6 +244,46 @@ fn same_name<'s>(streams: &'s [Stream], name: &str) -> Option<&'s Stream> {
     streams.iter().find(|stream| stream.name == name)
 }
 
+fn has_url(streams: &[Stream], url: &str) -> bool {
+    streams.iter().any(|stream| stream.url == url)
+}
+
+/// Tries the files that a camera is newly to be made of, in a process of its own: a file may lie
+/// below the configured roots only, and has to be a clip. Those of before, and those that the
+/// configuration itself names for the camera, are let be.
+fn try_files(
+    services: &Services,
+    row: &Device,
+    before: &[Stream],
+    keys: &Map<String, Value>,
+) -> Result<(), Failure> {
+    let known = |stream: &Stream| {
+        has_url(before, &stream.url) || services.published.named_files.has(&row.id, &stream.url)
+    };
+    for (at, stream) in row.streams.iter().enumerate() {
+        if !is_file(&stream.url) || known(stream) {
+            continue;
+        }
+        match services.probes.ask(&stream.url, &stream.transport) {
+            Ok(_) => {}
+            Err(ProbeError::Unavailable(why)) => return Err(Failure::unavailable(why)),
+            Err(ProbeError::Refused(why)) => {
+                return Err(Failure::wrong(&field_of(keys, at), &stream.url, why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The field that names the address of a stream.
+fn field_of(keys: &Map<String, Value>, at: usize) -> String {
+    match (keys.contains_key("streams"), at) {
+        (true, _) => format!("streams[{at}].url"),
+        (false, 0) => "rtsp_url".to_owned(),
+        (false, _) => "sub_url".to_owned(),
+    }
+}
+
 /// Refuses streams that another camera has: a camera is asked for one session per stream. Streams
 /// that were so before are let be: the configuration file may give one to two cameras.
 fn refuse_taken(row: &Device, before: &[Stream], all: &[Device]) -> Result<(), Failure> {
@@ -303,12 +356,8 @@ fn alter(row: &mut Device, keys: &Map<String, Value>) -> Result<(), Failure> {
             continue;
         }
         if let Err(message) = camera_url::check(&stream.url) {
-            let field = match (keys.contains_key("streams"), at) {
-                (true, _) => format!("streams[{at}].url"),
-                (false, 0) => "rtsp_url".to_owned(),
-                (false, _) => "sub_url".to_owned(),
-            };
-            details.push(Detail::new(&field, &without_credentials(&stream.url), message));
+            let shown = without_credentials(&stream.url);
+            details.push(Detail::new(&field_of(keys, at), &shown, message));
         }
     }
     if details.is_empty() { Ok(()) } else { Err(Failure::invalid(details)) }

@@ -77,7 +77,12 @@ pub fn streaming(device: &Device, view: &StreamsView, frames: Option<bool>) -> V
     let worst = view.of(&device.id).max_by_key(|status| rank(status.state));
     let live = view.of(&device.id).find(|status| status.state == StreamState::Live);
     let told = |status: &StreamStatus| Some(&status.reason).filter(|r| !r.is_empty()).cloned();
+    // A stopped camera may have a thread that can't end.
+    let stuck = worst.filter(|status| status.state == StreamState::Stalled);
     let (state, reason) = match (view.fault(), worst) {
+        _ if (!device.enabled || device.gone) && stuck.is_some() => {
+            (StreamState::Stalled.as_str(), stuck.and_then(told))
+        }
         _ if !device.enabled || device.gone => ("stopped", None),
         (Some(fault), _) => ("unknown", Some(fault.to_string())),
         (None, Some(status)) => (status.state.as_str(), told(status)),
@@ -102,7 +107,7 @@ pub fn frame(services: &Services, request: &Request) -> Result<Answer, Failure> 
     let still = services.stills.newest(row.id.clone(), max_age).map_err(|error| match error {
         StillError::Absent { .. } => {
             let published = services.published.get();
-            match export(&row, services, &published.1) {
+            match export(&row, services, &published.1, &services.ingest.streams()) {
                 (_, Some(reason)) => Failure::not_found(format!("{error}; {reason}")),
                 _ => Failure::not_found(error.to_string()),
             }
@@ -128,16 +133,21 @@ pub fn device(services: &Services, text: &str) -> Result<Device, Failure> {
     row.flatten().ok_or_else(|| Failure::not_found(format!("there is no camera `{text}`")))
 }
 
-/// What is decoded of a camera, and when it is less than everything, why.
+/// What is to be decoded of a camera, and when less than everything is, why.
 pub fn export(
     device: &Device,
     services: &Services,
     plan: &Plan,
-) -> (DecodeMode, Option<&'static str>) {
+    view: &StreamsView,
+) -> (DecodeMode, Option<String>) {
     let planned = plan.cameras.iter().find(|c| c.id == device.id.as_str());
     let decode = planned.map_or(DecodeMode::Off, |c| c.decode);
     let reason = match decode {
-        DecodeMode::Full | DecodeMode::Keyframes => None,
+        // Wanted: what hinders it, ingest knows.
+        DecodeMode::Full | DecodeMode::Keyframes => {
+            let mut told = view.of(&device.id).map(|status| &status.export_reason);
+            return (decode, told.find(|reason| !reason.is_empty()).cloned());
+        }
         DecodeMode::Off if device.gone => Some("the camera is gone from the configuration"),
         DecodeMode::Off if !services.export_enabled => {
             Some("frame export is off on this node, set [frame_export] enabled = true")
@@ -146,7 +156,7 @@ pub fn export(
         DecodeMode::Off if !device.export => Some("frame export is off for this camera"),
         DecodeMode::Off => Some("no enabled assignment watches this camera"),
     };
-    (decode, reason)
+    (decode, reason.map(str::to_owned))
 }
 
 /// The word for a decode mode.
@@ -172,7 +182,7 @@ fn shown(
     scheduler: &SchedulerView,
     view: &StreamsView,
 ) -> Value {
-    let (decode, reason) = export(device, services, plan);
+    let (decode, reason) = export(device, services, plan, view);
     let status = scheduler
         .fresh_status(clock::monotonic())
         .and_then(|status| status.cameras.iter().find(|c| c.id == device.id));

@@ -2,13 +2,14 @@
 
 use super::message::{Answer, Failure, Request};
 use super::query::Query;
+use crate::limits::LIST_BYTES_MAX;
 use crate::moment;
 use crate::services::{ClassNames, Services};
 use base::{CameraId, Detection, FrameDetections, ModelId, Stages};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use store::query::{LIMIT_MAX, OFFSET_MAX};
-use store::{Event, EventId, EventQuery, Page, StoreError};
+use store::{Cursor, Event, EventId, EventQuery, Page, StoreError};
 
 /// Events of a page without `limit`.
 const LIMIT_DEFAULT: u32 = 100;
@@ -48,9 +49,8 @@ fn page(
     camera: Option<CameraId>,
 ) -> Result<Answer, Failure> {
     let mut model: Option<ModelId> = query.parse("model_id");
-    let time = "an ISO 8601 time such as 2026-01-31T12:00:00Z";
-    let start = query.read("start_time", time, moment::parse);
-    let end = query.read("end_time", time, moment::parse);
+    let start = query.time("start_time");
+    let end = query.end_time("end_time");
     let by_id = query.number("class_id", 0..=u64::from(u16::MAX));
     let by_name = query.text("class");
     let limit = query.number("limit", 1..=u64::from(LIMIT_MAX)).map_or(LIMIT_DEFAULT, |n| n as u32);
@@ -86,15 +86,31 @@ fn page(
     let filter = EventQuery { camera, model, start, end, class_id, limit, page };
     let found = services.events.list(&filter).map_err(store_failure)?;
     let mut names = ClassNames::new(services);
-    let events: Result<Vec<Value>, StoreError> =
-        found.events.iter().map(|event| shown(event, &mut names)).collect();
-    Ok(Answer::json(&json!({
-        "events": events.map_err(store_failure)?,
-        "next_cursor": found.next.map(|cursor| cursor.to_string()),
+    // One event after the other becomes text: the list is never in memory as values.
+    let mut list = String::new();
+    let mut next = found.next;
+    let mut before: Option<EventId> = None;
+    for event in &found.events {
+        let text = shown(event, &mut names).map_err(store_failure)?.to_string();
+        if let Some(before) = before.filter(|_| list.len() + text.len() > LIST_BYTES_MAX) {
+            next = Some(Cursor::after(before));
+            break;
+        }
+        if before.is_some() {
+            list.push(',');
+        }
+        list.push_str(&text);
+        before = Some(event.id);
+    }
+    let rest = json!({
+        "next_cursor": next.map(|cursor| cursor.to_string()),
         "limit": limit,
         "offset": offset.unwrap_or(0),
         "total": found.total,
-    })))
+    })
+    .to_string();
+    let rest = rest.trim_start_matches('{');
+    Ok(Answer::json_text(format!("{{\"events\":[{list}],{rest}")))
 }
 
 /// What a class name means: of the given model, else of the one model that has it, else the id on
@@ -196,8 +212,8 @@ pub fn rounded(value: f32) -> f64 {
     (f64::from(value) * 1e6).round() / 1e6
 }
 
-/// 503: what is asked for can't be read now.
+/// 503: the store can't be read or written now.
 pub fn store_failure(error: StoreError) -> Failure {
     tracing::error!("store: {error}");
-    Failure::unavailable(format!("the store can't be read: {error}"))
+    Failure::unavailable(format!("the store can't be used now: {error}"))
 }

@@ -1,7 +1,9 @@
 //! Requests and answers as handlers see them, and the one shape of errors.
 
 use crate::ingest_link::IngestError;
+use crate::limits::{EXPLANATION_CHARS_MAX, PROBLEMS_MAX, SHOWN_CHARS_MAX};
 use crate::publish::PublishError;
+use crate::schema::cut;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
@@ -100,6 +102,12 @@ impl Answer {
         Answer { status, content_type: "application/json", headers: vec![], body }
     }
 
+    /// 200 with JSON that is text already.
+    pub fn json_text(text: String) -> Answer {
+        let body = Body::Owned(text.into_bytes());
+        Answer { status: 200, content_type: "application/json", headers: vec![], body }
+    }
+
     /// 204.
     pub fn nothing() -> Answer {
         Answer { status: 204, content_type: "", headers: vec![], body: Body::Empty }
@@ -116,19 +124,61 @@ impl Answer {
 /// One wrong value of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detail {
-    /// Name of the parameter.
+    /// Name of the parameter; cut.
     pub field: String,
-    /// What is wrong and what is allowed.
+    /// What is wrong and what is allowed; cut.
     pub message: String,
-    /// The value, cut to 200 characters.
+    /// The value; cut.
     pub value: String,
 }
 
 impl Detail {
-    /// A detail; the value is cut.
-    pub fn new(field: &str, value: &str, message: impl Into<String>) -> Detail {
-        let value = value.chars().take(200).collect();
-        Detail { field: field.into(), message: message.into(), value }
+    /// A detail of a line or so, whatever was sent.
+    pub fn new(field: &str, value: &str, message: impl AsRef<str>) -> Detail {
+        Detail {
+            field: cut(field, SHOWN_CHARS_MAX),
+            message: cut(message.as_ref(), EXPLANATION_CHARS_MAX),
+            value: cut(value, SHOWN_CHARS_MAX),
+        }
+    }
+}
+
+/// The wrong values of one request: [`PROBLEMS_MAX`] are told, further ones counted.
+#[derive(Debug, Default)]
+pub struct Details {
+    told: Vec<Detail>,
+    more: u64,
+}
+
+impl Details {
+    /// Adds one; nothing is made of those that are only counted.
+    pub fn add(&mut self, detail: impl FnOnce() -> Detail) {
+        if self.told.len() < PROBLEMS_MAX {
+            self.told.push(detail());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Counts further ones.
+    pub fn add_untold(&mut self, more: u64) {
+        self.more += more;
+    }
+
+    /// 422 when there are any.
+    ///
+    /// # Errors
+    /// The 422.
+    pub fn finish(self) -> Result<(), Failure> {
+        if self.told.is_empty() {
+            return Ok(());
+        }
+        let fields: Vec<&str> = self.told.iter().map(|d| d.field.as_str()).collect();
+        let mut message = format!("request is not valid: {}", fields.join(", "));
+        if self.more > 0 {
+            message.push_str(&format!(" and {} more", self.more));
+        }
+        Err(Failure { status: 422, message, details: self.told })
     }
 }
 
@@ -139,7 +189,7 @@ pub struct Failure {
     pub status: u16,
     /// One line.
     pub message: String,
-    /// For 422: every wrong value.
+    /// For 422: the wrong values, [`PROBLEMS_MAX`] at most.
     pub details: Vec<Detail>,
 }
 
@@ -156,9 +206,11 @@ impl Failure {
 
     /// 422 with its reasons.
     pub fn invalid(details: Vec<Detail>) -> Failure {
-        let fields: Vec<&str> = details.iter().map(|d| d.field.as_str()).collect();
-        let message = format!("request is not valid: {}", fields.join(", "));
-        Failure { status: 422, message, details }
+        let mut all = Details::default();
+        for detail in details {
+            all.add(|| detail);
+        }
+        all.finish().err().unwrap_or_else(|| Failure::new(422, "request is not valid"))
     }
 
     /// 503: something behind this interface does not work now.
@@ -167,7 +219,7 @@ impl Failure {
     }
 
     /// 422 of one key of the body.
-    pub fn wrong(field: &str, value: &str, message: impl Into<String>) -> Failure {
+    pub fn wrong(field: &str, value: &str, message: impl AsRef<str>) -> Failure {
         Failure::invalid(vec![Detail::new(field, value, message)])
     }
 

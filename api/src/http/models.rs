@@ -5,6 +5,7 @@ use super::message::{Answer, Failure, Request};
 use super::query::Query;
 use crate::live::SchedulerView;
 use crate::moment;
+use crate::parameters::ParametersSchema;
 use crate::registry::Model;
 use crate::services::Services;
 use base::UtcNanos;
@@ -25,7 +26,7 @@ pub fn list(services: &Services, request: &Request) -> Result<Answer, Failure> {
     let mut models: Vec<&Model> = services
         .registry
         .iter()
-        .filter(|model| enabled.is_none_or(|wanted| model.enabled == wanted))
+        .filter(|model| enabled.is_none_or(|wanted| model.enabled() == wanted))
         .collect();
     let created = |model: &Model| rows.get(&model.id).map_or(UtcNanos(0), |row| row.created_at);
     models.sort_by(|a, b| created(b).cmp(&created(a)).then_with(|| a.id.cmp(&b.id)));
@@ -63,13 +64,13 @@ fn shown(model: &Model, rows: &Rows, scheduler: &SchedulerView) -> Value {
         "author": spec.and_then(|s| s.author.as_deref()),
         "license": spec.and_then(|s| s.license.as_deref()),
         "supported_tasks": spec.map_or(&[][..], |s| &s.supported_tasks),
-        "config_schema": model.config_schema,
+        "config_schema": model.config_schema.as_ref().map(ParametersSchema::text),
         "labels": spec.map_or(&[][..], |s| &s.labels),
         "input": spec.map(|s| json!({"width": s.input.size.width, "height": s.input.size.height})),
         "confidence_threshold": spec.map(|s| super::events::rounded(s.confidence_threshold)),
         "batch_max": spec.map(|s| s.batch_max),
         "deadline_ms": spec.map(|s| milliseconds(s.deadline)),
-        "enabled": model.enabled,
+        "enabled": model.enabled(),
         "availability": availability,
         "unavailable_reason": reason,
         "runners": runners(&model.id, scheduler),

@@ -142,7 +142,7 @@ fn cameras(services: &Services, fresh: Option<&Status>) -> Vec<Value> {
         let streaming = row.map_or(Value::Null, |row| streaming(row, &view, None));
         let streams = || row.iter().flat_map(|row| view.of(&row.id));
         let halted = streams().map(|s| &s.recording_reason).find(|reason| !reason.is_empty());
-        let reason = row.and_then(|row| export(row, services, &published.1).1);
+        let reason = row.and_then(|row| export(row, services, &published.1, &view).1);
         let status = by_id.get(camera.id.as_str());
         let frames = status.filter(|status| status.absent.is_empty());
         json!({

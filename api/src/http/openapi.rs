@@ -8,6 +8,7 @@ use super::schemas::{Schema, list, reference, schemas, text};
 use super::table::{Content, Route, Verb, routes};
 use crate::canonical::sorted;
 use crate::services::Services;
+use crate::slots::Kind;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -35,8 +36,10 @@ pub fn document_text() -> String {
             "description": "Cameras, models and what models found. Every answer that changes is \
                 sent with Cache-Control: no-store. Numbers that can exceed 2^53 are decimal \
                 strings. Boxes are x1, y1, x2, y2 relative to the frame. HEAD is answered as GET. \
-                Files honour Range. Requests that change something are refused with 403 when a \
-                page of another origin sends them.",
+                Files honour Range and If-None-Match. Requests that a page of another origin sends \
+                are refused with 403, but for opening /. 503 says with Retry-After when to ask \
+                again. Texts with format plain-text hold no control characters and none that \
+                change the direction of text, and are not blank.",
         },
         "paths": paths,
         "components": {"schemas": schemas()},
@@ -97,15 +100,19 @@ fn operation(route: &Route) -> Value {
         });
     }
     let statuses: &[u16] = match route.payload {
-        Payload::None if route.verb == Verb::Get => &[405, 422],
+        Payload::None if route.verb == Verb::Get => &[403, 405, 422],
         _ => &[403, 405, 415, 422],
     };
+    // What takes a thread or makes an answer may find too many others doing so.
+    let busy: &[u16] = if route.kind == Kind::Immediate { &[] } else { &[503] };
     let mut responses = Map::from_iter([(route.status.to_string(), success)]);
     if let Content::File(kind) = route.answer {
         let part = json!({"description": "The range that was asked for.", "content": {kind: {}}});
         responses.insert("206".to_owned(), part);
+        let same = json!({"description": "The client has it: If-None-Match names its ETag."});
+        responses.insert("304".to_owned(), same);
     }
-    for status in statuses.iter().chain(route.failures) {
+    for status in statuses.iter().chain(busy).chain(route.failures) {
         let description = match status {
             400 => "The request contradicts what there is.",
             403 => "A page of another origin sent it.",
@@ -117,8 +124,13 @@ fn operation(route: &Route) -> Value {
             413 => "The body is too large.",
             415 => "The body is of another media type.",
             416 => "The range lies outside of the file.",
+            507 => "The disk, or the share of it that snapshots and clips may take, is full.",
             422 => "A parameter or a key of the body is wrong or unknown; details name each.",
-            _ => "Something behind this interface does not work now.",
+            503 => {
+                "Something behind this interface does not work now, or too many ask at once; \
+                 Retry-After says when to ask again."
+            }
+            _ => "Something behind this interface does not work.",
         };
         let content = json!({"application/json": {"schema": reference("Error")}});
         let response = json!({"description": description, "content": content});

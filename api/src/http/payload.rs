@@ -1,11 +1,9 @@
 //! The body of a request: read once, checked against the schema of its route, so that the
 //! description and what is accepted can't part ways.
 
-use super::message::{Detail, Failure};
+use super::message::{Detail, Details, Failure};
 use super::schemas::{self, Schema, inlined};
-use crate::camera_url::{MASK, without_credentials};
-use crate::schema::problems;
-use base::address::is_secret;
+use crate::schema;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -26,7 +24,7 @@ pub enum Payload {
 /// Reads a body into JSON, or into the text of an SDP.
 ///
 /// # Errors
-/// 415 for another media type, 422 with every fault.
+/// 415 for another media type, 422 with the faults.
 pub fn read(
     payload: Payload,
     content_type: Option<&str>,
@@ -49,18 +47,18 @@ pub fn read(
         return Ok((Value::Null, String::new()));
     }
     demand(kind, "application/json")?;
-    let value: Value = serde_json::from_slice(&bytes)
+    let mut source = serde_json::Deserializer::from_slice(&bytes);
+    let read = schema::read(&named(name), &mut source, "body");
+    let (value, found) = read
+        .and_then(|read| source.end().map(|()| read))
         .map_err(|error| whole("", &format!("is not JSON: {error}")))?;
-    let found = problems(&schema(name), &value, "body");
-    let details: Vec<Detail> = found
-        .into_iter()
-        .map(|problem| {
-            let field = problem.place.strip_prefix("body.").unwrap_or("body").to_owned();
-            let shown = at(&value, &field).map(|given| echo(&field, given)).unwrap_or_default();
-            Detail::new(&field, &shown, problem.message)
-        })
-        .collect();
-    if details.is_empty() { Ok((value, String::new())) } else { Err(Failure::invalid(details)) }
+    let mut details = Details::default();
+    for problem in &found.told {
+        let field = problem.place.strip_prefix("body.").unwrap_or(&problem.place);
+        details.add(|| Detail::new(field, &problem.value, &problem.message));
+    }
+    details.add_untold(found.more);
+    details.finish().map(|()| (value, String::new()))
 }
 
 fn demand(kind: &str, wanted: &str) -> Result<(), Failure> {
@@ -75,35 +73,8 @@ fn whole(value: &str, message: &str) -> Failure {
     Failure::invalid(vec![Detail::new("body", value, message)])
 }
 
-/// A faulty value as the answer repeats it: single values only, and nothing that is or may hold a
-/// secret.
-fn echo(field: &str, value: &Value) -> String {
-    let name = field.rsplit('.').next().unwrap_or_default();
-    match value {
-        Value::Object(_) | Value::Array(_) => String::new(),
-        _ if is_secret(name) => MASK.into(),
-        Value::String(text) if text.contains("://") => without_credentials(text),
-        Value::String(text) if name.to_ascii_lowercase().ends_with("url") && !text.is_empty() => {
-            without_credentials(text)
-        }
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// The value at a place such as `streams[1].url`.
-fn at<'v>(value: &'v Value, place: &str) -> Option<&'v Value> {
-    let mut here = value;
-    for step in place.split(['.', '[']) {
-        here = match step.strip_suffix(']') {
-            Some(index) => here.get(index.parse::<usize>().ok()?)?,
-            None => here.get(step)?,
-        };
-    }
-    Some(here)
-}
-
-fn schema(name: &'static str) -> Schema {
+/// A named schema, its references replaced.
+fn named(name: &'static str) -> Schema {
     static READY: LazyLock<Mutex<BTreeMap<&'static str, Schema>>> = LazyLock::new(Mutex::default);
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
     let made = || inlined(&schemas::reference(name), &schemas::schemas());
@@ -114,14 +85,34 @@ fn schema(name: &'static str) -> Schema {
 mod tests {
     use super::*;
 
-    #[test]
-    fn places_are_found_again() {
-        let value = serde_json::json!({"a": [{"b": 1}, {"b": 2}], "c": "x"});
-        assert_eq!(at(&value, "a[1].b"), Some(&serde_json::json!(2)));
-        assert_eq!(at(&value, "c"), Some(&serde_json::json!("x")));
-        for nothing in ["d", "a[2].b", "a[x]", "c.d", ""] {
-            assert_eq!(at(&value, nothing), None, "{nothing}");
+    /// Fails where a body could hold any number of anything.
+    fn assert_bounded(schema: &Schema, place: &str) {
+        if let Some(properties) = schema["properties"].as_object() {
+            assert_eq!(schema["additionalProperties"], false, "{place} takes any key");
+            for (name, property) in properties {
+                assert_bounded(property, &format!("{place}.{name}"));
+            }
+        } else if schema.get("items").is_some() {
+            assert!(schema["maxItems"].is_u64(), "{place} takes any number of elements");
+            assert_bounded(&schema["items"], &format!("{place}[]"));
+        } else {
+            let kind = schema["type"].to_string();
+            let scalar = !kind.contains("object") && !kind.contains("array") && kind != "null";
+            assert!(scalar, "{place} takes anything: {kind}");
         }
+    }
+
+    #[test]
+    fn what_a_body_may_hold_is_bounded() {
+        let mut checked = 0;
+        for route in super::super::table::routes() {
+            if let Payload::Json(name) | Payload::JsonOptional(name) = route.payload {
+                assert_bounded(&named(name), name);
+                checked += 1;
+            }
+        }
+        assert_bounded(&named("Nothing"), "Nothing");
+        assert!(checked >= 7, "{checked}");
     }
 
     #[test]

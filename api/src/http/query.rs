@@ -1,6 +1,8 @@
 //! Query parameters: each is asked for by name, and what nobody asked for is an error.
 
-use super::message::{Detail, Failure, Request};
+use super::message::{Detail, Details, Failure, Request};
+use crate::moment;
+use base::UtcNanos;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -10,13 +12,13 @@ use std::str::FromStr;
 pub struct Query<'r> {
     pairs: &'r [(String, String)],
     known: Vec<&'static str>,
-    details: Vec<Detail>,
+    details: Details,
 }
 
 impl<'r> Query<'r> {
     /// Begins with the parameters of `request`.
     pub fn of(request: &'r Request) -> Query<'r> {
-        Query { pairs: &request.query, known: vec![], details: vec![] }
+        Query { pairs: &request.query, known: vec![], details: Details::default() }
     }
 
     /// The text of a parameter. Given twice is an error, given empty counts as not given.
@@ -62,27 +64,41 @@ impl<'r> Query<'r> {
         self.read(name, "true or false", |text| text.parse().ok())
     }
 
-    /// Adds a fault.
-    pub fn refuse(&mut self, name: &str, value: &str, message: impl Into<String>) {
-        self.details.push(Detail::new(name, value, message));
+    /// A time.
+    pub fn time(&mut self, name: &'static str) -> Option<UtcNanos> {
+        let text = self.text(name)?;
+        moment::parse(text).map_err(|error| self.refuse(name, text, error.to_string())).ok()
     }
 
-    /// Ends: every fault found, parameters that nobody asked for among them.
+    /// A time at which a window ends; one that is too far to be told is no end.
+    pub fn end_time(&mut self, name: &'static str) -> Option<UtcNanos> {
+        self.time(name).filter(|end| *end < UtcNanos::FAR)
+    }
+
+    /// Adds a fault.
+    pub fn refuse(&mut self, name: &str, value: &str, message: impl AsRef<str>) {
+        self.details.add(|| Detail::new(name, value, message));
+    }
+
+    /// Ends: the faults found, parameters that nobody asked for among them.
     ///
     /// # Errors
     /// 422 with the details.
     pub fn finish(mut self) -> Result<(), Failure> {
         for (name, value) in self.pairs {
-            if !self.known.iter().any(|known| known == name) {
+            if self.known.iter().any(|known| known == name) {
+                continue;
+            }
+            self.details.add(|| {
                 let message = if self.known.is_empty() {
                     "is unknown, there are no query parameters here".to_owned()
                 } else {
                     format!("is unknown, known are: {}", self.known.join(", "))
                 };
-                self.details.push(Detail::new(name, value, message));
-            }
+                Detail::new(name, value, message)
+            });
         }
-        if self.details.is_empty() { Ok(()) } else { Err(Failure::invalid(self.details)) }
+        self.details.finish()
     }
 }
 

@@ -55,9 +55,8 @@ pub fn playlist(services: &Services, request: &Request) -> Result<Answer, Failur
     let of_day = "a time of day as HH:MM:SS";
     let start_time = query.read("start_time", of_day, time_of_day);
     let end_time = query.read("end_time", of_day, time_of_day);
-    let iso = "a time in ISO 8601";
-    let start = query.read("start", iso, moment::parse);
-    let end = query.read("end", iso, moment::parse);
+    let start = query.time("start");
+    let end = query.end_time("end");
     let mut window = None;
     let in_a_day = date.is_some() || start_time.is_some() || end_time.is_some();
     match (start, end) {
@@ -157,9 +156,8 @@ fn settled(services: &Services, camera: &CameraId, name: SegmentName) -> io::Res
 /// GET /api/v1/recordings/devices/{id}/timeline
 pub fn timeline(services: &Services, request: &Request) -> Result<Answer, Failure> {
     let mut query = Query::of(request);
-    let iso = "a time in ISO 8601";
-    let start = query.read("start", iso, moment::parse);
-    let end = query.read("end", iso, moment::parse);
+    let start = query.time("start");
+    let end = query.end_time("end");
     let (start, end) = open_window(start, end, 86_400 * NANOS_PER_SEC, TIMELINE_MAX);
     check_window(&mut query, start, end, TIMELINE_MAX);
     query.finish()?;

@@ -3,6 +3,7 @@
 //! Objects list all their keys and allow no other, so that a test can tell when an answer and its
 //! description part ways.
 
+use crate::schema::PLAIN_TEXT;
 use base::{MemberError, Stages};
 use serde_json::{Map, Value, json};
 
@@ -118,6 +119,13 @@ fn text_between(least: u64, most: u64, example: &str) -> Schema {
     json!({"type": "string", "minLength": least, "maxLength": most, "examples": [example]})
 }
 
+/// A text that people read in one line.
+fn plain_text(least: u64, most: u64, example: &str) -> Schema {
+    let mut schema = text_between(least, most, example);
+    schema["format"] = json!(PLAIN_TEXT);
+    schema
+}
+
 /// An object of a request: every key may be left out but those of `required`.
 fn request(required: &[&str], properties: &[(&str, Schema)]) -> Schema {
     let all: Map<String, Value> =
@@ -185,6 +193,9 @@ fn health_detailed() -> Schema {
     let check = || vec![("status", one_of(&STATES)), ("reason", or_null(text()))];
     let mut desired = check();
     desired.push(("revision", count(1)));
+    let mut media = check();
+    media.push(("bytes", or_null(count(6_400_000))));
+    media.push(("bytes_max", or_null(count(100_000_000))));
     object(&[
         ("status", one_of(&STATES)),
         ("service", one_of(&["vas"])),
@@ -194,6 +205,7 @@ fn health_detailed() -> Schema {
             "checks",
             object(&[
                 ("store", object(&check())),
+                ("media", object(&media)),
                 ("scheduler", object(&check())),
                 ("ingest", object(&check())),
                 ("desired_state", object(&desired)),

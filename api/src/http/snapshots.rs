@@ -33,6 +33,7 @@ const ON_DISK: u64 = NANOS_PER_SEC;
 /// POST /api/v1/snapshots/devices/{id}/capture/live
 pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
+    let protect = protected(request).unwrap_or(false);
     let camera = device(services, request.captured(0))?.id;
     let published = services.published.get();
     let decoded = |c: &&ipc::desired::DesiredCamera| c.id == camera.as_str();
@@ -40,7 +41,7 @@ pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Fa
     if planned.is_some_and(|c| c.decode == DecodeMode::Full) {
         match services.stills.newest(camera.clone(), Some(FRESH)) {
             Ok(still) => {
-                let kept = services.media.keep_still(&camera, &still).map_err(failure)?;
+                let kept = services.media.keep_still(&camera, &still, protect).map_err(failure)?;
                 return taken(services, &kept);
             }
             // Ingest may have a picture all the same.
@@ -54,8 +55,10 @@ pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Fa
     if nothing && planned.is_some_and(|c| c.record) {
         // Nobody watches it live: the recording has what was just shown.
         let at = UtcNanos(clock::utc().0.saturating_sub(ON_DISK));
-        if let Ok(kept) = services.media.keep_just_recorded(&camera, at) {
-            return taken(services, &kept);
+        match services.media.keep_just_recorded(&camera, at, protect) {
+            Ok(kept) => return taken(services, &kept),
+            Err(error @ MediaError::NoRoom(_)) => return Err(failure(error)),
+            Err(_) => {}
         }
     }
     if !(200..300).contains(&answer.status) {
@@ -66,7 +69,7 @@ pub fn capture_live(services: &Services, request: &Request) -> Result<Answer, Fa
             "camera `{camera}` has shown no picture yet; see GET /api/v1/devices/{camera}/status"
         )));
     }
-    let kept = services.media.keep_newest(&camera, &answer.codec, &answer.pictures);
+    let kept = services.media.keep_newest(&camera, &answer.codec, &answer.pictures, protect);
     taken(services, &kept.map_err(failure)?)
 }
 
@@ -76,15 +79,20 @@ pub fn capture_historical(services: &Services, request: &Request) -> Result<Answ
     let camera = device(services, request.captured(0))?.id;
     let at = time(request, "timestamp")?
         .ok_or_else(|| Failure::wrong("timestamp", "", "is required and missing"))?;
-    let kept = services.media.keep_at(&camera, at).map_err(failure)?;
+    let protect = protected(request).unwrap_or(false);
+    let kept = services.media.keep_at(&camera, at, protect).map_err(failure)?;
     taken(services, &kept)
+}
+
+/// What the body says of protection from retention.
+pub fn protected(request: &Request) -> Option<bool> {
+    request.body["protected"].as_bool()
 }
 
 /// A time of the body.
 pub fn time(request: &Request, key: &str) -> Result<Option<UtcNanos>, Failure> {
     let Some(text) = request.body[key].as_str() else { return Ok(None) };
-    let wrong = || Failure::wrong(key, text, "is not a time such as 2026-01-31T12:00:00.5Z");
-    Ok(Some(moment::parse(text).ok_or_else(wrong)?))
+    moment::parse(text).map(Some).map_err(|error| Failure::wrong(key, text, error.to_string()))
 }
 
 /// GET /api/v1/snapshots
@@ -116,12 +124,23 @@ pub fn image(services: &Services, request: &Request) -> Result<Answer, Failure> 
     file("image/jpeg", services.media.files.open(Kind::Snapshots, &row.camera, &row.id, "jpg"))
 }
 
+/// PUT /api/v1/snapshots/{id}
+pub fn update(services: &Services, request: &Request) -> Result<Answer, Failure> {
+    Query::of(request).finish()?;
+    let row = snapshot(services, request)?;
+    let Some(protect) = protected(request) else {
+        return Ok(Answer::json(&shown(&row, &names(services)?)));
+    };
+    let row = services.media.update_snapshot(&row.id, |row| row.protected = protect)?;
+    let row = row.ok_or_else(|| missing(request))?;
+    Ok(Answer::json(&shown(&row, &names(services)?)))
+}
+
 /// DELETE /api/v1/snapshots/{id}
 pub fn delete(services: &Services, request: &Request) -> Result<Answer, Failure> {
     Query::of(request).finish()?;
     let row = snapshot(services, request)?;
-    let delete = || services.control.write(|write| write.delete_snapshot(&row.id));
-    services.media.files.delete(Kind::Snapshots, &row.camera, &row.id, delete)?;
+    services.media.delete_snapshot(&row)?;
     Ok(Answer::nothing())
 }
 
@@ -155,10 +174,9 @@ pub fn failure(error: MediaError) -> Failure {
     let text = error.to_string();
     match error {
         MediaError::Store(error) => error.into(),
+        MediaError::NoRoom(_) => Failure::new(507, text),
         MediaError::Job(JobError::Refused { code, .. }) => Failure::new(code, text),
-        MediaError::Job(JobError::Stopping) | MediaError::Busy | MediaError::Full => {
-            Failure::unavailable(text)
-        }
+        MediaError::Job(JobError::Stopping) | MediaError::Full => Failure::unavailable(text),
         MediaError::Job(_) | MediaError::File { .. } => {
             tracing::error!("{text}");
             Failure::new(500, text)
@@ -172,10 +190,12 @@ fn taken(services: &Services, row: &Snapshot) -> Result<Answer, Failure> {
 }
 
 fn snapshot(services: &Services, request: &Request) -> Result<Snapshot, Failure> {
-    let text = request.captured(0);
-    let missing = || Failure::not_found(format!("there is no snapshot `{text}`"));
-    let id: MediaId = text.parse().map_err(|_| missing())?;
-    services.control.snapshot(&id)?.ok_or_else(missing)
+    let id: MediaId = request.captured(0).parse().map_err(|_| missing(request))?;
+    services.control.snapshot(&id)?.ok_or_else(|| missing(request))
+}
+
+fn missing(request: &Request) -> Failure {
+    Failure::not_found(format!("there is no snapshot `{}`", request.captured(0)))
 }
 
 fn shown(row: &Snapshot, names: &BTreeMap<CameraId, String>) -> Value {
@@ -189,6 +209,7 @@ fn shown(row: &Snapshot, names: &BTreeMap<CameraId, String>) -> Value {
         "width": row.width,
         "height": row.height,
         "file_size": row.file_size,
+        "protected": row.protected,
         "url": format!("/api/v1/snapshots/{}/image", row.id),
         "created_at": moment::text(row.created_at),
     })

@@ -5,6 +5,7 @@ use super::payload::Payload;
 use super::schemas::{self, Schema};
 use super::{assignments, devices, events, health, models, observability, openapi, page};
 use crate::services::Services;
+use crate::slots::Kind;
 
 mod cameras;
 mod media;
@@ -26,6 +27,8 @@ pub struct Route {
     pub query: &'static [Parameter],
     /// What such an answer brings.
     pub answer: Content,
+    /// What its handler needs.
+    pub kind: Kind,
     /// Statuses besides `status`, 405 and 422.
     pub failures: &'static [u16],
     /// The handler.
@@ -66,6 +69,7 @@ pub const GET: Route = Route {
     summary: "",
     query: &[],
     answer: Content::Nothing,
+    kind: Kind::Quick,
     failures: &[],
     handler: nowhere,
 };
@@ -192,6 +196,7 @@ pub static ROUTES: &[Route] = &[
         query: &[],
         answer: Content::Html,
         failures: &[],
+        kind: Kind::Immediate,
         handler: page::page,
         ..GET
     },
@@ -199,6 +204,7 @@ pub static ROUTES: &[Route] = &[
         path: "/whep.js",
         summary: "The player of live view: watch(video, camera, {state, picture}).",
         answer: Content::File("text/javascript"),
+        kind: Kind::Immediate,
         handler: page::player,
         ..GET
     },
@@ -208,6 +214,7 @@ pub static ROUTES: &[Route] = &[
         query: &[],
         answer: Content::Json("Health"),
         failures: &[],
+        kind: Kind::Immediate,
         handler: health::simple,
         ..GET
     },
@@ -240,6 +247,7 @@ pub static ROUTES: &[Route] = &[
         }],
         answer: Content::Jpeg,
         failures: &[404, 503],
+        kind: Kind::Picture,
         handler: devices::frame,
         ..GET
     },
@@ -285,6 +293,7 @@ pub static ROUTES: &[Route] = &[
         query: &[CAMERA, MODEL, START, END, CLASS_ID, CLASS, LIMIT, EVENT_OFFSET, CURSOR],
         answer: Content::Json("EventList"),
         failures: &[503],
+        kind: Kind::List,
         handler: events::list,
         ..GET
     },
@@ -303,6 +312,7 @@ pub static ROUTES: &[Route] = &[
         query: &[MODEL, START, END, CLASS_ID, CLASS, LIMIT, EVENT_OFFSET, CURSOR],
         answer: Content::Json("EventList"),
         failures: &[404, 503],
+        kind: Kind::List,
         handler: events::of_camera,
         ..GET
     },

@@ -4,11 +4,9 @@ use super::devices::device;
 use super::message::{Answer, Body, Failure, Request};
 use super::query::Query;
 use super::streams::{refused, stream_name};
+use crate::limits::OFFER_BYTES_MAX;
 use crate::services::Services;
 use ipc::ingest_message::Request as Ask;
-
-/// Longest offer (chosen: browsers send about 5 KiB).
-const OFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// POST /api/v1/devices/{id}/whep
 pub fn offer(services: &Services, request: &Request) -> Result<Answer, Failure> {

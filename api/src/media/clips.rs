@@ -1,71 +1,166 @@
-//! The thread that has clips cut, one after the other, from a bounded queue. How far each is stands in
-//! its row; a restart fails what was not done.
+//! The threads that have clips cut, each one at a time, from a bounded queue: those that are due first.
+//!
+//! How far each is stands in its row, and what is still needed of the recordings in a file that ingest
+//! reads ([`ipc::holds`]). Clips that were not cut when serve ended are cut when it is back.
 
 use super::MediaError;
-use super::files::{Files, Kind};
-use super::job::{JobError, Jobs};
-use base::{CameraId, UtcNanos};
+use super::due::{Due, due};
+use super::files::{Files, Kind, Owner};
+use super::job::{JobError, Jobs, limit};
+use super::room::{Place, Room};
+use base::UtcNanos;
+use base::limits::CLIPS_WAITING_MAX;
 use ipc::clock;
+use ipc::holds::{self, Hold};
+use ipc::recording::Recordings;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use store::control::{Bookmark, JobState, MediaId};
 use store::{Control, StoreError};
-use tracing::error;
+use tracing::{error, warn};
 
-/// Clips that wait at most (chosen: ten minutes of the slowest).
-pub const WAITING_MAX: usize = 32;
-/// What is recorded is on disk so long after it was captured: fragments last at most a second.
-const RECORDED_AFTER: Duration = Duration::from_millis(1500);
 /// How often a waiting thread looks whether serve stops.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often a registry that refused is asked again, and after how long (chosen: a disk that was full
 /// for a moment is waited for; the clips behind can't be stored meanwhile either).
 const RETRIES: u32 = 6;
 const RETRY: Duration = Duration::from_secs(2);
+/// What a clip has besides its pictures: a head, and the small picture (chosen; the head has some bytes a
+/// picture, see [`HEAD_BYTES`]).
+const BESIDE: u64 = 256 << 10;
+/// Bytes of the head per picture (derived: what the tables of `ingest::mp4` take at most, beyond what a
+/// recording has for it).
+const HEAD_BYTES: u64 = 16;
 
-/// The end that asks for clips.
-#[derive(Debug, Clone)]
-pub struct ClipQueue(SyncSender<MediaId>);
+/// The end that asks for clips. Dropping it ends the threads.
+#[derive(Debug)]
+pub struct ClipQueue {
+    shared: Arc<Shared>,
+    room: Arc<Room>,
+    recordings: Recordings,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Where ingest learns what is needed.
+    holds: PathBuf,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    due: Due,
+    running: Vec<Bookmark>,
+    closed: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what is needed of the recordings.
+    fn tell(&self, state: &State) {
+        let hold = |row: &Bookmark| Hold {
+            id: row.id.to_string(),
+            camera: row.camera.clone(),
+            start: row.start,
+            end: row.end,
+        };
+        let held: Vec<Hold> = state.running.iter().chain(state.due.iter()).map(hold).collect();
+        if let Err(fault) = holds::write(&self.holds, &held) {
+            let path = self.holds.display();
+            warn!("recordings of {} clips may go before they are cut: {path}: {fault}", held.len());
+        }
+    }
+}
+
+/// Bytes that a clip takes at most: its pictures are those of the recording, of which the index says how
+/// large they are.
+pub fn estimate(recordings: &Recordings, row: &Bookmark) -> u64 {
+    // What can't be read is told by the job.
+    let rows = recordings.playable(&row.camera, row.start, row.end).unwrap_or_default();
+    let bytes = |row: &ipc::recording::Row| {
+        u64::from(row.bytes).saturating_add(u64::from(row.frames).saturating_mul(HEAD_BYTES))
+    };
+    rows.iter().map(bytes).fold(BESIDE, u64::saturating_add)
+}
 
 impl ClipQueue {
-    /// The two ends.
-    pub fn channel() -> (ClipQueue, Receiver<MediaId>) {
-        let (send, receive) = sync_channel(WAITING_MAX);
-        (ClipQueue(send), receive)
+    /// The two ends, with the clips that were not cut yet. `holds` is the file for ingest.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub fn start(work: Work, holds: PathBuf) -> Result<(ClipQueue, Clips), StoreError> {
+        let mut state = State::default();
+        for row in work.control.open_bookmarks()? {
+            state.due.push(due(clock::monotonic(), clock::utc(), row.end), row);
+        }
+        if state.due.len() > 0 {
+            tracing::info!(
+                "{} clips were not cut before serve ended; now they are",
+                state.due.len()
+            );
+        }
+        let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), holds };
+        shared.tell(&shared.lock());
+        let shared = Arc::new(shared);
+        let (room, recordings) = (Arc::clone(&work.room), work.recordings.clone());
+        let queue = ClipQueue { shared: Arc::clone(&shared), room, recordings };
+        Ok((queue, Clips { shared, work }))
     }
 
     /// Stores a bookmark and has its clip cut. Does not wait for it.
     ///
     /// # Errors
-    /// [`MediaError::Full`], or those of the registry; then there is no row.
+    /// [`MediaError::Full`], [`MediaError::NoRoom`], or those of the registry; then there is no row.
     pub fn ask(&self, control: &Control, bookmark: Bookmark) -> Result<Bookmark, MediaError> {
-        let row = control.write(|write| write.put_bookmark(bookmark))?;
-        match self.0.try_send(row.id.clone()) {
-            Ok(()) => Ok(row),
-            Err(error) => {
-                control.write(|write| write.delete_bookmark(&row.id))?;
-                Err(match error {
-                    TrySendError::Full(_) => MediaError::Full,
-                    TrySendError::Disconnected(_) => JobError::Stopping.into(),
-                })
-            }
+        self.room.look(estimate(&self.recordings, &bookmark))?;
+        let mut state = self.shared.lock();
+        if state.due.len() >= CLIPS_WAITING_MAX {
+            return Err(MediaError::Full);
         }
+        let row = control.write(|write| write.put_bookmark(bookmark))?;
+        state.due.push(due(clock::monotonic(), clock::utc(), row.end), row.clone());
+        self.shared.tell(&state);
+        self.shared.changed.notify_one();
+        Ok(row)
     }
 }
 
-/// The end that cuts.
-#[derive(Debug)]
+impl Drop for ClipQueue {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// What it takes to cut.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Rows.
+    pub control: Control,
+    /// Files.
+    pub files: Files,
+    /// Who cuts.
+    pub jobs: Jobs,
+    /// What is cut.
+    pub recordings: Recordings,
+    /// What there is room for.
+    pub room: Arc<Room>,
+    /// Serve stops.
+    pub stopping: Arc<AtomicBool>,
+}
+
+/// The end that cuts; a thread has one.
+#[derive(Debug, Clone)]
 pub struct Clips {
-    pub(super) waiting: Receiver<MediaId>,
-    pub(super) control: Control,
-    pub(super) files: Files,
-    pub(super) jobs: Jobs,
-    pub(super) recordings: PathBuf,
-    pub(super) stopping: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    work: Work,
 }
 
 /// Changes a row; `None` when there is none.
@@ -73,18 +168,46 @@ type Change<'c> =
     &'c dyn Fn(&MediaId, &dyn Fn(&mut Bookmark)) -> Result<Option<Bookmark>, StoreError>;
 
 impl Clips {
-    /// Cuts until every [`ClipQueue`] is gone or serve stops.
+    /// Cuts until the [`ClipQueue`] is gone or serve stops.
     pub fn run(self) {
         let change: Change<'_> =
-            &|id, work| self.control.write(|write| write.update_bookmark(id, work));
-        while let Ok(id) = self.waiting.recv() {
-            if self.stopping.load(Ordering::Acquire) {
-                return;
+            &|id, work| self.work.control.write(|write| write.update_bookmark(id, work));
+        while let Some(row) = self.next() {
+            self.work.cut(&row.id, change, RETRY);
+            let mut state = self.shared.lock();
+            state.running.retain(|other| other.id != row.id);
+            // What was not cut is still needed when serve is back.
+            if !self.work.stopping.load(Ordering::Acquire) {
+                self.shared.tell(&state);
             }
-            self.cut(&id, change, RETRY);
         }
     }
 
+    /// Waits for a clip that is due.
+    fn next(&self) -> Option<Bookmark> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.closed || self.work.stopping.load(Ordering::Acquire) {
+                return None;
+            }
+            let now = clock::monotonic();
+            if let Some(row) = state.due.pop(now) {
+                state.running.push(row.clone());
+                return Some(row);
+            }
+            let changed = &self.shared.changed;
+            state = match state.due.next() {
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(due) => {
+                    let waited = changed.wait_timeout(state, due.since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+impl Work {
     /// Cuts one, and says in its row what came of it, however often the registry refuses at first.
     fn cut(&self, id: &MediaId, change: Change<'_>, pause: Duration) {
         let Err(fault) = self.try_cut(id, change) else { return };
@@ -92,13 +215,13 @@ impl Clips {
         let reason = format!("the registry refused what came of the clip: {fault}");
         let failed = |row: &mut Bookmark| row.state = JobState::Failed(reason.clone());
         for _ in 0..RETRIES {
-            self.wait_until(clock::utc().0.saturating_add(base::time::nanos(pause)));
+            self.wait(pause);
             match change(id, &failed) {
                 Ok(_) => return,
                 Err(again) => error!("clip {id} can't be failed yet: {again}"),
             }
         }
-        error!("clip {id} stays as it is until serve starts again");
+        error!("clip {id} stays as it is until serve starts again, which cuts it");
     }
 
     fn try_cut(&self, id: &MediaId, change: Change<'_>) -> Result<(), StoreError> {
@@ -106,42 +229,45 @@ impl Clips {
             // Deleted before its turn.
             return Ok(());
         };
-        let recorded = row.end.0.saturating_add(base::time::nanos(RECORDED_AFTER));
-        // An end far ahead is refused where it comes in.
-        self.wait_until(recorded);
         let made = self.make(&row);
         if matches!(made, Err(MediaError::Job(JobError::Stopping))) {
-            // The next start fails it, with that reason.
+            // The next start goes on.
             return Ok(());
         }
         let forget = || self.files.forget(Kind::Bookmarks, &row.camera, id);
         let written = change(id, &|row| match &made {
-            Ok(made) => {
+            Ok((made, _)) => {
                 row.state = JobState::Done;
                 (row.start, row.end) = (made.start, made.end);
                 row.file_size = made.bytes;
                 row.gaps_ms = made.gaps_ms;
-                row.thumbnail = made.thumbnail;
+                row.thumbnail = made.thumbnail.is_some();
             }
             Err(fault) => row.state = JobState::Failed(fault.to_string()),
         });
         // A full disk may be why: what is made takes no more of it.
         let written = written.inspect_err(|_| forget())?;
         match made {
-            Ok(made) if written.is_some() => self.settle(&row.camera, id, made.thumbnail),
+            Ok((made, place)) if written.is_some() => {
+                place.keep(made.all_bytes());
+                self.settle(&row, made.thumbnail.is_some());
+            }
             _ => forget(),
         }
         Ok(())
     }
 
     /// Gives the files of a finished clip their names.
-    fn settle(&self, camera: &CameraId, id: &MediaId, thumbnail: bool) {
-        let kind = Kind::Bookmarks;
-        let settle = |extension| self.files.settle(kind, camera, id, extension);
+    fn settle(&self, row: &Bookmark, thumbnail: bool) {
+        let Owner { kind, camera, id } = &Owner::of_bookmark(row);
+        let settle = |extension| self.files.settle(*kind, camera, id, extension);
         let settled = settle("mp4").and_then(|()| if thumbnail { settle("jpg") } else { Ok(()) });
         match self.control.bookmark(id) {
             // Deleted after it was said to be done: what got its name since then goes too.
-            Ok(None) => self.files.remove(kind, camera, id),
+            Ok(None) => {
+                self.files.remove(*kind, camera, id);
+                self.room.unsure();
+            }
             _ => {
                 if let Err(fault) = settled {
                     error!("can't name the files of clip {id}: {fault}; the next start does");
@@ -151,33 +277,37 @@ impl Clips {
     }
 
     /// Returns early when serve stops.
-    fn wait_until(&self, utc_ns: u64) {
-        while clock::utc().0 < utc_ns && !self.stopping.load(Ordering::Acquire) {
+    fn wait(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !self.stopping.load(Ordering::Acquire) {
             std::thread::sleep(LOOK);
         }
     }
 
-    fn make(&self, row: &Bookmark) -> Result<Made, MediaError> {
+    fn make(&self, row: &Bookmark) -> Result<(Made, Place), MediaError> {
         let (kind, camera, id) = (Kind::Bookmarks, &row.camera, &row.id);
         let path = |extension| self.files.new_path(kind, camera, id, extension);
         let kept = |source| MediaError::File { path: path("mp4"), source };
+        // Now everything of the window is recorded.
+        let expected = estimate(&self.recordings, row);
+        let mut place = self.room.admit(expected)?;
         self.files.make_folder(kind, camera).map_err(kept)?;
         let job = json!({
-            "job": "clip", "recordings": self.recordings, "camera": camera.as_str(),
+            "job": "clip", "recordings": self.recordings.root(), "camera": camera.as_str(),
             "start_utc_ns": row.start.0, "end_utc_ns": row.end.0,
             "output": path("mp4"), "thumbnail": path("jpg"),
         });
-        let done = self.jobs.run(&job, vec![])?;
-        let bytes = self.files.sync_new(kind, camera, id, "mp4").map_err(kept)?;
-        let thumbnail = self.files.sync_new(kind, camera, id, "jpg").is_ok();
+        let done = self.jobs.run(&job, vec![], limit(expected))?;
         let number = |key: &str| done[key].as_u64();
-        Ok(Made {
+        let made = Made {
             start: UtcNanos(number("start_utc_ns").unwrap_or(row.start.0)),
             end: UtcNanos(number("end_utc_ns").unwrap_or(row.end.0)),
-            bytes,
+            bytes: self.files.sync_new(kind, camera, id, "mp4").map_err(kept)?,
             gaps_ms: gaps(&done),
-            thumbnail,
-        })
+            thumbnail: self.files.sync_new(kind, camera, id, "jpg").ok(),
+        };
+        place.hold(made.all_bytes())?;
+        Ok((made, place))
     }
 }
 
@@ -186,7 +316,14 @@ struct Made {
     end: UtcNanos,
     bytes: u64,
     gaps_ms: u64,
-    thumbnail: bool,
+    /// Bytes of it.
+    thumbnail: Option<u64>,
+}
+
+impl Made {
+    fn all_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.thumbnail.unwrap_or(0))
+    }
 }
 
 fn gaps(done: &Value) -> u64 {
@@ -194,101 +331,4 @@ fn gaps(done: &Value) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::ffi::OsString;
-    use std::io;
-    use store::control::Moment;
-
-    const DONE: &str = r#"read -r job; output=$(echo "$job" | sed 's/.*"output":"\([^"]*\)".*/\1/')
-printf clip > "$output"; printf picture > "${output%mp4}jpg"; echo '{"status":"done"}'"#;
-
-    struct Rig {
-        clips: Clips,
-        row: Bookmark,
-        _root: tempfile::TempDir,
-    }
-
-    fn rig() -> Rig {
-        let root = tempfile::tempdir().unwrap();
-        let control = Control::open(root.path()).unwrap();
-        let row = Bookmark {
-            id: MediaId::random(),
-            camera: "front".parse().unwrap(),
-            center: UtcNanos(2),
-            start: UtcNanos(1),
-            end: UtcNanos(3),
-            label: None,
-            source: Moment::Historical,
-            state: JobState::Pending,
-            file_size: 0,
-            gaps_ms: 0,
-            thumbnail: false,
-            created_at: UtcNanos(0),
-            updated_at: None,
-        };
-        let row = control.write(|write| write.put_bookmark(row)).unwrap();
-        let clips = Clips {
-            waiting: ClipQueue::channel().1,
-            control,
-            files: Files::new(root.path().join("media")),
-            jobs: Jobs::new(["/bin/sh", "-c", DONE].map(OsString::from).to_vec(), Arc::default()),
-            recordings: root.path().join("recordings"),
-            stopping: Arc::default(),
-        };
-        Rig { clips, row, _root: root }
-    }
-
-    impl Rig {
-        fn names(&self) -> Vec<String> {
-            let made =
-                self.clips.files.new_path(Kind::Bookmarks, &self.row.camera, &self.row.id, "mp4");
-            let files = std::fs::read_dir(made.parent().unwrap()).into_iter().flatten();
-            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
-        }
-
-        fn state(&self) -> JobState {
-            self.clips.control.bookmark(&self.row.id).unwrap().unwrap().state
-        }
-    }
-
-    #[test]
-    fn a_clip_that_is_deleted_before_its_file_has_a_name_leaves_no_file() {
-        let rig = rig();
-        let change: Change<'_> = &|id, work| {
-            let written = rig.clips.control.write(|write| write.update_bookmark(id, work))?;
-            if written.as_ref().is_some_and(|row| row.state == JobState::Done) {
-                rig.clips.control.write(|write| write.delete_bookmark(id))?;
-            }
-            Ok(written)
-        };
-        rig.clips.cut(&rig.row.id, change, Duration::ZERO);
-        assert_eq!(rig.names(), [""; 0]);
-    }
-
-    #[test]
-    fn a_registry_that_refuses_for_a_while_leaves_no_file_and_no_clip_that_never_ends() {
-        // The first change says that it runs, the second what came of it.
-        for refused in [0..3, 1..4] {
-            let rig = rig();
-            let calls = Cell::new(0);
-            let change: Change<'_> = &|id, work| {
-                calls.set(calls.get() + 1);
-                if calls.get() > 2 {
-                    assert_eq!(rig.names(), [""; 0], "files go first");
-                }
-                if refused.contains(&(calls.get() - 1)) {
-                    let source = io::ErrorKind::StorageFull.into();
-                    return Err(StoreError::DiskFull { path: "control".into(), source });
-                }
-                rig.clips.control.write(|write| write.update_bookmark(id, work))
-            };
-            rig.clips.cut(&rig.row.id, change, Duration::ZERO);
-            assert_eq!(calls.get(), refused.end + 1);
-            let JobState::Failed(reason) = rig.state() else { panic!("{:?}", rig.state()) };
-            assert!(reason.contains("control can't grow"), "{reason}");
-            assert_eq!(rig.names(), [""; 0]);
-        }
-    }
-}
+mod tests;

@@ -6,17 +6,18 @@
 //! ```
 //!
 //! A file is made as `new-<id>...`, then its row is written, then it takes its name. To delete it, it
-//! is named `deleted-<id>...`, its row is deleted, then the file. After a crash the row decides:
+//! is named `deleted-<id>...`, its row is deleted, then the file, whether a person or retention does it. After a crash the row decides:
 //! [`Files::mend`] gives such a file its name when there is a row, and removes it when there is none.
 //! Files with other names are never touched, so a lost registry loses no media.
 //! Between row and name a file is found under both names, and whoever sees that the row is gone removes it.
 
 use base::CameraId;
-use std::fs::{self, DirBuilder, File};
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use store::control::{JobState, MediaId};
+use store::control::{Bookmark, JobState, MediaId, Snapshot};
 use store::{Control, StoreError};
 use tracing::warn;
 
@@ -33,6 +34,8 @@ pub enum Kind {
 }
 
 impl Kind {
+    const ALL: [Kind; 2] = [Kind::Snapshots, Kind::Bookmarks];
+
     const fn folder(self) -> &'static str {
         match self {
             Kind::Snapshots => "snapshots",
@@ -45,6 +48,29 @@ impl Kind {
             Kind::Snapshots => &["jpg"],
             Kind::Bookmarks => &["mp4", "jpg"],
         }
+    }
+}
+
+/// Whose files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Pictures or clips.
+    pub kind: Kind,
+    /// The camera of the row.
+    pub camera: CameraId,
+    /// Its id.
+    pub id: MediaId,
+}
+
+impl Owner {
+    /// Of the picture of a row.
+    pub fn of_snapshot(row: &Snapshot) -> Owner {
+        Owner { kind: Kind::Snapshots, camera: row.camera.clone(), id: row.id.clone() }
+    }
+
+    /// Of the clip of a row.
+    pub fn of_bookmark(row: &Bookmark) -> Owner {
+        Owner { kind: Kind::Bookmarks, camera: row.camera.clone(), id: row.id.clone() }
     }
 }
 
@@ -173,33 +199,72 @@ impl Files {
         }
     }
 
-    /// Deletes the files of a row around `delete_row`.
+    /// Deletes the files of some rows around `delete_rows`, which says of each whether its row is gone.
+    /// Gives back how many bytes went. The files of rows that are still there keep their names.
     ///
     /// # Errors
-    /// Those of `delete_row`; the files are there then.
-    pub fn delete<T, E>(
+    /// Those of `delete_rows`; all files are there then.
+    pub fn delete<E>(
         &self,
-        kind: Kind,
-        camera: &CameraId,
-        id: &MediaId,
-        delete_row: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, E> {
-        let each = |work: &dyn Fn(PathBuf, PathBuf)| {
-            for extension in kind.extensions() {
-                let path = self.path(kind, camera, id, extension);
-                work(path, self.deleted_path(kind, camera, id, extension));
-            }
+        rows: &[Owner],
+        delete_rows: impl FnOnce() -> Result<Vec<bool>, E>,
+    ) -> Result<u64, E> {
+        let names = |row: &Owner| {
+            let pair = |extension: &&str| {
+                let path = self.path(row.kind, &row.camera, &row.id, extension);
+                (path, self.deleted_path(row.kind, &row.camera, &row.id, extension))
+            };
+            row.kind.extensions().iter().map(pair).collect::<Vec<_>>()
         };
         // A file that is not there needs no other name.
-        each(&|path, deleted| drop(fs::rename(path, deleted)));
-        let result = delete_row();
-        if result.is_ok() {
-            // One that was just made may have got its name only now.
-            self.remove(kind, camera, id);
-        } else {
-            each(&|path, deleted| drop(fs::rename(deleted, path)));
+        for (path, deleted) in rows.iter().flat_map(names) {
+            drop(fs::rename(path, deleted));
         }
-        result
+        // Else a power cut could leave a file under its own name that no row knows.
+        let folders: BTreeSet<_> =
+            rows.iter().map(|row| self.folder(row.kind, &row.camera)).collect();
+        for folder in folders {
+            drop(File::open(folder).and_then(|folder| folder.sync_all()));
+        }
+        let result = delete_rows();
+        let gone = result.as_deref().unwrap_or_default();
+        let mut bytes = 0;
+        for (at, row) in rows.iter().enumerate() {
+            if gone.get(at).is_some_and(|gone| *gone) {
+                bytes += self.bytes(row);
+                // One that was just made may have got its name only now.
+                self.remove(row.kind, &row.camera, &row.id);
+            } else {
+                for (path, deleted) in names(row) {
+                    drop(fs::rename(deleted, path));
+                }
+            }
+        }
+        result.map(|_| bytes)
+    }
+
+    /// Bytes of the files of a row that have a name; what is being made is not counted.
+    pub fn bytes(&self, Owner { kind, camera, id }: &Owner) -> u64 {
+        let named = |extension: &&str| {
+            [Files::path, Files::deleted_path]
+                .map(|name| fs::metadata(name(self, *kind, camera, id, extension)))
+        };
+        let found = kind.extensions().iter().flat_map(named);
+        found.filter_map(Result::ok).map(|told| told.len()).sum()
+    }
+
+    /// Bytes of all files, also of those that no row knows.
+    pub fn bytes_of_all(&self) -> u64 {
+        let files = Kind::ALL.into_iter().flat_map(|kind| self.each(kind));
+        let told = files.filter_map(|entry| entry.metadata().ok());
+        told.filter(fs::Metadata::is_file).map(|told| told.len()).sum()
+    }
+
+    /// Every entry of every camera's folder.
+    fn each(&self, kind: Kind) -> impl Iterator<Item = DirEntry> {
+        let cameras = fs::read_dir(self.root.join(kind.folder())).into_iter();
+        let folders = cameras.flatten().flatten().map(|entry| entry.path());
+        folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten()
     }
 
     /// Ends what a crash interrupted.
@@ -207,11 +272,8 @@ impl Files {
     /// # Errors
     /// Those of the registry.
     pub fn mend(&self, control: &Control) -> Result<(), StoreError> {
-        for kind in [Kind::Snapshots, Kind::Bookmarks] {
-            let cameras = fs::read_dir(self.root.join(kind.folder()));
-            let folders = cameras.into_iter().flatten().flatten().map(|entry| entry.path());
-            let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-            for path in files.map(|entry| entry.path()) {
+        for kind in Kind::ALL {
+            for path in self.each(kind).map(|entry| entry.path()) {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
                 let rest = name.strip_prefix(NEW).or_else(|| name.strip_prefix(DELETED));
                 let Some((id, _)) = rest.and_then(|rest| rest.split_once('.')) else { continue };
@@ -247,7 +309,7 @@ fn remove(path: &Path) {
 mod tests {
     use super::*;
     use base::UtcNanos;
-    use store::control::{Bookmark, Moment, Snapshot};
+    use store::control::Moment;
 
     fn snapshot(id: &MediaId) -> Snapshot {
         Snapshot {
@@ -258,6 +320,7 @@ mod tests {
             width: 1,
             height: 1,
             file_size: 1,
+            protected: false,
             created_at: UtcNanos(0),
             updated_at: None,
         }
@@ -276,6 +339,7 @@ mod tests {
             file_size: 1,
             gaps_ms: 0,
             thumbnail: true,
+            protected: false,
             created_at: UtcNanos(0),
             updated_at: None,
         }
@@ -296,15 +360,60 @@ mod tests {
         open().unwrap();
         settle().unwrap();
         open().unwrap();
-        files.delete(kind, &camera, &id, || Ok::<(), ()>(())).unwrap();
+        let owner = [Owner { kind, camera: camera.clone(), id: id.clone() }];
+        let gone = || Ok::<_, io::Error>(vec![true]);
+        assert_eq!(files.delete(&owner, gone).unwrap(), 1);
         for settles in [true, false] {
             made();
-            let deleted =
-                files.delete(kind, &camera, &id, || if settles { settle() } else { Ok(()) });
+            let deleted = files.delete(&owner, || {
+                if settles {
+                    settle()?;
+                }
+                gone()
+            });
             deleted.unwrap();
             let left = fs::read_dir(files.folder(kind, &camera)).unwrap().count();
             assert_eq!(left, 0, "settles: {settles}");
         }
+    }
+
+    #[test]
+    fn only_files_of_rows_that_went_go_and_their_bytes_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path().into());
+        let owner = |kind, camera: &str| {
+            let owner = Owner { kind, camera: camera.parse().unwrap(), id: MediaId::random() };
+            files.make_folder(kind, &owner.camera).unwrap();
+            owner
+        };
+        let rows = [
+            owner(Kind::Snapshots, "front"),
+            owner(Kind::Bookmarks, "front"),
+            owner(Kind::Bookmarks, "yard"),
+        ];
+        let path = |at: usize, extension| {
+            let Owner { kind, camera, id } = &rows[at];
+            files.path(*kind, camera, id, extension)
+        };
+        let all = [path(0, "jpg"), path(1, "mp4"), path(1, "jpg"), path(2, "mp4")];
+        for (path, bytes) in all.iter().zip([3, 50, 7, 1000]) {
+            fs::write(path, vec![b'x'; bytes]).unwrap();
+        }
+        fs::write(files.new_path(rows[2].kind, &rows[2].camera, &rows[2].id, "jpg"), "12").unwrap();
+        assert_eq!(files.bytes_of_all(), 1062);
+        let there = || all.iter().map(|path| path.exists()).collect::<Vec<_>>();
+        // Nobody finds a file under its name while its row goes.
+        let hidden = || assert_eq!(there(), [false; 4]);
+        let failed = files.delete(&rows, || {
+            hidden();
+            Err(())
+        });
+        assert_eq!((failed, there()), (Err(()), vec![true; 4]));
+        let deleted = files.delete(&rows, || Ok::<_, ()>(vec![false, true]));
+        assert_eq!((deleted, there()), (Ok(57), vec![true, false, false, true]));
+        assert_eq!(files.bytes_of_all(), 1005, "what is being made stays");
+        assert_eq!(files.delete(&rows, || Ok::<_, ()>(vec![true, true, true])), Ok(1003));
+        assert_eq!(files.bytes_of_all(), 0);
     }
 
     #[test]

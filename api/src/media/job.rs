@@ -1,11 +1,11 @@
 //! One `vas media`: a process that decodes or cuts, does one thing and ends.
 //!
 //! It gets one line of JSON and perhaps bytes, answers one line of JSON, and is killed when it takes
-//! longer than [`LIMIT`]. It reads its job only after its limits are set. What it decodes came from a
+//! longer than [`limit`] of what it has to copy. It reads its job only after its limits are set. What it decodes came from a
 //! camera: that is why it is a process.
 
+use ipc::child::{Bounds, Memory, restrain};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -14,8 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What a job may take (spec V10).
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// What a job may take that copies nothing (spec V10).
+const LIMIT: Duration = Duration::from_secs(20);
+/// So many bytes a second any disk copies beside the recordings (chosen: a hard disk that reads and
+/// writes at the same time, twice over for the syncs).
+const BYTES_PER_SECOND: u64 = 10_000_000;
 /// How often a waiting job looks whether serve stops.
 const LOOK: Duration = Duration::from_millis(100);
 /// What a job may take to end once it has answered.
@@ -45,32 +48,45 @@ pub enum JobError {
     #[error("the media process ended without an answer: {0}; the log of serve has more")]
     Crashed(String),
     /// It was killed.
-    #[error("the media process took longer than {} s and was ended", LIMIT.as_secs())]
-    TooSlow,
+    #[error("the media process took longer than {} s and was ended", .0.as_secs())]
+    TooSlow(Duration),
     /// Serve stops.
     #[error("serve stops; ask again when it is back")]
     Stopping,
+}
+
+/// How long a job may take that copies so many bytes.
+pub fn limit(bytes: u64) -> Duration {
+    LIMIT + Duration::from_secs(bytes / BYTES_PER_SECOND)
 }
 
 /// Starts jobs.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     command: Vec<OsString>,
-    limit: Duration,
+    bounds: Bounds,
     stopping: Arc<AtomicBool>,
 }
 
 impl Jobs {
     /// Jobs of this program and arguments; running ones end when `stopping` is set.
     pub fn new(command: Vec<OsString>, stopping: Arc<AtomicBool>) -> Jobs {
-        Jobs { command, limit: LIMIT, stopping }
+        let bounds = Bounds { memory: Memory::AddressSpace(ADDRESS_SPACE), nice: NICE };
+        Jobs { command, bounds, stopping }
     }
 
-    /// Runs a job and waits for what it made: its answer when the status is `done`.
+    /// Jobs of the same program that may take so much.
+    #[must_use]
+    pub fn within(self, memory: Memory) -> Jobs {
+        Jobs { bounds: Bounds { memory, ..self.bounds }, ..self }
+    }
+
+    /// Runs a job and waits for what it made, no longer than `limit`: its answer when the status is
+    /// `done`.
     ///
     /// # Errors
     /// [`JobError`].
-    pub fn run(&self, job: &Value, bytes: Vec<u8>) -> Result<Value, JobError> {
+    pub fn run(&self, job: &Value, bytes: Vec<u8>, limit: Duration) -> Result<Value, JobError> {
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(JobError::Start("no program is configured".into()));
         };
@@ -80,7 +96,7 @@ impl Jobs {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| JobError::Start(format!("{}: {error}", program.display())))?;
-        let answer = self.converse(&mut child, job, bytes);
+        let answer = self.converse(&mut child, job, bytes, limit);
         // After its answer it has nothing left to do; without one it is not waited for.
         let ended = end(&mut child, if answer.is_ok() { GRACE } else { Duration::ZERO });
         let line = answer?;
@@ -105,9 +121,13 @@ impl Jobs {
         child: &mut Child,
         job: &Value,
         bytes: Vec<u8>,
+        limit: Duration,
     ) -> Result<Vec<u8>, JobError> {
-        let deadline = Instant::now() + self.limit;
-        restrain(child);
+        let deadline = Instant::now() + limit;
+        // One that has ended already says so itself.
+        if let Err(error) = restrain(child.id(), self.bounds) {
+            tracing::warn!("can't limit a media process: {error}");
+        }
         let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(JobError::Start("it has no pipes".into()));
         };
@@ -119,10 +139,14 @@ impl Jobs {
             let _ = input.write_all(line.as_bytes()).and_then(|()| input.write_all(&bytes));
         });
         writer.map_err(|error| JobError::Start(error.to_string()))?;
-        self.read(output, deadline)
+        self.read(output, (deadline, limit))
     }
 
-    fn read(&self, mut output: ChildStdout, deadline: Instant) -> Result<Vec<u8>, JobError> {
+    fn read(
+        &self,
+        mut output: ChildStdout,
+        (deadline, limit): (Instant, Duration),
+    ) -> Result<Vec<u8>, JobError> {
         let mut line = Vec::new();
         let mut buffer = [0; 4096];
         loop {
@@ -131,7 +155,7 @@ impl Jobs {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(JobError::TooSlow);
+                return Err(JobError::TooSlow(limit));
             }
             let wait = left.min(LOOK);
             let wait =
@@ -170,18 +194,6 @@ fn end(child: &mut Child, grace: Duration) -> io::Result<ExitStatus> {
     child.wait()
 }
 
-/// Bounds what a job can take of the machine, before it gets its job.
-fn restrain(child: &Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
-    let limited = prlimit(pid, Resource::As, limit(ADDRESS_SPACE))
-        .and_then(|_| prlimit(pid, Resource::Core, limit(0)))
-        .and_then(|_| setpriority_process(pid, NICE));
-    if let Err(error) = limited {
-        tracing::warn!("can't limit a media process: {error}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,25 +207,33 @@ mod tests {
     #[test]
     fn a_job_gets_its_line_and_its_bytes_and_its_answer_comes_back() {
         let script = r#"read -r job; rest=$(wc -c); echo "{\"status\":\"done\",\"job\":$job,\"rest\":$rest}""#;
-        let done = jobs(script).run(&json!({"job": "x"}), vec![7; 300_000]).unwrap();
+        let done = jobs(script).run(&json!({"job": "x"}), vec![7; 300_000], LIMIT).unwrap();
         assert_eq!((&done["job"]["job"], &done["rest"]), (&json!("x"), &json!(300_000)));
         let limits =
             r#"read -r job; echo "{\"status\":\"done\",\"as\":$(ulimit -v),\"nice\":$(nice)}""#;
-        let done = jobs(limits).run(&json!({}), vec![]).unwrap();
+        let done = jobs(limits).run(&json!({}), vec![], LIMIT).unwrap();
         assert_eq!((&done["as"], &done["nice"]), (&json!(ADDRESS_SPACE >> 10), &json!(NICE)));
         // One that does not end after its answer is ended.
         jobs(r#"read -r job; echo '{"status":"done"}'; exec sleep 600"#)
-            .run(&json!({}), vec![])
+            .run(&json!({}), vec![], LIMIT)
             .unwrap();
         // One that wants no bytes is not waited for.
         let early = r#"read -r job; echo '{"status":"done"}'; exec 0<&-; exit 0"#;
-        jobs(early).run(&json!({}), vec![7; 3_000_000]).unwrap();
+        jobs(early).run(&json!({}), vec![7; 3_000_000], LIMIT).unwrap();
+    }
+
+    #[test]
+    fn a_job_may_take_as_long_as_its_bytes_need() {
+        assert_eq!(limit(0), LIMIT);
+        assert_eq!(limit(9_999_999), LIMIT);
+        // An hour of 4 Mbit/s.
+        assert_eq!(limit(1_800_000_000), LIMIT + Duration::from_secs(180));
     }
 
     #[test]
     fn whatever_a_job_does_there_is_one_reason() {
         let job = json!({"job": "x"});
-        let run = |script: &str| jobs(script).run(&job, vec![]).unwrap_err();
+        let run = |script: &str| jobs(script).run(&job, vec![], LIMIT).unwrap_err();
         let refused = |code, message: &str| JobError::Refused { code, message: message.into() };
         assert_eq!(
             run(r#"echo '{"status":"failed","code":404,"message":"nothing recorded"}'"#),
@@ -228,15 +248,19 @@ mod tests {
         assert!(matches!(run("echo nonsense"), JobError::Crashed(_)));
         assert!(matches!(run("while :; do printf xxxxxxxx; done"), JobError::Crashed(_)));
         let missing = Jobs::new(vec!["/nosuch/program".into()], Arc::default());
-        assert!(matches!(missing.run(&job, vec![]), Err(JobError::Start(_))));
+        assert!(matches!(missing.run(&job, vec![], LIMIT), Err(JobError::Start(_))));
         let none = Jobs::new(vec![], Arc::default());
-        assert!(matches!(none.run(&job, vec![]), Err(JobError::Start(_))));
-        let mut slow = jobs("read -r job; read -r never; cat");
-        slow.limit = Duration::from_millis(300);
+        assert!(matches!(none.run(&job, vec![], LIMIT), Err(JobError::Start(_))));
         // Its standard input ends, so it has to be kept busy otherwise.
-        slow.command = ["/bin/sleep", "600"].map(OsString::from).to_vec();
-        assert_eq!(slow.run(&job, vec![]), Err(JobError::TooSlow));
-        let stopping = Jobs::new(slow.command.clone(), Arc::new(AtomicBool::new(true)));
-        assert_eq!(stopping.run(&job, vec![]), Err(JobError::Stopping));
+        let sleep = ["/bin/sleep", "600"].map(OsString::from).to_vec();
+        let short = Duration::from_millis(300);
+        let slow = Jobs::new(sleep.clone(), Arc::default());
+        assert_eq!(slow.run(&job, vec![], short), Err(JobError::TooSlow(short)));
+        let bounded =
+            jobs("read -r job; echo \"{\\\"status\\\":\\\"done\\\",\\\"data\\\":$(ulimit -d)}\"");
+        let bounded = bounded.within(Memory::Private(64 << 20));
+        assert_eq!(bounded.run(&job, vec![], LIMIT).unwrap()["data"], 65_536);
+        let stopping = Jobs::new(sleep, Arc::new(AtomicBool::new(true)));
+        assert_eq!(stopping.run(&job, vec![], LIMIT), Err(JobError::Stopping));
     }
 }

@@ -7,8 +7,7 @@ use crate::support::{
 };
 use api::Server;
 use api::config_rows::CameraRow;
-use base::Size;
-use ipc::ingest_message::{Answer, Request, StreamState, StreamStatus};
+use ipc::ingest_message::{StreamState, StreamStatus};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -244,10 +243,139 @@ fn an_address_belongs_to_one_camera() {
     call_error(&server, 400, "PUT", &at(&made), &taken);
     let both = json!({"sub_url": URL});
     call_error(&server, 422, "PUT", &at(&made), &both);
+}
+
+/// A `vas media` that finds a clip everywhere but in a path with `bad`, and notes its jobs.
+fn finds_clips(node: &mut Node) -> std::path::PathBuf {
+    let jobs = node.home.path().join("jobs");
+    let script = r#"read -r job; echo "$job" >> "$0"
+        case "$job" in
+        *bad*) echo '{"status":"failed","code":422,"message":"it is refused"}';;
+        *) echo '{"status":"done","codec":"h264","width":1280,"height":720,"fps":0}';;
+        esac"#;
+    let jobs_text = jobs.to_str().unwrap();
+    node.options.media_command = ["/bin/sh", "-c", script, jobs_text].map(Into::into).to_vec();
+    node.options.file_roots = vec!["/clips".into(), "/more".into()];
+    jobs
+}
+
+#[test]
+fn a_file_is_tried_in_a_process_of_its_own_before_a_camera_is_made_of_it() {
+    let mut node = Node::new();
+    let jobs = finds_clips(&mut node);
+    let server = node.start();
+    let jobs = || std::fs::read_to_string(&jobs).unwrap_or_default().lines().count();
     // Of one clip several cameras can be made.
     for _ in 0..2 {
-        add(&server, json!({"name": "Clip", "rtsp_url": "file:///data/clip.mp4"}));
+        add(&server, json!({"name": "Clip", "rtsp_url": "file:///clips/clip.mp4"}));
     }
+    assert_eq!(jobs(), 2);
+    let made = add(&server, json!({"name": "Gate", "rtsp_url": URL, "sub_url": "file:///clips/s"}));
+    assert_eq!(jobs(), 3, "cameras of the network are not tried");
+    let wanted = desired(&node, &made).unwrap();
+    assert_eq!(wanted["streams"][1].get("any_file"), None, "below the roots only");
+    let revision = revision(&node);
+    let bad = json!({"name": "Bad", "rtsp_url": "file:///etc/bad"});
+    let error = call_error(&server, 422, "POST", DEVICES, &bad);
+    assert_eq!(error["details"][0]["field"], "rtsp_url", "{error}");
+    assert_eq!(error["details"][0]["message"], "it is refused");
+    for (change, field) in [
+        (json!({"rtsp_url": "file:///etc/bad"}), "rtsp_url"),
+        (json!({"sub_url": "file:///etc/bad"}), "sub_url"),
+        (json!({"streams": [{"name": "main", "url": "file:///etc/bad"}]}), "streams[0].url"),
+        (
+            json!({"streams": [
+                {"name": "main", "url": "file:///clips/new"},
+                {"name": "sub", "url": "FILE:///etc/bad"},
+            ]}),
+            "streams[1].url",
+        ),
+    ] {
+        let error = call_error(&server, 422, "PUT", &at(&made), &change);
+        assert_eq!(error["details"][0]["field"], field, "{error}");
+    }
+    assert_eq!(desired(&node, &made).unwrap(), wanted);
+    assert_eq!(self::revision(&node), revision, "nothing was changed");
+    // What a change leaves alone is not tried again.
+    let before = jobs();
+    let change = json!({"record": true, "sub_url": "file:///clips/s"});
+    call_json(&server, 200, "PUT", &at(&made), &change);
+    assert_eq!(jobs(), before);
+    let tried = json!({"rtsp_url": "file:///etc/bad"});
+    let answer = call_json(&server, 200, "POST", &format!("{DEVICES}/validate"), &tried);
+    assert_eq!((&answer["valid"], &answer["error"]), (&json!(false), &json!("it is refused")));
+}
+
+#[test]
+fn what_vas_toml_names_may_lie_anywhere_and_only_for_its_camera() {
+    let mut node = Node::new();
+    finds_clips(&mut node);
+    node.options.cameras[1].main_url = "file:///etc/bad".into();
+    let server = node.start();
+    let yard = || desired(&node, &json!({"id": "yard"})).unwrap();
+    assert_eq!(yard()["streams"][0]["any_file"], true);
+    let path = format!("{DEVICES}/yard");
+    // Over HTTP it may leave that file and come back to it, and have no other.
+    let put = |status, body: Value| call_json(&server, status, "PUT", &path, &body);
+    put(200, json!({"rtsp_url": "file:///clips/a.mp4"}));
+    assert_eq!(yard()["streams"][0].get("any_file"), None);
+    put(200, json!({"rtsp_url": "file:///etc/bad"}));
+    assert_eq!(yard()["streams"][0]["any_file"], true);
+    put(422, json!({"rtsp_url": "file:///etc/bad2"}));
+    // Another camera gets nothing of it.
+    let twin = json!({"name": "Twin", "rtsp_url": "file:///etc/bad"});
+    call_error(&server, 422, "POST", DEVICES, &twin);
+    drop(server);
+    // What vas.toml names no more.
+    node.options.cameras[1].main_url = "file:///data/other.mp4".into();
+    node.options.cameras[0].sub_url = Some("file:///etc/bad".into());
+    let server = node.start();
+    call_json(&server, 422, "PUT", &path, &json!({"rtsp_url": "file:///etc/bad"}));
+    let front = desired(&node, &json!({"id": "front"})).unwrap();
+    assert_eq!(front["streams"][0].get("any_file"), None, "no file");
+    assert_eq!(front["streams"][1]["any_file"], true);
+}
+
+#[test]
+fn a_file_that_was_not_tried_because_somebody_else_changed_the_camera_is_refused() {
+    let mut node = Node::new();
+    node.options.cameras[1].main_url = "file:///data/a b.mp4".into();
+    let go = node.home.path().join("go");
+    let script = r#"read -r job; : > "$0.begun"
+        while [ ! -e "$0" ]; do sleep 0.02; done
+        echo '{"status":"done","codec":"h264","width":4,"height":2,"fps":0}'"#;
+    let waits = ["/bin/sh", "-c", script, go.to_str().unwrap()];
+    node.options.media_command = waits.map(Into::into).to_vec();
+    let server = node.start();
+    let path = format!("{DEVICES}/yard");
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            // The first is what is stored, as it is shown; the second is tried.
+            let change =
+                json!({"rtsp_url": "file:///data/a%20b.mp4", "sub_url": "file:///clips/slow"});
+            call_error(&server, 409, "PUT", &path, &change)
+        });
+        wait_for("the try", || go.with_extension("begun").exists().then_some(()));
+        let other = json!({"rtsp_url": "rtsp://10.0.0.8/1"});
+        call_json(&server, 200, "PUT", &path, &other);
+        std::fs::write(&go, "").unwrap();
+        let error = slow.join().unwrap();
+        assert!(error["message"].as_str().unwrap().contains("try again"), "{error}");
+    });
+    let yard = desired(&node, &json!({"id": "yard"})).unwrap();
+    assert_eq!(yard["streams"][0]["url"], "rtsp://10.0.0.8/1");
+}
+
+#[test]
+fn a_file_that_can_not_be_tried_changes_nothing() {
+    let mut node = Node::new();
+    node.options.media_command = vec!["/nosuch/vas".into()];
+    let server = node.start();
+    let new = json!({"name": "Clip", "rtsp_url": "file:///clips/clip.mp4"});
+    let error = call_error(&server, 503, "POST", DEVICES, &new);
+    assert!(error["message"].as_str().unwrap().contains("can't be started"), "{error}");
+    call_error(&server, 503, "PUT", &format!("{DEVICES}/front"), &json!({"sub_url": "file:///a"}));
+    assert_eq!(get_json(&server, DEVICES).as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -433,7 +561,9 @@ fn a_page_of_another_origin_changes_nothing() {
     for header in ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"] {
         let reply = post(header);
         assert_eq!(reply.status, 403, "{header}");
-        assert!(reply.json()["error"]["message"].as_str().unwrap().contains("may not change"));
+        assert!(
+            reply.json()["error"]["message"].as_str().unwrap().contains("may not ask for this")
+        );
     }
     assert_eq!(node.desired()["cameras"][0]["enabled"], true);
     assert_eq!(post(&format!("Origin: http://{}", server.address())).status, 200);
@@ -592,43 +722,48 @@ fn stopped(camera: &str) -> StreamStatus {
 }
 
 #[test]
-fn an_address_is_tried_by_ingest_and_nothing_is_stored() {
-    let node = Node::new();
+fn an_address_is_tried_by_a_process_of_its_own_and_nothing_is_stored() {
+    let mut node = Node::new();
+    let jobs = finds_clips(&mut node);
+    // What the process answers next, unless it is to find clips.
+    let next = node.home.path().join("next");
+    let script = r#"if [ -e "$0" ]; then . "$0"; else exec "$@"; fi"#;
+    let before = std::mem::take(&mut node.options.media_command);
+    let wrapped = ["/bin/sh", "-c", script, next.to_str().unwrap()].map(Into::into);
+    node.options.media_command = wrapped.into_iter().chain(before).collect();
     let server = node.start();
     let validate = format!("{DEVICES}/validate");
     let body = json!({"rtsp_url": URL, "transport": "udp"});
-    let error = call_error(&server, 503, "POST", &validate, &body);
-    assert!(error["message"].as_str().unwrap().contains("ingest does not run"), "{error}");
-    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
-    ingest.react(|request| {
-        let Request::Probe { url, transport } = request else { panic!("{request:?}") };
-        assert_eq!((url.as_str(), transport.as_str()), (URL, "udp"));
-        let stream = StreamStatus { fps: 0.0, ..live("x", "main") };
-        Some(Answer { streams: vec![stream], ..Answer::done() })
-    });
     let good = call_json(&server, 200, "POST", &validate, &body);
     assert_eq!((&good["valid"], &good["rtsp_url"]), (&json!(true), &json!(SHOWN)));
     assert_eq!(good["message"], "the camera answers with h264 1280x720");
     assert_eq!(good["stream"]["fps"], json!(null));
-    ingest.react(|_| {
-        let stream = StreamStatus {
-            codec: "h265".into(),
-            size: Size { width: 0, height: 0 },
-            ..live("x", "main")
-        };
-        Some(Answer { streams: vec![stream], ..Answer::done() })
-    });
+    // By standard input, not as an argument.
+    let job: Value = serde_json::from_str(&std::fs::read_to_string(jobs).unwrap()).unwrap();
+    assert_eq!(
+        job,
+        json!({"job": "probe", "url": URL, "transport": "udp", "file_roots": ["/clips", "/more"]})
+    );
+    let say = |what: &str| std::fs::write(&next, what).unwrap();
+    say(r#"echo '{"status":"done","codec":"h265","width":null,"height":null,"fps":25.0}'"#);
     let other = call_json(&server, 200, "POST", &validate, &body);
     assert!(other["message"].as_str().unwrap().contains("H.265"), "{other}");
-    ingest.react(|_| Some(Answer::failed(401, "the camera refused the credentials")));
+    let refusal = "the camera refused the credentials";
+    say(&format!(r#"echo '{{"status":"failed","code":401,"message":"{refusal}"}}'"#));
     let bad = call_json(&server, 200, "POST", &validate, &body);
     assert_eq!(
         (&bad["valid"], &bad["error"]),
         (&json!(false), &json!("the camera refused the credentials"))
     );
-    ingest.react(|_| None);
+    // What is there ended the process.
+    say("kill -6 $$");
+    let bad = call_json(&server, 200, "POST", &validate, &body);
+    let error = bad["error"].as_str().unwrap();
+    assert!(bad["valid"] == false && error.contains("check the address"), "{bad}");
+    assert!(!bad.to_string().contains("s3cret"), "{bad}");
+    say(r#"echo '{"status":"failed","code":503,"message":"no descriptor is left"}'"#);
     let error = call_error(&server, 503, "POST", &validate, &body);
-    assert!(error["message"].as_str().unwrap().contains("ingest does not answer"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("no descriptor"), "{error}");
     for body in [json!({}), json!({"rtsp_url": "http://h"}), json!({"rtsp_url": URL, "x": 1})] {
         call_error(&server, 422, "POST", &validate, &body);
     }

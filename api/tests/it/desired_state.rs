@@ -188,9 +188,12 @@ fn what_can_not_run_is_rejected_with_its_reason_and_the_rest_goes_on() {
         ("yard.third", "parent model `nosuch` is unknown; known are: "),
         ("yard.selfish", "parent model `off` is disabled; enable it first"),
         ("gate.third", "`selfish` is not assigned to camera `gate`; assign it there first"),
-        ("gate.strict", "parameters.zone is \"roof\", allowed are \"gate\", \"yard\""),
-        ("gate.strict", "parameters.score is 2, the most allowed is 1"),
-        ("gate.strict", "parameters.x is not a known key"),
+        (
+            "gate.strict",
+            "parameters.zone: the value is not one of \"gate\" or \"yard\"; it is \"roof\"",
+        ),
+        ("gate.strict", "parameters.score: the value is greater than the maximum of 1; it is 2"),
+        ("gate.strict", "('x' was unexpected)"),
     ] {
         let told = reason(id);
         assert!(told.contains(expected), "{id}: {told}");

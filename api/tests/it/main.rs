@@ -6,10 +6,12 @@ mod cameras;
 mod clients;
 mod desired_state;
 mod events;
+mod holds;
 mod ingest;
 mod live;
 mod media;
 mod start;
+mod state;
 mod streams;
 mod support;
 #[path = "../../src/testing.rs"]

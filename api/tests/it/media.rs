@@ -5,12 +5,14 @@ use crate::support::{
     Node, Reply, call, call_error, call_json, connect, get, get_json, read_reply, request, wait_for,
 };
 use api::Server;
+use api::disk::{Disk, Space};
 use base::{ColourMatrix, ColourRange, FrameFlags, FrameInfo, MediaTime, Size, UtcNanos};
 use ipc::ingest_message::{self, Answer, Request};
+use ipc::recording::{Day, Header, INDEX_NAME, Recordings, Row, RowFlags, SegmentName};
 use ipc::ring::{RingSpec, RingWriter};
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 const SNAPSHOTS: &str = "/api/v1/snapshots";
 const BOOKMARKS: &str = "/api/v1/bookmarks";
@@ -450,6 +452,17 @@ fn segments_come_in_parts_of_the_part_that_is_asked_for() {
         assert_eq!(reply.body, body.as_bytes(), "{headers}");
         assert!(reply.header("cache-control").unwrap().contains("immutable"));
     }
+    // What the client has is not sent again.
+    for headers in [
+        format!("If-None-Match: {tag}"),
+        format!("If-None-Match: \"x\", W/{tag}\r\nRange: bytes=1-2"),
+    ] {
+        let same = with_range(&server, &part, &headers);
+        assert_eq!((same.status, same.body.len()), (304, 0), "{headers}");
+        assert_eq!((same.header("etag"), same.header("content-type")), (Some(tag.as_str()), None));
+        assert!(same.header("cache-control").unwrap().contains("immutable"));
+    }
+    assert_eq!(with_range(&server, &part, "If-None-Match: \"x\"").status, 200);
     let outside = with_range(&server, &part, "Range: bytes=6-");
     assert_eq!((outside.status, outside.header("content-range")), (416, Some("bytes */6")));
     assert_eq!(get(&server, &url(&format!("{stem}.2-11.m4s"))).status, 404);
@@ -460,6 +473,11 @@ fn segments_come_in_parts_of_the_part_that_is_asked_for() {
     let reply = with_range(&server, &url(&new), "Range: bytes=8-");
     assert_eq!((reply.status, reply.body.as_slice()), (206, b"89".as_slice()));
     assert_eq!(reply.header("cache-control"), Some("no-store"));
+    assert_eq!(
+        with_range(&server, &url(&new), "If-None-Match: *").status,
+        200,
+        "it may have grown"
+    );
     let reply = with_range(&server, &url(&new), "Range: bytes=8-\r\nIf-Range: \"x\"");
     assert_eq!((reply.status, reply.body.len()), (200, 10));
 }
@@ -542,9 +560,177 @@ echo '{"status":"failed","code":404,"message":"nothing was recorded then"}'"#;
     wait_for("the clean folder", || files(&node, "bookmarks").is_empty().then_some(()));
 }
 
+/// A clip of 1 MiB.
+const LARGE: &str = r#"head -c 1048576 /dev/zero > "$output"
+echo '{"status":"done","start_utc_ns":1,"end_utc_ns":2,"duration_ms":6000,"bytes":1,"gaps_ms":0}'"#;
+
+/// A disk of which a test says how large and how full it is.
+fn disk(node: &mut Node, mebibytes: u64) -> Arc<Mutex<Space>> {
+    let bytes = mebibytes << 20;
+    let space = Arc::new(Mutex::new(Space { size: bytes, free: bytes }));
+    node.options.disk = Disk::told(Arc::clone(&space));
+    space
+}
+
+/// The index of a recording of so many bytes in the six seconds around noon.
+fn record(node: &Node, bytes: u32) {
+    let start = UtcNanos(NOON - 3_000_000_000);
+    let row = Row {
+        start_utc: start,
+        start_media: MediaTime(0),
+        segment: SegmentName::at(start),
+        parameters: 7,
+        offset: 700,
+        bytes,
+        duration: 6 * 90_000,
+        frames: 150,
+        flags: RowFlags::KEY,
+        number: 1,
+        discontinuities: 1,
+    };
+    let recordings = Recordings::new(&node.options.recordings);
+    let day = recordings.day(&"front".parse().unwrap(), Day::of(start));
+    std::fs::create_dir_all(&day).unwrap();
+    let head = Header { removed_before: UtcNanos(0) }.encode();
+    std::fs::write(day.join(INDEX_NAME), [&head[..], &row.encode()].concat()).unwrap();
+}
+
+fn media_bytes(node: &Node) -> u64 {
+    let folder = node.options.directories.state.join("media/bookmarks/front");
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    // One may get its name meanwhile.
+    files.filter_map(|file| file.metadata().ok()).map(|told| told.len()).sum()
+}
+
 #[test]
-fn clips_wait_in_a_bounded_queue_and_a_restart_fails_them() {
-    let mut node = node("exec sleep 600");
+fn sixty_clips_on_a_small_disk_take_no_more_than_their_share() {
+    let mut node = node(LARGE);
+    disk(&mut node, 64);
+    record(&node, 1 << 20);
+    let server = node.start();
+    let asked = json!({"center_timestamp": "2026-01-01T12:00:00Z"});
+    let mut last = Value::Null;
+    for _ in 0..60 {
+        let row = wait_for("a place in the queue", || {
+            assert!(media_bytes(&node) <= (64 << 20) / 10, "{}", media_bytes(&node));
+            let reply = capture(&server, "bookmarks", "front", "historical", &asked);
+            assert!(matches!(reply.status, 202 | 503), "{}", reply.status);
+            (reply.status == 202).then(|| reply.json())
+        });
+        last = row["bookmark"]["id"].clone();
+    }
+    assert_eq!(settled(&server, last.as_str().unwrap())["state"], "done");
+    let done = || {
+        let list = get_json(&server, &format!("{BOOKMARKS}?limit=500"));
+        let rows = list["bookmarks"].as_array().unwrap().clone();
+        rows.iter().all(|row| row["state"] == "done").then_some(rows.len())
+    };
+    let kept = wait_for("all to be done", done);
+    assert!((3..=6).contains(&kept), "the newest that fit: {kept}");
+    let media = wait_for("the last to be counted", || {
+        let media = get_json(&server, "/health/detailed")["checks"]["media"].clone();
+        (media["bytes"] == json!(kept << 20)).then_some(media)
+    });
+    let share = json!((64 << 20) / 10);
+    assert_eq!((&media["status"], &media["bytes_max"]), (&json!("healthy"), &share));
+}
+
+#[test]
+fn protected_ones_fill_the_share_and_new_ones_are_refused() {
+    let mut node = node(STILL);
+    disk(&mut node, 64);
+    node.options.media.max_percent = 5;
+    let server = node.start();
+    let at = json!({"timestamp": "2026-01-01T12:00:00Z", "protected": true});
+    let taken = capture(&server, "snapshots", "front", "historical", &at).json();
+    assert_eq!(taken["snapshot"]["protected"], true);
+    let path = format!("{SNAPSHOTS}/{}", taken["snapshot"]["id"].as_str().unwrap());
+    // Somebody made it large, and serve started again.
+    let file = node.options.directories.state.join("media/snapshots/front");
+    let id = path.rsplit('/').next().unwrap().to_owned();
+    drop(server);
+    std::fs::write(file.join(format!("{id}.jpg")), vec![b'x'; 3 << 20]).unwrap();
+    let server = node.start();
+    let live = json!({"protected": true});
+    let center = json!({"center_timestamp": "2026-01-01T12:00:00Z", "protected": false});
+    for (kind, moment, body) in [
+        ("snapshots", "historical", &at),
+        ("bookmarks", "historical", &center),
+        ("bookmarks", "live", &live),
+    ] {
+        let refused = error_of(&capture(&server, kind, "front", moment, body), 507);
+        for part in ["5 % of the disk", "3355443 bytes", "`max_percent`", "protected"] {
+            assert!(refused.contains(part), "{kind}: {part}: {refused}");
+        }
+    }
+    let media = get_json(&server, "/health/detailed")["checks"]["media"].clone();
+    assert_eq!((&media["status"], &media["bytes"]), (&json!("degraded"), &json!(3 << 20)));
+    // Its row says five bytes: no more are known to go for it.
+    let changed = call_json(&server, 200, "PUT", &path, &json!({"protected": false}));
+    assert_eq!(changed["protected"], false);
+    assert_eq!(call_json(&server, 200, "PUT", &path, &json!({}))["protected"], false);
+    call_error(&server, 422, "PUT", &path, &json!({"protected": 1}));
+    call_error(&server, 404, "PUT", &format!("{SNAPSHOTS}/{}", "x".repeat(36)), &json!({}));
+    assert_eq!(call(&server, "DELETE", &path, &Value::Null).status, 204);
+    let kept = capture(&server, "snapshots", "front", "historical", &at);
+    assert_eq!(kept.status, 200, "a person may delete what is protected");
+    assert_eq!(get_json(&server, "/health/detailed")["checks"]["media"]["status"], "healthy");
+    let row = bookmark(&server, "historical", &center);
+    assert_eq!(row["protected"], false);
+    let path = format!("{BOOKMARKS}/{}", row["id"].as_str().unwrap());
+    let changed = call_json(&server, 200, "PUT", &path, &json!({"protected": true}));
+    assert_eq!((&changed["protected"], &changed["label"]), (&json!(true), &json!(null)));
+    let labelled = call_json(&server, 200, "PUT", &path, &json!({"label": "bird"}));
+    assert_eq!((&labelled["protected"], &labelled["label"]), (&json!(true), &json!("bird")));
+}
+
+#[test]
+fn a_full_disk_refuses_pictures_and_clips_and_says_what_helps() {
+    let mut node = node(STILL);
+    let space = disk(&mut node, 100 << 10);
+    node.options.keep_free = 1 << 30;
+    let server = node.start();
+    // Five percent are urgent.
+    space.lock().unwrap().free = 5 << 30;
+    let at = json!({"timestamp": "2026-01-01T12:00:00Z"});
+    let refused = error_of(&capture(&server, "snapshots", "front", "historical", &at), 507);
+    assert!(
+        refused.contains("make room") && refused.contains("5368709120 bytes free"),
+        "{refused}"
+    );
+    let center = json!({"center_timestamp": "2026-01-01T12:00:00Z"});
+    error_of(&capture(&server, "bookmarks", "front", "historical", &center), 507);
+    assert!(jobs(&node).is_empty());
+    assert_eq!(get_json(&server, SNAPSHOTS)["total"], 0);
+    assert_eq!(get_json(&server, BOOKMARKS)["total"], 0);
+    space.lock().unwrap().free = 6 << 30;
+    assert_eq!(capture(&server, "snapshots", "front", "historical", &at).status, 200);
+}
+
+#[test]
+fn where_events_and_recordings_exclude_each_other_the_state_says_which_gives_way() {
+    let mut node = node(STILL);
+    disk(&mut node, 8 << 10);
+    let store = |node: &Node| {
+        let server = node.start();
+        get_json(&server, "/health/detailed")["checks"]["store"].clone()
+    };
+    let told = store(&node);
+    assert_eq!(told["status"], "degraded");
+    let reason = told["reason"].as_str().unwrap();
+    for part in ["events are not stored", "1024 MiB", "8192 MiB", "90 %"] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
+    node.options.cameras[0].record = Some(false);
+    assert_eq!(store(&node)["status"], "healthy", "nothing is recorded");
+    node.options.cameras[0].record = Some(true);
+    node.options.keep_free = 500 << 20;
+    assert_eq!(store(&node)["status"], "healthy");
+}
+
+#[test]
+fn clips_wait_in_a_bounded_queue_and_a_restart_goes_on_with_them() {
+    let node = node("exec sleep 600");
     let server = node.start();
     let asked = json!({"center_timestamp": "2026-01-01T12:00:00Z"});
     let mut taken = 0;
@@ -554,20 +740,21 @@ fn clips_wait_in_a_bounded_queue_and_a_restart_fails_them() {
         (reply.status != 202).then_some(reply)
     });
     assert!(error_of(&full, 503).contains("32 clips wait already"));
-    assert!((32..=34).contains(&taken), "{taken}");
+    assert!((32..=35).contains(&taken), "{taken}");
     assert_eq!(get_json(&server, BOOKMARKS)["total"], taken, "the refused one left no row");
     let begun = std::time::Instant::now();
     server.stop();
     assert!(begun.elapsed().as_secs() < 10, "jobs do not hold up the end");
-    node.options.media_command = vec!["/bin/false".into()];
+    let script = node.home.path().join("media.sh");
+    let text = std::fs::read_to_string(&script).unwrap();
+    std::fs::write(&script, text.replace("exec sleep 600", CLIP)).unwrap();
     let server = node.start();
     let list = get_json(&server, &format!("{BOOKMARKS}?limit=500"));
-    for row in list["bookmarks"].as_array().unwrap() {
-        let why = row["failure_reason"].as_str().unwrap();
-        assert_eq!(row["state"], "failed");
-        assert!(why.contains("serve was restarted"), "{why}");
+    let rows = list["bookmarks"].as_array().unwrap();
+    assert_eq!(rows.len() as u64, taken);
+    for row in rows {
+        assert_eq!(settled(&server, row["id"].as_str().unwrap())["state"], "done");
     }
-    // A bookmark that is deleted while it waits is not cut.
-    let media: PathBuf = node.options.directories.state.join("media");
-    assert!(!media.join("bookmarks/front").exists() || files(&node, "bookmarks").is_empty());
+    let holds = node.options.directories.holds();
+    wait_for("the end of the holds", || (!holds.exists()).then_some(()));
 }

@@ -164,7 +164,10 @@ fn an_offer_goes_to_ingest_and_its_answer_comes_back() {
     assert_eq!(send(&server, "POST", WHEP, "text/plain", b"v=0").status, 415);
     assert_eq!(send(&server, "POST", WHEP, SDP, b"").status, 422);
     assert_eq!(send(&server, "POST", WHEP, SDP, &[0xff]).status, 422);
-    assert_eq!(send(&server, "POST", WHEP, SDP, &[b'v'; 70_000]).status, 413);
+    ingest.react(|_| Some(Answer::failed(406, "none that fits")));
+    for (bytes, status) in [(64 * 1024, 406), (64 * 1024 + 1, 413)] {
+        assert_eq!(send(&server, "POST", WHEP, SDP, &vec![b'v'; bytes]).status, status);
+    }
     assert_eq!(send(&server, "POST", &format!("{WHEP}?stream=third"), SDP, b"v=0").status, 422);
     assert_eq!(send(&server, "POST", "/api/v1/devices/nosuch/whep", SDP, b"v=0").status, 404);
     call_json(&server, 200, "PUT", "/api/v1/devices/front", &json!({"live": false}));
@@ -173,4 +176,48 @@ fn an_offer_goes_to_ingest_and_its_answer_comes_back() {
     call(&server, "POST", "/api/v1/devices/front/stop-stream", &Value::Null);
     let reply = send(&server, "POST", WHEP, SDP, b"v=0");
     assert!(reply.status == 409 && String::from_utf8_lossy(&reply.body).contains("start-stream"));
+}
+
+#[test]
+fn why_frames_are_not_exported_is_in_the_cameras_state() {
+    let node = Node::new();
+    let server = node.start();
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    let shown = || {
+        let device = get_json(&server, "/api/v1/devices/front");
+        let status = get_json(&server, "/ai/observability/status");
+        assert_eq!(device["export"]["reason"], status["cameras"][0]["decode_reason"]);
+        assert_eq!(device["export"]["decode"], "full");
+        device["export"]["reason"].clone()
+    };
+    let mut fewer = live("front", "main");
+    fewer.export_reason = "the ring has 10 slots of the 80".into();
+    ingest.tell(vec![fewer, live("yard", "main")]);
+    wait_for("the reason", || (shown() == "the ring has 10 slots of the 80").then_some(()));
+    let missing = call_error(&server, 404, "GET", "/api/v1/devices/front/frame.jpg", &Value::Null);
+    assert!(missing["message"].as_str().unwrap().contains("10 slots of the 80"), "{missing}");
+    ingest.tell(vec![live("front", "main")]);
+    wait_for("its end", || shown().is_null().then_some(()));
+}
+
+#[test]
+fn a_stopped_camera_that_can_not_end_says_what_it_waits_for() {
+    let node = Node::new();
+    let server = node.start();
+    let ingest = FakeIngest::start(&node.options.directories.ingest_socket());
+    let reason = "waits for /share/a.mp4, which does not answer";
+    ingest.tell(vec![down("yard", "main", StreamState::Stalled, reason)]);
+    let stop = "/api/v1/devices/yard/stop-stream";
+    let stopped = call_json(&server, 200, "POST", stop, &Value::Null);
+    assert_eq!(stopped["stopped"], false);
+    let yard = get_json(&server, "/api/v1/devices/yard");
+    assert_eq!(
+        (&yard["streaming"]["state"], &yard["streaming"]["reason"]),
+        (&json!("stalled"), &json!(reason))
+    );
+    ingest.tell(vec![]);
+    wait_for("its end", || {
+        let yard = get_json(&server, "/api/v1/devices/yard");
+        (yard["streaming"]["state"] == "stopped").then_some(())
+    });
 }

@@ -2,7 +2,8 @@
 //! `events.sock`.
 
 use api::config_rows::{AssignmentRow, CameraRow};
-use api::{Limits, ModelEntry, Options, ServeError, Server};
+use api::disk::Disk;
+use api::{Limits, MediaOptions, ModelEntry, Options, ServeError, Server};
 use base::Size;
 use base::model::{
     Backend, ColourOrder, DType, Decoder, InputSpec, Layout, ModelSpec, Resize,
@@ -52,6 +53,11 @@ impl Node {
             export_enabled: true,
             store_empty: false,
             retention: Duration::from_secs(30 * 86_400),
+            file_roots: vec![],
+            keep_free: 1 << 30,
+            media: MediaOptions { retention: Duration::from_secs(30 * 86_400), max_percent: 10 },
+            disk_high_percent: 90,
+            disk: Disk::default(),
             recordings: home.path().join("recordings"),
             media_command: vec!["/bin/false".into()],
             version: "0.0.0-test",

@@ -45,6 +45,12 @@ pub struct Settings {
     pub transports: (bool, bool),
     /// The server software that the SDP names.
     pub tool: &'static str,
+    /// Content-Type of its SDP; empty = it has none.
+    pub content_type: &'static str,
+    /// Whether it says this wherever the protocol leaves the words to it, does what libraries complain
+    /// of without giving up (a Content-Base without a scheme, a stream that can't be read, one that was
+    /// not asked for in RTP-Info), and sends requests of its own.
+    pub talk: Option<String>,
 }
 
 impl Settings {
@@ -62,8 +68,15 @@ impl Settings {
             burst: 0,
             transports: (true, true),
             tool: "fake camera",
+            content_type: "application/sdp",
+            talk: None,
         }
     }
+}
+
+/// What of a text may stand in a header; no client takes others there.
+fn printed(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~')).collect()
 }
 
 /// What a camera does before its next picture. The sessions of a camera share the list: the first
@@ -88,6 +101,8 @@ pub enum Act {
     Lose(u32),
     /// Before each of so many pictures, sends a packet of another sender.
     Foreign(u32),
+    /// After each of so many pictures, sends its first packet again.
+    Late(u32),
     /// Sends a report whose wall clock is so many seconds off.
     Report(i64),
     /// Goes on with another clip.

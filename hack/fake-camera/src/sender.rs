@@ -35,6 +35,7 @@ pub struct Sender {
     stray: i64,
     lose: u32,
     foreign: u32,
+    late: u32,
     /// RTP time of the picture before.
     before: u32,
 }
@@ -60,6 +61,7 @@ impl Sender {
             stray: 0,
             lose: 0,
             foreign: 0,
+            late: 0,
             before: 0,
         }
     }
@@ -138,18 +140,36 @@ impl Sender {
             self.send(&packet)?;
         }
         let payloads = self.packetizer.payloads(&clip.units[at].nals);
-        for packet in self.packetizer.packets(&payloads, timestamp) {
+        let packets = self.packetizer.packets(&payloads, timestamp);
+        for packet in &packets {
             if self.lose > 0 {
                 self.lose -= 1;
             } else {
-                self.send(&packet)?;
+                self.send(packet)?;
             }
         }
+        if let Some(first) = packets.first().filter(|_| self.late > 0) {
+            self.late -= 1;
+            self.send(first)?;
+        }
+        self.talk()?;
         if sent.is_multiple_of(REPORTS) {
             self.report(timestamp, 0)?;
         }
         self.shared.change(|state: &mut State| state.seen.pictures += 1);
         Ok(())
+    }
+
+    /// A request of a camera that talks.
+    fn talk(&self) -> io::Result<()> {
+        match (&self.settings.talk, &self.outlet) {
+            (Some(talk), Outlet::Interleaved(_)) => {
+                let talk = crate::printed(talk);
+                let head = "ANNOUNCE rtsp://camera/ RTSP/1.0\r\nCSeq: 7";
+                self.write(format!("{head}\r\nSubject: {talk}\r\n\r\n").as_bytes())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn act(&mut self, act: Act, place: i64) -> io::Result<()> {
@@ -161,6 +181,7 @@ impl Sender {
             Act::Stray(ticks) => self.stray = ticks,
             Act::Lose(count) => self.lose = count,
             Act::Foreign(count) => self.foreign = count,
+            Act::Late(count) => self.late = count,
             Act::Report(seconds) => self.report(timestamp, seconds)?,
             Act::Nals(nals) => {
                 let payloads = self.packetizer.payloads(&nals);

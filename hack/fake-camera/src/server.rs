@@ -112,8 +112,14 @@ impl Connection {
         match (request.method.as_str(), status) {
             ("DESCRIBE", Some(status)) => self.reply(request, status, "", ""),
             ("DESCRIBE", None) => {
-                let base = format!("Content-Base: {}/\r\n", request.url);
-                let head = format!("{base}Content-Type: application/sdp\r\n");
+                let url = match settings.talk {
+                    Some(_) => request.url.split_once("://").map_or("", |(_, rest)| rest),
+                    None => &request.url,
+                };
+                let mut head = format!("Content-Base: {url}/\r\n");
+                if !settings.content_type.is_empty() {
+                    let _ = write!(head, "Content-Type: {}\r\n", settings.content_type);
+                }
                 self.reply(request, 200, &head, &sdp(&settings))
             }
             ("OPTIONS", _) => {
@@ -123,7 +129,11 @@ impl Connection {
             ("SETUP", _) => self.setup(request, &settings),
             ("PLAY", _) if self.outlet.is_none() => self.reply(request, 455, "", ""),
             ("PLAY", _) => {
-                self.reply(request, 200, &format!("Session: {SESSION}\r\n"), "")?;
+                let info = match settings.talk {
+                    Some(_) => format!("RTP-Info: url={}/nobodys;seq=1\r\n", request.url),
+                    None => String::new(),
+                };
+                self.reply(request, 200, &format!("Session: {SESSION}\r\n{info}"), "")?;
                 self.shared.change(|state| state.seen.plays += 1);
                 self.play(settings);
                 Ok(())
@@ -190,7 +200,12 @@ impl Connection {
 
     fn reply(&self, request: &Request, status: u16, head: &str, body: &str) -> io::Result<()> {
         let cseq = request.headers.get("cseq").map_or("0", String::as_str);
-        let mut text = format!("RTSP/1.0 {status} {}\r\nCSeq: {cseq}\r\n{head}", reason(status));
+        let talk = self.shared.lock().settings.talk.as_deref().map(crate::printed);
+        let reason = talk.as_deref().unwrap_or(reason(status));
+        let mut text = format!("RTSP/1.0 {status} {reason}\r\nCSeq: {cseq}\r\n{head}");
+        if let Some(talk) = &talk {
+            let _ = write!(text, "Server: {talk}\r\n");
+        }
         if !body.is_empty() {
             let _ = write!(text, "Content-Length: {}\r\n", body.len());
         }
@@ -266,10 +281,17 @@ fn sdp(settings: &Settings) -> String {
         (Codec::H265, false) => ("H265", "sprop-max-don-diff=0".to_owned()),
     };
     let (fps, tool) = (settings.stamped_fps, settings.tool);
+    let session = settings.talk.as_deref().unwrap_or("fake");
+    let more = match &settings.talk {
+        Some(talk) => format!(
+            "m=audio 0 RTP/AVP 0\r\na=control:track2\r\nm=text 0 RTP/AVP none\r\na=said:{talk}\r\n"
+        ),
+        None => String::new(),
+    };
     format!(
-        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=fake\r\nt=0 0\r\na=tool:{tool}\r\na=control:*\r\n\
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns={session}\r\nt=0 0\r\na=tool:{tool}\r\na=control:*\r\n\
          m=video 0 RTP/AVP 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 {name}/90000\r\n\
-         a=framerate:{fps}\r\na=fmtp:96 {parameters}\r\na=control:track1\r\n"
+         a=framerate:{fps}\r\na=fmtp:96 {parameters}\r\na=control:track1\r\n{more}"
     )
 }
 

@@ -80,6 +80,7 @@ const HOMES: &[Row] = &[
     ("ffmpeg-next", &["ingest"]),
     ("flatbuffers", &["ipc"]),
     ("hyper", &["api"]),
+    ("jsonschema", &["api"]),
     ("memmap2", &["ipc"]),
     ("ort", &["runner"]),
     ("redb", &["store"]),

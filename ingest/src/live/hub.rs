@@ -1,44 +1,33 @@
 //! The hub's thread: streams in, viewers out, one loop over the UDP port and a wake-up.
 
-use super::bitstream;
 use super::clock::Clock;
-use super::group::{Follows, Group, Picture};
-use super::socket::{Outgoing, Port, Received};
-use super::viewer::{Common, Refused, Viewer};
-use super::{Shared, Wake, WebrtcOptions, media_origin, stun};
+use super::group::{Follows, Picture};
+use super::offer::{Common, Peer, Refused};
+use super::seats::Seats;
+use super::socket::{Outgoing, Port};
+use super::stream::Stream;
+use super::viewer::Viewer;
+use super::{Shared, Wake, WebrtcOptions};
 use crate::timeline::ticks_of_utc;
-use crate::unit::{AccessUnit, Codec};
-use base::{CameraId, Instant, MediaTime, UtcNanos};
+use crate::unit::AccessUnit;
+use base::{CameraId, Instant, MediaTime};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use ipc::ingest_message::Answer;
-use ipc::recording::SegmentName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use str0m::IceCreds;
 
 /// A port that is taken is tried again (chosen).
 const PORT_RETRY: Duration = Duration::from_secs(2);
-/// Longest offer (chosen: a browser's is about 6 KiB).
-const OFFER_BYTES_MAX: usize = 64 << 10;
-/// Addresses remembered of one viewer.
-const ADDRESSES_MAX: usize = 8;
 /// Batches of datagrams taken before units have their turn.
 const RECEIVE_TURNS: usize = 64;
 /// Commands taken before datagrams and deadlines have their turn.
 const COMMAND_TURNS: usize = 256;
-/// Groups of pictures without B-frames after which a stream counts as free of them (chosen: some
-/// groups may have none by chance).
-const GROUPS_WITHOUT: u32 = 3;
-
-/// A picture that is older is not what a camera shows now (chosen: above the stall that is noticed).
-const FRESH: Duration = Duration::from_secs(5);
-
 /// What others want of the hub.
 pub enum Command {
     /// A stream has a feed from now on.
@@ -56,11 +45,16 @@ pub enum Command {
     Gone {
         stream: u64,
     },
-    Offer {
+    /// Somebody has an offer for a stream.
+    Admit {
         camera: CameraId,
         stream: String,
-        sdp: String,
-        reply: Sender<Answer>,
+        reply: Sender<Result<Admission, Refused>>,
+    },
+    /// It has been answered.
+    Seat {
+        entrant: Box<Entrant>,
+        reply: Sender<Result<MediaTime, Refused>>,
     },
     Close {
         camera: CameraId,
@@ -77,38 +71,26 @@ pub enum Command {
     },
 }
 
-/// Why a stream can't be watched in a browser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unfit {
-    H265,
-    Bipredicted,
+/// What it takes to answer an offer.
+pub struct Admission {
+    /// The stream.
+    pub stream: u64,
+    /// Where viewers find the hub.
+    pub local: Vec<SocketAddr>,
+    /// As every viewer has it.
+    pub common: Common,
 }
 
-struct Stream {
-    camera: CameraId,
-    name: String,
-    shared: Arc<Shared>,
-    feeds: u32,
-    /// Since when it has none.
-    left: Instant,
-    group: Group,
-    unfit: Option<Unfit>,
-    /// Key pictures since the last B picture.
-    groups_without: u32,
-    profile: Option<u16>,
-    newest: Option<MediaTime>,
-    /// When that was captured, by both clocks.
-    captured: Option<(Instant, UtcNanos)>,
-    viewers: BTreeSet<u64>,
-}
-
-struct Seat {
-    viewer: Viewer,
-    stream: u64,
-    session: String,
-    name: String,
-    due: Instant,
-    addresses: Vec<SocketAddr>,
+/// A viewer whose offer has been answered.
+pub struct Entrant {
+    /// The stream.
+    pub stream: u64,
+    /// What answered.
+    pub peer: Peer,
+    /// By which it can be ended.
+    pub session: String,
+    /// Its `ice-ufrag`.
+    pub name: String,
 }
 
 /// The thread's state.
@@ -124,13 +106,7 @@ pub struct Worker {
     streams: BTreeMap<u64, Stream>,
     /// Streams without a feed.
     feedless: BTreeSet<u64>,
-    seats: HashMap<u64, Seat>,
-    next_viewer: u64,
-    sessions: HashMap<String, u64>,
-    /// By `ice-ufrag`.
-    names: HashMap<String, u64>,
-    /// By the peer's address, with the address of this machine that it uses.
-    addresses: HashMap<SocketAddr, (u64, Option<IpAddr>)>,
+    seats: Seats,
     /// When each viewer is due.
     due: BTreeSet<(Instant, u64)>,
     stopping: Option<Sender<()>>,
@@ -155,11 +131,7 @@ impl Worker {
             out: Outgoing::default(),
             streams: BTreeMap::new(),
             feedless: BTreeSet::new(),
-            seats: HashMap::new(),
-            next_viewer: 1,
-            sessions: HashMap::new(),
-            names: HashMap::new(),
-            addresses: HashMap::new(),
+            seats: Seats::default(),
             due: BTreeSet::new(),
             stopping: None,
         };
@@ -188,7 +160,7 @@ impl Worker {
             self.flush();
             self.leave_streams(now);
             if let Some(reply) = &self.stopping
-                && self.seats.is_empty()
+                && self.seats.len() == 0
             {
                 let _ = reply.send(());
                 return;
@@ -261,22 +233,11 @@ impl Worker {
     fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Open { camera, stream: name, shared } => {
-                let stream = self.streams.entry(shared.id).or_insert_with(|| Stream {
-                    camera,
-                    name,
-                    shared,
-                    feeds: 0,
-                    left: now,
-                    group: Group::default(),
-                    unfit: None,
-                    groups_without: 0,
-                    profile: None,
-                    newest: None,
-                    captured: None,
-                    viewers: BTreeSet::new(),
-                });
+                let id = shared.id;
+                let new = || Stream::new(camera, name, shared, now);
+                let stream = self.streams.entry(id).or_insert_with(new);
                 stream.feeds += 1;
-                self.feedless.remove(&stream.shared.id);
+                self.feedless.remove(&id);
             }
             Command::Unit { stream, unit } => self.unit(stream, unit, now),
             Command::Gone { stream: id } => {
@@ -291,10 +252,12 @@ impl Worker {
                     }
                 }
             }
-            Command::Offer { camera, stream, sdp, reply } => {
-                let answer = self.offer(&camera, &stream, &sdp, now);
+            Command::Admit { camera, stream, reply } => {
                 // Whoever asked may have gone.
-                let _ = reply.send(answer.unwrap_or_else(|r| Answer::failed(r.status, r.message)));
+                let _ = reply.send(self.admit(&camera, &stream));
+            }
+            Command::Seat { entrant, reply } => {
+                let _ = reply.send(self.seat(*entrant, now));
             }
             Command::Close { camera, session, reply } => {
                 let _ = reply.send(self.close(&camera, &session, now));
@@ -309,8 +272,7 @@ impl Worker {
                 let _ = reply.send(answer);
             }
             Command::Stop { reply } => {
-                let ids: Vec<_> = self.seats.keys().copied().collect();
-                for id in ids {
+                for id in self.seats.ids() {
                     self.end(id, now);
                 }
                 self.stopping = Some(reply);
@@ -338,7 +300,7 @@ impl Worker {
         let follows = stream.group.push(&picture) == Follows::Yes;
         let (viewers, profile) = (stream.viewers.clone(), stream.profile);
         for viewer in viewers {
-            if let Some(seat) = self.seats.get_mut(&viewer) {
+            if let Some(seat) = self.seats.get_mut(viewer) {
                 seat.viewer.picture(&picture, follows, profile, now);
             }
             self.drive(viewer, now);
@@ -346,39 +308,11 @@ impl Worker {
         self.flush();
     }
 
-    fn offer(
-        &mut self,
-        camera: &CameraId,
-        stream: &str,
-        sdp: &str,
-        now: Instant,
-    ) -> Result<Answer, Refused> {
-        let refused = |status, message| Err(Refused { status, message });
+    /// Whether there is a place for one more who watches the stream.
+    fn admit(&mut self, camera: &CameraId, stream: &str) -> Result<Admission, Refused> {
         let id = self.find(camera, stream)?;
-        if let Some(stream) = self.streams.get(&id)
-            && stream.unfit.is_some()
-        {
-            return refused(422, stream.why_unfit());
-        }
-        if sdp.len() > OFFER_BYTES_MAX {
-            let message =
-                format!("the offer has {} bytes, the limit is {OFFER_BYTES_MAX}", sdp.len());
-            return refused(400, message);
-        }
-        if self.seats.len() >= self.options.viewers_max {
-            let message = format!(
-                "{} viewers watch already, the limit of this node; close one and try again",
-                self.seats.len()
-            );
-            return refused(503, message);
-        }
-        if self.stopping.is_some() {
-            return refused(503, "live view is being stopped; try again when it runs".into());
-        }
-        let port = match &self.port {
-            Ok(port) => port,
-            Err(why) => return refused(503, why.clone()),
-        };
+        self.check_place(id)?;
+        let port = self.port.as_ref().map_err(|why| Refused::new(503, why.clone()))?;
         let addresses = match self.options.announce.is_empty() {
             false => self.options.announce.clone(),
             true => port.addresses().unwrap_or_default(),
@@ -387,48 +321,56 @@ impl Worker {
             addresses.into_iter().map(|ip| SocketAddr::new(ip, port.number())).collect();
         if local.is_empty() {
             let why = "no interface has an address for viewers; set webrtc.announce";
-            return refused(503, why.into());
+            return Err(Refused::new(503, why));
         }
-        if self.common.is_none() {
-            self.common = Some(common(self.options.silence)?);
+        let common = match &self.common {
+            Some(common) => common.clone(),
+            None => self.common.insert(common()?).clone(),
+        };
+        Ok(Admission { stream: id, local, common })
+    }
+
+    fn check_place(&self, stream: u64) -> Result<(), Refused> {
+        if let Some(stream) = self.streams.get(&stream)
+            && stream.unfit.is_some()
+        {
+            return Err(Refused::new(422, stream.why_unfit()));
         }
-        let Some(common) = &self.common else { return refused(503, "no certificate".into()) };
-        let ice = IceCreds { ufrag: unguessable(8)?, pass: unguessable(16)? };
-        let (session, name) = (unguessable(16)?, ice.ufrag.clone());
-        let accept = || Viewer::accept(sdp, ice, local, common, now);
-        // What strangers send is parsed here: a fault of the parser is one offer's.
-        let Ok(accepted) = catch_unwind(AssertUnwindSafe(accept)) else {
-            return refused(400, "the offer can't be understood; send the SDP of a browser".into());
+        if self.seats.len() >= self.options.viewers_max {
+            let message = format!(
+                "{} viewers watch already, the limit of this node; close one and try again",
+                self.seats.len()
+            );
+            return Err(Refused::new(503, message));
+        }
+        if self.stopping.is_some() {
+            let message = "live view is being stopped; try again when it runs";
+            return Err(Refused::new(503, message));
+        }
+        Ok(())
+    }
+
+    /// Takes in one that was admitted, when there still is a place. Returns the media time of the
+    /// newest picture.
+    fn seat(&mut self, entrant: Entrant, now: Instant) -> Result<MediaTime, Refused> {
+        let Entrant { stream: id, peer, session, name } = entrant;
+        self.check_place(id)?;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Err(Refused::new(404, "the camera has no live view any more; enable it"));
         };
-        let (viewer, sdp) = accepted?;
-        let number = self.next_viewer;
-        self.next_viewer += 1;
-        let media = match self.streams.get_mut(&id) {
-            Some(stream) => {
-                stream.viewers.insert(number);
-                stream.count();
-                stream.newest
-            }
-            None => None,
-        };
-        self.sessions.insert(session.clone(), number);
-        self.names.insert(name.clone(), number);
-        let addresses = Vec::new();
-        let seat = Seat { viewer, stream: id, session: session.clone(), name, due: now, addresses };
-        self.seats.insert(number, seat);
+        let viewer = Viewer::new(peer, self.options.silence, now);
+        let number = self.seats.add(viewer, id, (session, name), now);
         self.due.insert((now, number));
-        let media = media.unwrap_or_else(|| MediaTime(ticks_of_utc(ipc::clock::utc())));
-        let media_origin = media_origin(media);
-        Ok(Answer { status: 201, session, sdp, media_origin, ..Answer::default() })
+        stream.viewers.insert(number);
+        stream.count();
+        Ok(stream.newest.unwrap_or_else(|| MediaTime(ticks_of_utc(ipc::clock::utc()))))
     }
 
     fn close(&mut self, camera: &CameraId, session: &str, now: Instant) -> Answer {
-        let of_camera = |id: &u64| {
-            let stream = self.seats.get(id).and_then(|seat| self.streams.get(&seat.stream));
-            stream.is_some_and(|stream| stream.camera == *camera)
-        };
-        match self.sessions.get(session).copied().filter(of_camera) {
-            Some(id) => {
+        let of_camera =
+            |stream: u64| self.streams.get(&stream).is_some_and(|s| s.camera == *camera);
+        match self.seats.of_session(session).filter(|&(_, stream)| of_camera(stream)) {
+            Some((id, _)) => {
                 self.end(id, now);
                 Answer::done()
             }
@@ -450,7 +392,7 @@ impl Worker {
                 "camera {camera} has no live view{which}: it is unknown, disabled, or has \
                  live = false"
             );
-            Refused { status: 404, message }
+            Refused::new(404, message)
         })
     }
 
@@ -461,13 +403,12 @@ impl Worker {
         let now = ipc::clock::monotonic();
         let Ok(port) = &mut self.port else { return };
         let mut touched = BTreeSet::new();
-        let (seats, names, addresses) = (&mut self.seats, &self.names, &mut self.addresses);
+        let seats = &mut self.seats;
         for at in 0..port.sockets().len() {
             let mut turns = 0;
             while turns < RECEIVE_TURNS
                 && port.receive(at, |datagram| {
-                    let id = deliver(&datagram, seats, names, addresses, &clock, now);
-                    touched.extend(id);
+                    touched.extend(seats.deliver(&datagram, &clock, now));
                 })
             {
                 turns += 1;
@@ -482,26 +423,29 @@ impl Worker {
     fn discard(&mut self) {
         if let Ok(port) = &mut self.port {
             for at in 0..port.sockets().len() {
-                while port.receive(at, |_| ()) {}
+                // Not until nothing is left: whoever sends decides when that is.
+                for _ in 0..RECEIVE_TURNS {
+                    if !port.receive(at, |_| ()) {
+                        break;
+                    }
+                }
             }
         }
     }
 
     /// Lets a viewer do what is due, and takes it out when it is gone.
     fn drive(&mut self, id: u64, now: Instant) {
-        let (Some(seat), Some(common), Ok(port)) =
-            (self.seats.get_mut(&id), &self.common, &self.port)
+        let (Some((seat, ways)), Some(common), Ok(port)) =
+            (self.seats.with_ways(id), &self.common, &self.port)
         else {
             // Nobody who could be due.
             return self.due.retain(|(_, other)| *other != id);
         };
         self.due.remove(&(seat.due, id));
         let Some(stream) = self.streams.get(&seat.stream) else { return self.remove(id) };
-        let (out, addresses) = (&mut self.out, &self.addresses);
-        let mut transmit = |to: SocketAddr, contents: &[u8]| {
-            let from = addresses.get(&to).and_then(|(_, local)| *local);
-            out.push(to, from, contents, port);
-        };
+        let out = &mut self.out;
+        let mut transmit =
+            |to: SocketAddr, contents: &[u8]| out.push(to, ways.from(to), contents, port);
         let viewer = &mut seat.viewer;
         let work =
             || viewer.drive(&stream.group, stream.profile, &common.clock, now, &mut transmit);
@@ -517,22 +461,15 @@ impl Worker {
 
     /// Says goodbye to a viewer. Its session is over at once.
     fn end(&mut self, id: u64, now: Instant) {
-        let Some(seat) = self.seats.get_mut(&id) else { return };
-        self.sessions.remove(&seat.session);
+        self.seats.end_session(id);
+        let Some(seat) = self.seats.get_mut(id) else { return };
         seat.viewer.close(now);
         self.drive(id, now);
     }
 
     fn remove(&mut self, id: u64) {
-        let Some(seat) = self.seats.remove(&id) else { return };
+        let Some(seat) = self.seats.remove(id) else { return };
         self.due.remove(&(seat.due, id));
-        self.sessions.remove(&seat.session);
-        self.names.remove(&seat.name);
-        for address in seat.addresses {
-            if self.addresses.get(&address).is_some_and(|(owner, _)| *owner == id) {
-                self.addresses.remove(&address);
-            }
-        }
         if let Some(stream) = self.streams.get_mut(&seat.stream) {
             stream.viewers.remove(&id);
             stream.count();
@@ -563,112 +500,10 @@ impl Worker {
     }
 }
 
-impl Stream {
-    /// The kept pictures, unless the stream stands still.
-    fn fresh(&self) -> Result<Vec<Arc<AccessUnit>>, String> {
-        let old = |(capture, _): &(Instant, UtcNanos)| ipc::clock::monotonic() - *capture > FRESH;
-        if let Some((_, utc)) = self.captured.filter(old) {
-            let last = SegmentName::at(utc);
-            return Err(format!(
-                "camera {} sends no pictures: the last one came at {}; try again when it is live",
-                self.camera,
-                last.stem()
-            ));
-        }
-        Ok(self.group.pictures().iter().map(|p| Arc::clone(&p.unit)).collect())
-    }
-
-    /// Looks whether browsers can play what comes.
-    fn judge(&mut self, unit: &AccessUnit) {
-        if unit.codec == Codec::H265 {
-            self.unfit = Some(Unfit::H265);
-            return;
-        }
-        if unit.key() {
-            self.profile = bitstream::profile(&unit.data).or(self.profile);
-            self.groups_without = self.groups_without.saturating_add(1);
-            if self.unfit == Some(Unfit::H265) || self.groups_without > GROUPS_WITHOUT {
-                self.unfit = None;
-            }
-        } else if bitstream::bipredicted(&unit.data) {
-            self.unfit = Some(Unfit::Bipredicted);
-            self.groups_without = 0;
-        }
-    }
-
-    fn why_unfit(&self) -> String {
-        let Stream { camera, name, .. } = self;
-        let (what, remedy) = match self.unfit {
-            Some(Unfit::H265) => ("H.265, which browsers don't take", "to H.264"),
-            _ => ("B-frames, which browsers show out of order", "to no B-frames"),
-        };
-        format!(
-            "camera {camera} can't be watched live: its stream {name} has {what}; set it {remedy} \
-             in the camera, or give the camera a sub_url with such a stream and the role live"
-        )
-    }
-
-    fn count(&self) {
-        let viewers = u32::try_from(self.viewers.len()).unwrap_or(u32::MAX);
-        self.shared.viewers.store(viewers, Ordering::Relaxed);
-    }
-}
-
-/// Hands a datagram to the viewer that it is for: by address, else by the name in it and proof
-/// that it comes from that viewer.
-fn deliver(
-    datagram: &Received<'_>,
-    seats: &mut HashMap<u64, Seat>,
-    names: &HashMap<String, u64>,
-    addresses: &mut HashMap<SocketAddr, (u64, Option<IpAddr>)>,
-    clock: &Clock,
-    now: Instant,
-) -> Option<u64> {
-    let &Received { source, local, contents } = datagram;
-    let asked = stun::asked(contents).and_then(|name| names.get(name)).copied();
-    let known = addresses.get(&source).copied();
-    // A browser may leave its address to another one of the same machine.
-    let id = asked.or(known.map(|(id, _)| id))?;
-    let seat = seats.get_mut(&id)?;
-    let handle = || {
-        if known != Some((id, local)) {
-            if !seat.viewer.accepts(source, local, contents, clock, now) {
-                return None;
-            }
-            if !seat.addresses.contains(&source) {
-                if seat.addresses.len() == ADDRESSES_MAX {
-                    addresses.remove(&seat.addresses.remove(0));
-                }
-                seat.addresses.push(source);
-            }
-            addresses.insert(source, (id, local));
-        }
-        seat.viewer.receive(source, local, contents, clock, now);
-        Some(id)
-    };
-    catch_unwind(AssertUnwindSafe(handle)).unwrap_or_else(|_| {
-        seat.viewer.fault();
-        Some(id)
-    })
-}
-
-fn common(silence: Duration) -> Result<Common, Refused> {
+fn common() -> Result<Common, Refused> {
     let provider = str0m::crypto::from_feature_flags();
-    let failed = |e: &dyn std::fmt::Display| Refused {
-        status: 503,
-        message: format!("live view has no certificate: {e}; restart ingest"),
-    };
-    let certificate =
-        provider.dtls_provider.generate_certificate().ok_or_else(|| failed(&"none was made"))?;
-    Ok(Common { certificate, clock: Clock::new(), silence })
-}
-
-/// `bytes` random bytes in hexadecimal.
-fn unguessable(bytes: usize) -> Result<String, Refused> {
-    use rustix::rand::{GetRandomFlags, getrandom};
-    let mut random = vec![0; bytes];
-    match getrandom(&mut random[..], GetRandomFlags::empty()) {
-        Ok(got) if got == bytes => Ok(random.iter().map(|b| format!("{b:02x}")).collect()),
-        _ => Err(Refused { status: 503, message: "the kernel has no random numbers".into() }),
-    }
+    let made = provider.dtls_provider.generate_certificate();
+    let why = "live view has no certificate: none could be made; restart ingest";
+    let certificate = made.ok_or_else(|| Refused::new(503, why))?;
+    Ok(Common { certificate, clock: Clock::new() })
 }

@@ -6,18 +6,17 @@
 
 use super::clock::Clock;
 use super::group::{self, Group, Picture};
+use super::offer::Peer;
 use base::{Instant, MediaTime};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use str0m::change::SdpOffer;
-use str0m::config::DtlsCert;
-use str0m::media::{MediaKind, Mid, Pt};
+use str0m::media::{Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
-use str0m::{Candidate, Event, IceConnectionState, IceCreds, Input, Output, Rtc, RtcConfig};
+use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
 /// Time to say goodbye.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -38,8 +37,6 @@ const OUTBOX_PICTURES: usize = 256;
 /// is shown it as if it were live, and nobody who misses something gets it again.
 const STALE: Duration = Duration::from_secs(5);
 const STALE_AGAIN: Duration = Duration::from_secs(1);
-/// Packets of the past that a viewer can ask for again (chosen: 1 s of 16 Mb/s).
-const RESEND_PACKETS: usize = 2048;
 /// Loss in two seconds on end that means that the way is too narrow (chosen: random loss of radio
 /// stays below).
 const NARROW_LOSS: f32 = 0.15;
@@ -47,26 +44,6 @@ const NARROW_LOSS: f32 = 0.15;
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 /// Media time that goes back or jumps by more than this (an hour) can't be followed in 32 bits.
 const JUMP: u64 = 3600 * MediaTime::RATE;
-
-/// Why an offer is not taken, as in HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Status.
-    pub status: u16,
-    /// Reason and remedy.
-    pub message: String,
-}
-
-/// What every viewer of a hub has in common.
-#[derive(Debug)]
-pub struct Common {
-    /// Certificate of the hub.
-    pub certificate: DtlsCert,
-    /// Both clocks.
-    pub clock: Clock,
-    /// As in the options.
-    pub silence: Duration,
-}
 
 /// A picture on its way out.
 #[derive(Debug)]
@@ -99,6 +76,8 @@ pub struct Viewer {
     types: Vec<(u16, Pt)>,
     /// Candidate addresses, ours.
     local: Vec<SocketAddr>,
+    /// Which of the ways between them is used is decided, and the peer is connected over it.
+    nominated: bool,
     connected: bool,
     feeding: Feeding,
     outbox: VecDeque<Sending>,
@@ -129,81 +108,15 @@ impl std::fmt::Debug for Viewer {
 }
 
 impl Viewer {
-    /// Takes an offer; returns the answer also. `ice` are credentials of this viewer alone.
-    ///
-    /// # Errors
-    /// 400 when it is no offer of a browser that wants to see video, 406 when it has no H.264.
-    pub fn accept(
-        sdp: &str,
-        ice: IceCreds,
-        local: Vec<SocketAddr>,
-        common: &Common,
-        now: Instant,
-    ) -> Result<(Viewer, String), Refused> {
-        let refused = |status, message: String| Refused { status, message };
-        let bad = |what: &str| {
-            refused(
-                400,
-                format!(
-                    "the offer is not one of a WebRTC viewer: {what}; send the SDP of \
-                a peer connection with one video transceiver that receives"
-                ),
-            )
-        };
-        if !sdp.lines().any(|line| line.starts_with("m=video")) {
-            return Err(bad("it has no m=video line"));
-        }
-        let no_h264 = || {
-            refused(
-                406,
-                "the browser offers no H.264 with packetization-mode 1, and pictures are \
-                sent as the camera codes them; use a browser with H.264 in WebRTC"
-                    .into(),
-            )
-        };
-        if h264_types(sdp).is_empty() {
-            return Err(no_h264());
-        }
-        let offer = SdpOffer::from_sdp_string(sdp).map_err(|e| bad(&e.to_string()))?;
-        let mut rtc = RtcConfig::new()
-            .set_ice_lite(true)
-            .set_rtp_mode(true)
-            .clear_codecs()
-            .enable_h264(true)
-            .set_dtls_cert(common.certificate.clone())
-            .set_local_ice_credentials(ice)
-            .set_send_buffer_video(RESEND_PACKETS)
-            .set_stats_interval(Some(Duration::from_secs(1)))
-            .build(common.clock.theirs(now));
-        for &address in &local {
-            match Candidate::host(address, "udp") {
-                Ok(candidate) => drop(rtc.add_local_candidate(candidate)),
-                Err(e) => tracing::warn!("{address} can't be offered to viewers: {e}"),
-            }
-        }
-        let answer = rtc.sdp_api().accept_offer(offer).map_err(|e| bad(&e.to_string()))?;
-        let answer = answer.to_sdp_string();
-        let sends = |mid: &Mid| {
-            let media = rtc.media(*mid);
-            media.is_some_and(|m| m.kind() == MediaKind::Video && m.direction().is_sending())
-        };
-        let mids = answer.lines().filter_map(|line| line.strip_prefix("a=mid:"));
-        let mid = mids.map(|mid| Mid::from(mid.trim())).find(sends);
-        let mid = mid.ok_or_else(|| bad("it has no video line that receives"))?;
-        // What both have: of the offer, for its numbers are those that count.
-        let agreed = |pt: Pt| {
-            let ours = rtc.codec_config().params().iter().any(|p| p.pt() == pt);
-            ours && rtc.media(mid).is_some_and(|media| media.remote_pts().contains(&pt))
-        };
-        let types: Vec<_> = h264_types(sdp).into_iter().filter(|&(_, pt)| agreed(pt)).collect();
-        if types.is_empty() {
-            return Err(no_h264());
-        }
-        let viewer = Viewer {
+    /// Whoever has the peer's answer.
+    pub fn new(peer: Peer, silence: Duration, now: Instant) -> Viewer {
+        let Peer { rtc, mid, types, local } = peer;
+        Viewer {
             rtc,
             mid,
             types,
             local,
+            nominated: false,
             connected: false,
             feeding: Feeding::Waits,
             outbox: VecDeque::new(),
@@ -217,11 +130,15 @@ impl Viewer {
             narrow: 0,
             wants_group: false,
             leaves: false,
-            silence: common.silence,
+            silence,
             closing: None,
             gone: None,
-        };
-        Ok((viewer, answer))
+        }
+    }
+
+    /// Whether it has chosen the addresses that it uses.
+    pub fn nominated(&self) -> bool {
+        self.nominated
     }
 
     /// Whether a datagram is this viewer's, proven by what only it knows.
@@ -390,6 +307,7 @@ impl Viewer {
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
                 self.gone = Some("its address does not answer");
             }
+            Event::IceConnectionStateChange(state) => self.nominated |= state.is_connected(),
             Event::Closed => self.gone = Some("it left"),
             // The camera can't be asked for a key picture. The group so far is as good.
             Event::KeyframeRequest(_) => {
@@ -561,31 +479,6 @@ impl Viewer {
             }
         }
     }
-}
-
-/// Profile and number of the payload types of an offer that are H.264 of packetization mode 1.
-fn h264_types(sdp: &str) -> Vec<(u16, Pt)> {
-    let lines = || sdp.lines().map(|line| line.trim().to_ascii_lowercase());
-    let maps = lines().filter_map(|line| {
-        let (number, codec) = line.strip_prefix("a=rtpmap:")?.split_once(' ')?;
-        codec.starts_with("h264/90000").then(|| number.to_owned())
-    });
-    maps.filter_map(|number| {
-        let parameters = lines().find_map(|line| {
-            let (of, parameters) = line.strip_prefix("a=fmtp:")?.split_once(' ')?;
-            (of == number).then(|| parameters.to_owned())
-        })?;
-        let value = |name: &str| {
-            parameters.split(';').find_map(|p| p.trim().strip_prefix(name)?.strip_prefix('='))
-        };
-        (value("packetization-mode") == Some("1")).then_some(())?;
-        // Without one it is Baseline (RFC 6184, 8.1).
-        let level_id =
-            u32::from_str_radix(value("profile-level-id").unwrap_or("42000a"), 16).ok()?;
-        let number: u8 = number.parse().ok()?;
-        Some(((level_id >> 8) as u16, Pt::from(number)))
-    })
-    .collect()
 }
 
 /// A frame's time where it does not matter much, ticks (25 fps).

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Names of a day that are kept: its oldest (chosen: 1 MiB, and a day is listed again a few times a
 /// day).
-const NAMES_MAX: usize = 65_536;
+const NAMES_MAX: usize = if cfg!(test) { 1000 } else { 65_536 };
 /// A list that is older is made again: names behind the first ones may have come, after a step back
 /// of the clock.
 const LIST_AGE: Duration = Duration::from_secs(3600);
@@ -145,6 +145,9 @@ impl Listing {
         for (n, camera) in (0u32..).zip(whose()) {
             self.listed += 1;
             let found = recordings.segments(camera, *day);
+            if found.as_ref().is_err_and(no_directory) {
+                self.leave(*day, camera, now);
+            }
             let path = recordings.day(camera, *day);
             let found = self.own(recordings, &path, found, first).unwrap_or_default();
             list.names.extend(found.into_iter().map(|name| (name, n)));
@@ -179,7 +182,7 @@ impl Listing {
         found: io::Result<T>,
         first: &mut First,
     ) -> Option<T> {
-        if found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotADirectory) {
+        if found.as_ref().is_err_and(no_directory) {
             self.tell(recordings.root(), path);
             return None;
         }
@@ -200,6 +203,10 @@ impl Listing {
     }
 }
 
+fn no_directory(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory
+}
+
 /// Whether a name in the directory of a day is that of its index, or of one that is being made or
 /// was set aside.
 pub fn is_index(name: &str) -> bool {
@@ -209,6 +216,13 @@ pub fn is_index(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_foreign_files_are_told_and_no_more() {
+        let (mut listing, root) = (Listing::default(), Path::new("/root"));
+        let told = |n: usize| root.join(n.to_string());
+        assert_eq!((0..200).filter(|n| listing.tell(root, &told(*n))).count(), 100);
+    }
 
     #[test]
     fn indexes_have_these_names() {

@@ -5,6 +5,7 @@
 //! removes against them, and stops there: space that comes back late, or never because others take
 //! it, costs no more than that. What remains to be done is the next sweep's.
 
+use super::holds::{Held, Holds};
 use super::listing::{Days, First, List, Listing, is_index};
 use super::room::Refusal;
 use super::storage::{Removal, Storage, Told};
@@ -154,6 +155,8 @@ impl std::fmt::Display for Removed {
 #[derive(Debug)]
 pub struct Sweeper {
     clock: ClockKeeper,
+    holds: Holds,
+    held: Held,
     resting: bool,
     listing: Listing,
     late: Option<Late>,
@@ -257,6 +260,8 @@ impl Sweeper {
         let _ = clock.look(start);
         Sweeper {
             clock,
+            holds: Holds::default(),
+            held: Held::default(),
             resting: false,
             listing: Listing::default(),
             late: None,
@@ -333,6 +338,7 @@ impl Sweeper {
         if !options.root.exists() {
             return Ok(Swept { rest, ..Swept::default() });
         }
+        self.held = self.holds.look(&ipc::holds::read(&options.holds), now.monotonic);
         let mut first = First::default();
         let days = self.listing.days(recordings, now.monotonic, &mut first)?;
         let space = options.disk.space(&options.root)?;
@@ -420,6 +426,11 @@ impl Sweeper {
             };
             let camera = camera.clone();
             let Some(entry) = list.take() else { break false };
+            // A clip still needs it, and nothing that is new does more.
+            if goal.freed >= goal.no_space && self.held.keeps(&camera, name) {
+                stayed.push(entry);
+                continue;
+            }
             match remove(round.storage, &camera, name) {
                 None => stayed.push(entry),
                 Some(Err(error)) => {
@@ -427,19 +438,21 @@ impl Sweeper {
                     stayed.push(entry);
                 }
                 Some(Ok(gone)) => {
-                    match gone {
-                        Gone::Segment(bytes) => {
-                            goal.freed = goal.freed.saturating_add(bytes);
-                            self.recorded.removed(bytes);
-                            round.removed.note(cause, bytes);
-                        }
-                        Gone::Before => {}
-                        Gone::Foreign(path) => {
-                            self.listing.tell(&round.storage.options.root, &path);
-                        }
+                    if let Gone::Segment(bytes) = gone {
+                        goal.freed = goal.freed.saturating_add(bytes);
+                        self.recorded.removed(bytes);
+                        round.removed.note(cause, bytes);
                     }
-                    if let Some(camera) = list.gone(entry) {
-                        self.clear(round, &camera, name.day());
+                    let last = list.gone(entry);
+                    match (gone, last) {
+                        (Gone::Foreign(path), last) => {
+                            self.listing.tell(&round.storage.options.root, &path);
+                            if let Some(camera) = last {
+                                self.listing.leave(name.day(), &camera, round.now);
+                            }
+                        }
+                        (_, Some(camera)) => self.clear(round, &camera, name.day()),
+                        (_, None) => {}
                     }
                 }
             }

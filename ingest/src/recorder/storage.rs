@@ -8,6 +8,7 @@ use super::room::{Refusal, Room};
 use base::clock_trust::Clocks;
 use base::{CameraId, Instant};
 use ipc::clock_trust::{accepted_in, clocks};
+use ipc::holds::holds_in;
 use ipc::recording::{Day, Recordings, SegmentName};
 use std::collections::BTreeMap;
 use std::io;
@@ -32,14 +33,17 @@ pub struct RecordingOptions {
     pub disk: Disk,
     /// The file with the offset of UTC that `vas clock accept` accepted.
     pub accepted_clock: PathBuf,
+    /// The file with what clips still need.
+    pub holds: PathBuf,
 }
 
 impl RecordingOptions {
     /// With the defaults for everything but the place: a directory of the state directory.
     pub fn new(root: PathBuf) -> RecordingOptions {
-        let accepted_clock = accepted_in(root.parent().unwrap_or(&root));
+        let state = root.parent().unwrap_or(&root);
+        let (accepted_clock, holds) = (accepted_in(state), holds_in(state));
         let (retention, disk) = (Retention::default(), Disk::default());
-        RecordingOptions { root, retention, disk, accepted_clock }
+        RecordingOptions { root, retention, disk, accepted_clock, holds }
     }
 }
 
@@ -321,5 +325,102 @@ fn sweep(weak: &Weak<Storage>, start: Clocks) {
         pause = SWEEP;
         let Some(storage) = weak.upgrade() else { return };
         sweeper.sweep(&storage, clocks());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Rig;
+    use super::*;
+    use base::UtcNanos;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn name(hours: u64) -> SegmentName {
+        SegmentName::at(UtcNanos((10 * 24 + hours) * 3600 * base::time::NANOS_PER_SEC))
+    }
+
+    fn removed(rig: &Rig, removal: Removal) -> bool {
+        rig.storage.remove(&rig.claim.camera, removal, || ()).is_some()
+    }
+
+    #[test]
+    fn what_may_go_follows_from_what_is_done() {
+        let rig = Rig::new();
+        let (open, day) = (name(5), |hours| Removal::Day(name(hours).day()));
+        for (writing, segments, days) in [
+            (Writing::Between, [true, true, true], [true, true, true]),
+            (Writing::PuttingInOrder, [false, false, false], [false, false, false]),
+            (Writing::Open(open), [true, false, false], [true, false, true]),
+        ] {
+            rig.claim.announce(writing);
+            let of = [name(4), name(5), name(6)].map(|name| removed(&rig, Removal::Segment(name)));
+            assert_eq!(of, segments, "{writing:?}");
+            // Yesterday, today, tomorrow.
+            let of = [Removal::Day(name(0).day().before()), day(5), day(30)];
+            assert_eq!(of.map(|day| removed(&rig, day)), days, "{writing:?}");
+        }
+        let other = CameraId::new("other").unwrap();
+        assert!(rig.storage.remove(&other, day(5), || ()).is_some(), "nobody claims it");
+    }
+
+    #[test]
+    fn who_comes_to_need_what_is_being_removed_waits_for_that() {
+        for (writing, removal) in [
+            (Writing::Open(name(5)), Removal::Segment(name(5))),
+            (Writing::Open(name(5)), Removal::Day(name(5).day())),
+            (Writing::PuttingInOrder, Removal::Segment(name(1))),
+        ] {
+            let rig = Rig::new();
+            let gone = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let removing = rig.storage.remove(&rig.claim.camera, removal, || {
+                    scope.spawn(|| {
+                        rig.claim.announce(writing);
+                        assert!(gone.load(Ordering::SeqCst), "{removal:?}");
+                    });
+                    while rig.storage.written(&rig.claim.camera) != Some(writing) {
+                        std::thread::yield_now();
+                    }
+                    // Time enough for one that doesn't wait.
+                    (0..1000).for_each(|_| std::thread::yield_now());
+                    gone.store(true, Ordering::SeqCst);
+                });
+                assert!(removing.is_some());
+            });
+        }
+    }
+
+    #[test]
+    fn who_needs_something_else_does_not_wait() {
+        let rig = Rig::new();
+        let other = rig.storage.claim(&CameraId::new("other").unwrap(), || false).unwrap();
+        let done = rig.storage.remove(&rig.claim.camera, Removal::Segment(name(4)), || {
+            rig.claim.announce(Writing::Open(name(5)));
+            rig.claim.announce(Writing::Between);
+            other.announce(Writing::PuttingInOrder);
+        });
+        assert!(done.is_some());
+        // One that breaks off holds up nobody.
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            rig.storage.remove(&rig.claim.camera, Removal::Segment(name(4)), || panic!("broken"))
+        }));
+        assert!(broken.is_err());
+        rig.claim.announce(Writing::PuttingInOrder);
+    }
+
+    #[test]
+    fn a_claim_that_is_given_back_leaves_nothing() {
+        let Rig { _root, storage, claim, .. } = Rig::new();
+        let camera = claim.camera.clone();
+        claim.announce(Writing::PuttingInOrder);
+        claim.takes(true, 100);
+        assert!(storage.claim(&camera, || true).is_none());
+        drop(claim);
+        assert_eq!((storage.written(&camera), storage.written_bytes()), (None, 100));
+        let claim = storage.claim(&camera, || true).unwrap();
+        assert_eq!(storage.written(&camera), Some(Writing::Between));
+        claim.refused(&rustix::io::Errno::NOSPC.into(), Instant(0));
+        assert_eq!(storage.wanted(Instant(0), true).0, 0, "what another one took is forgotten");
+        assert!(storage.lock().sweep_now);
     }
 }

@@ -61,7 +61,7 @@ pub async fn open(source: &RtspSource, group: &Arc<SessionGroup>) -> Result<Play
     let failed = |late: bool| move |error| failure(&error, source, late);
     let described = Session::describe(source.url.clone(), options).await;
     let mut session = described.map_err(failed(false))?;
-    let (stream, codec) = video(&session)?;
+    let (stream, codec) = video(&session).map_err(|offered| none_fits(source, &offered))?;
     let transport = match source.transport {
         Transport::Tcp => RetinaTransport::Tcp(Default::default()),
         Transport::Udp => RetinaTransport::Udp(Default::default()),
@@ -92,7 +92,8 @@ pub async fn wait_for_teardown(group: &SessionGroup) {
     let _ = tokio::time::timeout(TEARDOWN, group.await_teardown()).await;
 }
 
-fn video<S: retina::client::State>(session: &Session<S>) -> Result<(usize, Codec), Failure> {
+/// The stream with video, else what the camera offers instead.
+fn video<S: retina::client::State>(session: &Session<S>) -> Result<(usize, Codec), String> {
     let mut offered = Vec::new();
     for (at, stream) in session.streams().iter().enumerate() {
         match (stream.media(), stream.encoding_name()) {
@@ -101,10 +102,14 @@ fn video<S: retina::client::State>(session: &Session<S>) -> Result<(usize, Codec
             (media, encoding) => offered.push(format!("{media}/{encoding}")),
         }
     }
-    let offered = if offered.is_empty() { "nothing".to_owned() } else { offered.join(", ") };
-    Err(Failure::Other(format!(
-        "the camera offers no H.264 or H.265 video, but {offered}; set its encoder to H.264"
-    )))
+    Err(if offered.is_empty() { "nothing".to_owned() } else { offered.join(", ") })
+}
+
+fn none_fits(source: &RtspSource, offered: &str) -> Failure {
+    Failure::Other(format!(
+        "the camera offers no H.264 or H.265 video, but {}; set its encoder to H.264",
+        source.told(&offered)
+    ))
 }
 
 /// What an error of the library means. `late`: credentials had been accepted before in this
@@ -122,15 +127,16 @@ pub fn failure(error: &retina::Error, source: &RtspSource, late: bool) -> Failur
             };
             return Failure::Unauthorized { late, why: why.to_owned() };
         }
-        Some(status) => of_status(status, source),
-        None => {
-            let text = first_line(&error.to_string());
+        Some(status) if status >= 300 => of_status(status, source),
+        // It let us in, and what it then said is of no use.
+        _ => {
+            let text = source.told(error);
             match text.strip_prefix("Unable to connect to RTSP server: ") {
                 Some(cause) => format!(
                     "can't connect to {}: {cause}; check that the camera is on and its address",
                     address(source)
                 ),
-                None => source.without_secrets(&text),
+                None => text,
             }
         }
     };
@@ -168,12 +174,6 @@ pub fn concerns_one_packet(error: &retina::Error) -> bool {
 /// The packets that the library takes for those of a dead session of an old live555 server.
 pub fn is_stale_session(error: &retina::Error) -> bool {
     error.to_string().starts_with("Received interleaved data on unassigned channel")
-}
-
-/// The cause without the library's context.
-pub fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().take(300).collect()
 }
 
 fn address(source: &RtspSource) -> String {

@@ -1,12 +1,14 @@
 //! Behaviour of the hub, seen by peers in this process.
 
 use crate::camera::{self, Camera, FPS, asset, group_of_5s, unit, utc_ticks};
+use crate::node::{Door, Node};
 use crate::patience::{PATIENCE, until};
 use crate::peer::{Frame, Peer, config, offer};
 use crate::relay::Relay;
 use base::{CameraId, MediaTime};
 use ingest::live::{Feed, Hub, WebrtcOptions};
 use ingest::unit::{Codec, UnitFlags};
+use ipc::ingest_message::Request;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -370,18 +372,25 @@ fn offers_that_are_none_get_one_clear_refusal() {
     assert!(unknown.message.contains("nobody"), "{}", unknown.message);
     let _feed = hub.feed(&id("cam"), "main");
     assert_eq!(hub.offer(&id("cam"), "sub", &sdp).status, 404, "another stream");
-    let without_fingerprint: String =
-        sdp.lines().filter(|l| !l.contains("fingerprint")).map(|l| format!("{l}\r\n")).collect();
+    let without = |what: &str| -> String {
+        sdp.lines().filter(|l| !l.contains(what)).map(|l| format!("{l}\r\n")).collect()
+    };
+    let (without_fingerprint, without_mid) = (without("fingerprint"), without("a=mid"));
+    let nonsense = sdp.replace("m=video 9", "m=video");
     let vp8 = sdp.replace("H264", "VP8");
     let mode_0 = sdp.replace("packetization-mode=1", "packetization-mode=0");
     let sends = sdp.replace("a=recvonly", "a=sendonly");
     let audio = sdp.replace("m=video", "m=audio");
     let long = sdp.clone() + &"a=x:y\r\n".repeat(20_000);
+    let many_lines = sdp.clone() + &"a=rtpmap:9 h264/90000\r\n".repeat(2000);
     for (status, bad) in [
         (400, ""),
         (400, "hello"),
         (400, &sdp[..40]),
         (400, &without_fingerprint),
+        (400, &without_mid),
+        (400, &nonsense),
+        (400, &many_lines),
         (400, &audio),
         (400, &sends),
         (400, &long),
@@ -390,7 +399,9 @@ fn offers_that_are_none_get_one_clear_refusal() {
     ] {
         let answer = hub.offer(&id("cam"), "", bad);
         assert_eq!(answer.status, status, "{} to {bad}", answer.message);
-        assert!(answer.message.contains("send ") || answer.message.contains("use ") || bad == long);
+        assert!(answer.message.contains("send ") || answer.message.contains("use "));
+        let message = &answer.message;
+        assert!(!message.contains("0x"), "an address of the process: {message}");
     }
     assert_eq!(hub.viewers(&id("cam"), "main"), 0);
     assert_eq!(hub.offer(&id("cam"), "", &sdp).status, 201);
@@ -545,6 +556,81 @@ fn strangers_on_the_port_do_no_harm() {
     }
     assert!(peer.frames.iter().all(|frame| frame.contiguous));
     hub.stop();
+}
+
+/// Sends a datagram as from somewhere else.
+fn from_elsewhere(datagram: &[u8], to: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(datagram, to).unwrap();
+    socket
+}
+
+fn was_answered(socket: &UdpSocket) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    socket.recv(&mut [0; 2048]).is_ok()
+}
+
+#[test]
+fn a_viewer_is_known_at_16_addresses_and_at_no_more_once_it_has_chosen() {
+    let hub = hub();
+    let mut hand = Hand::new(&hub, utc_ticks());
+    hand.push(2);
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, hub.port().unwrap()));
+    // What it sends is right, wherever it comes from.
+    let mut many = Peer::watch(&hub, "cam");
+    let request = many.first_datagram();
+    // Who knows the name alone takes no place: the proof at the end is another one.
+    let mut forged = request.clone();
+    let at = forged.len() - 12;
+    forged[at] ^= 1;
+    let strangers: Vec<_> = (0..20).map(|_| from_elsewhere(&forged, to)).collect();
+    let sockets: Vec<_> = (0..40).map(|_| from_elsewhere(&request, to)).collect();
+    // Datagrams are looked at in their order: when the last is answered, all were looked at.
+    sockets[0].recv(&mut [0; 2048]).unwrap();
+    sockets[0].send_to(&request, to).unwrap();
+    sockets[0].recv(&mut [0; 2048]).unwrap();
+    let answered: Vec<_> = sockets[1..].iter().map(was_answered).collect();
+    assert_eq!(answered, (1..40).map(|at| at < 16).collect::<Vec<_>>());
+    assert!(!strangers.iter().any(was_answered));
+
+    let mut peer = Peer::watch(&hub, "cam");
+    let request = peer.first_datagram();
+    let before = from_elsewhere(&request, to);
+    before.recv(&mut [0; 2048]).unwrap();
+    peer.run("pictures", |peer| peer.frames.len() == 2);
+    let after = from_elsewhere(&request, to);
+    before.send_to(&request, to).unwrap();
+    before.recv(&mut [0; 2048]).unwrap();
+    assert!(!was_answered(&after), "it has chosen, and this is another place");
+    // From the same place to another address of this machine.
+    before.send_to(&request, SocketAddr::from(([127, 0, 0, 2], to.port()))).unwrap();
+    before.recv(&mut [0; 2048]).unwrap();
+    hand.push(1);
+    peer.run("a picture", |peer| peer.frames.len() == 3);
+    hub.stop();
+}
+
+#[test]
+fn sixteen_offers_at_once_are_answered_beside_others_who_ask() {
+    let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/pedestrians.mp4");
+    let node = Node::start(&format!("file://{clip}"));
+    let (sdp, _) = offer(&mut config().build(Instant::now()));
+    until("live", || node.status().filter(|status| status.bits_per_second > 0));
+    let start = std::sync::Barrier::new(16 + 12);
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let ask = |n: usize| {
+            start.wait();
+            match n < 16 {
+                true => node.watch(&id("cam"), &sdp).status,
+                false => node.call(&Request::Status).map_or(0, |answer| answer.status),
+            }
+        };
+        let threads: Vec<_> = (0..16 + 12).map(|n| scope.spawn(move || ask(n))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(statuses[..16].iter().all(|status| *status == 201), "{statuses:?}");
+    assert!(statuses[16..].iter().all(|status| *status == 200), "{statuses:?}");
 }
 
 #[test]

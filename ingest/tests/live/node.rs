@@ -46,6 +46,7 @@ impl Node {
             url: url.into(),
             transport: "tcp".into(),
             roles: vec!["live".into()],
+            any_file: true,
         };
         let camera = DesiredCamera {
             id: "cam".into(),
@@ -70,6 +71,7 @@ impl Node {
         let options = Options {
             directories,
             export_enabled: false,
+            file_roots: vec![],
             decode_command: vec!["true".into()],
             recording,
             webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },

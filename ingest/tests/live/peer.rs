@@ -94,6 +94,27 @@ impl Peer {
         }
     }
 
+    /// What it would send first: a STUN request that proves that it knows the answer.
+    pub fn first_datagram(&mut self) -> Vec<u8> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < end, "it sends nothing");
+            self.rtc.handle_input(Input::Timeout(Instant::now())).unwrap();
+            let mut sent = None;
+            loop {
+                match self.rtc.poll_output().unwrap() {
+                    Output::Timeout(_) => break,
+                    Output::Transmit(out) => sent = sent.or(Some(out.contents.to_vec())),
+                    Output::Event(_) => {}
+                }
+            }
+            match sent {
+                Some(datagram) => return datagram,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
     /// Waits for a datagram or a deadline, at most `most`.
     pub fn turn(&mut self, most: Duration) {
         let due = self.poll();

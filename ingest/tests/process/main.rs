@@ -4,6 +4,7 @@
 //! Workers and ingest itself are this test program, started again with [`node::ENTRY`] set.
 #![allow(clippy::unwrap_used)] // The helpers are tests as well.
 
+mod bounds;
 mod gstreamer;
 mod node;
 mod recording;
@@ -23,6 +24,8 @@ fn entry() -> ExitCode {
     match std::env::var(node::ENTRY).as_deref() {
         Ok("decode") => ingest::decode_main(),
         Ok("ingest") => node::ingest_process(),
+        Ok("greedy") => bounds::greedy_worker(),
+        Ok("starved") => bounds::starved_worker(),
         _ => ExitCode::SUCCESS,
     }
 }
@@ -308,6 +311,11 @@ fn a_ring_that_can_not_be_made_turns_that_camera_off_until_its_row_changes() {
     let mut neighbour = Watch::new(&node, "neighbour");
     neighbour.collect(3);
     wait_until("the worker gave up", || node.worker("foreign").is_none());
+    wait_until("its state says why", || {
+        let status = node.status("foreign", "main").unwrap();
+        status.export_reason.contains("is no ring and is left alone")
+    });
+    assert_eq!(node.status("neighbour", "main").unwrap().export_reason, "");
     assert_eq!(std::fs::read(place.join("notes.txt")).unwrap(), b"not a ring");
     std::fs::remove_dir_all(&place).unwrap();
     // The next attempt is half a minute away, unless the row changes.
@@ -316,6 +324,7 @@ fn a_ring_that_can_not_be_made_turns_that_camera_off_until_its_row_changes() {
         camera("neighbour", &pedestrians()),
     ]);
     Watch::new(&node, "foreign").collect(2);
+    wait_until("it is over", || node.status("foreign", "main").unwrap().export_reason.is_empty());
     neighbour.collect(1);
     ingest.stop();
     node.assert_nothing_left();

@@ -46,6 +46,7 @@ pub fn camera_at(id: &str, url: &str) -> Row {
             url: url.into(),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: 0,
         record: false,
@@ -66,6 +67,12 @@ impl Row {
         self
     }
 
+    /// Its address came over HTTP.
+    pub fn not_named(mut self) -> Row {
+        self.0.streams[0].any_file = false;
+        self
+    }
+
     pub fn udp(mut self) -> Row {
         self.0.streams[0].transport = "udp".into();
         self
@@ -78,6 +85,7 @@ impl Row {
             url: url.into(),
             transport: String::new(),
             roles: roles.iter().map(|&role| role.into()).collect(),
+            any_file: true,
         });
         self
     }
@@ -132,6 +140,7 @@ impl Node {
             directories: self.directories.clone(),
             export_enabled: true,
             decode_command: again("decode"),
+            file_roots: vec![],
             recording: ingest::RecordingOptions::new(self.directories.recordings()),
             // Tests run side by side.
             webrtc: WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() },
@@ -146,6 +155,15 @@ impl Node {
     pub fn start_with<const N: usize>(&self, command: [&str; N]) -> Running {
         let decode_command = command.map(OsString::from).to_vec();
         Running::new(Options { decode_command, ..self.options() })
+    }
+
+    /// Ingest whose workers are this program as something else.
+    pub fn start_again(&self, entry: &str) -> Running {
+        Running::new(Options { decode_command: again(entry), ..self.options() })
+    }
+
+    pub fn start_with_roots(&self, file_roots: Vec<PathBuf>) -> Running {
+        Running::new(Options { file_roots, ..self.options() })
     }
 
     pub fn start_export_off<const N: usize>(&self, command: [OsString; N]) -> Running {
@@ -259,7 +277,9 @@ pub fn ingest_process() -> ExitCode {
     let decode_command = again("decode");
     let recording = ingest::RecordingOptions::new(directories.recordings());
     let webrtc = WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() };
-    let options = Options { directories, export_enabled: true, decode_command, recording, webrtc };
+    let (export_enabled, file_roots) = (true, vec![]);
+    let options =
+        Options { directories, export_enabled, decode_command, file_roots, recording, webrtc };
     ingest::run(options, stop).unwrap();
     ExitCode::SUCCESS
 }

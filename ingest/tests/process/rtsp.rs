@@ -7,6 +7,7 @@ use crate::node::{Node, Row, Running, asset, camera_at};
 use crate::watch::{Seen, Watch, wait_until};
 use base::FrameFlags;
 use fake_camera::{Act, Auth, Camera, Clip, Settings};
+use ingest::media::{Done, Job};
 use ipc::desired::DecodeMode;
 use ipc::ingest_message::{Request, StreamState};
 use std::time::Duration;
@@ -365,25 +366,21 @@ fn two_streams_are_two_sessions_and_the_one_to_detect_on_is_decoded() {
 fn a_probe_describes_a_camera_and_keeps_nothing() {
     let auth = Auth::Digest("admin".into(), "right".into());
     let camera = Camera::start(Settings { auth, ..settings() }).unwrap();
-    let node = Node::new();
-    let ingest = node.start();
     let probe = |url: String, transport: &str| {
-        node.ask(&Request::Probe { url, transport: transport.into() })
+        let job = Job::Probe { url, transport: transport.into(), file_roots: vec![] };
+        ingest::media::run(job, &mut std::io::empty())
     };
     for transport in ["tcp", "udp", ""] {
-        let answer = probe(camera.url_as("admin", "right"), transport);
-        assert_eq!(answer.status, 200, "{}", answer.message);
-        let found = &answer.streams[0];
-        assert_eq!((found.codec.as_str(), found.size.width), ("h264", 128));
-        assert!((10.0..40.0).contains(&found.fps), "{}", found.fps);
+        let found = probe(camera.url_as("admin", "right"), transport).unwrap();
+        let Done::Probe { codec, width, fps, .. } = found else { panic!("{found:?}") };
+        assert_eq!((codec.as_str(), width), ("h264", Some(128)));
+        assert!((10.0..40.0).contains(&fps), "{fps}");
     }
     assert_eq!((camera.seen().plays, camera.seen().teardowns), (3, 3));
-    let answer = probe(camera.url_as("admin", "wr0ng"), "tcp");
-    assert_eq!(answer.status, 401, "{}", answer.message);
-    assert!(!answer.message.contains("wr0ng"));
-    assert_eq!(probe(camera.url(), "pigeon").status, 422);
-    ingest.stop();
-    node.assert_nothing_left();
+    let refused = probe(camera.url_as("admin", "wr0ng"), "tcp").unwrap_err();
+    assert_eq!(refused.code, 401, "{refused}");
+    assert!(!refused.message.contains("wr0ng"));
+    assert_eq!(probe(camera.url(), "pigeon").unwrap_err().code, 422);
 }
 
 /// Presentation order of `bframes.h264`.

@@ -31,6 +31,7 @@ pub struct RingReader {
     ring: Option<OpenRing>,
     /// Why there is no ring, while there is none.
     absent: Absent,
+    refusal: Option<io::Error>,
     /// When the next attempt to open is due.
     reopen_at: Instant,
     /// The generation that `copy` last asked for and did not find.
@@ -81,6 +82,7 @@ impl RingReader {
             directory: shm.join(camera.as_str()),
             ring: None,
             absent: Absent::NoRing,
+            refusal: None,
             reopen_at: Instant::ZERO,
             missed: None,
             opened: 0,
@@ -136,8 +138,13 @@ impl RingReader {
         if slot >= ring.geometry.slots || ring.geometry.slot_of(frame_id) != Some(slot) {
             return Err(CopyError::Slot);
         }
-        if let Err(absent) = ring.map_data() {
-            // The path leads to another ring by now, or to a damaged one.
+        if let Err(error) = ring.map_data() {
+            // The path leads to another ring by now, or to a damaged one, or can't be opened.
+            let absent = match absence(&error) {
+                Absent::NoRing => Absent::Retired,
+                other => other,
+            };
+            self.refusal = Some(error);
             return Err(CopyError::Gone(absent));
         }
         let copied = ring.copy(frame_id, slot, pixels);
@@ -147,6 +154,11 @@ impl RingReader {
             Err(_) => {}
         }
         copied
+    }
+
+    /// Why the ring could not be opened when that was last tried in vain; for people.
+    pub fn refusal(&self) -> Option<&io::Error> {
+        self.refusal.as_ref()
     }
 
     /// What was counted since the reader was made.
@@ -187,12 +199,25 @@ impl RingReader {
             Ok(None) => {}
             Err(error) => {
                 self.ring = None;
-                self.absent = match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Absent::NoRing,
-                    _ => Absent::Invalid,
-                };
+                self.absent = absence(&error);
+                self.refusal = Some(error);
             }
         }
+    }
+}
+
+/// What it means that a ring's file could not be opened.
+fn absence(error: &io::Error) -> Absent {
+    use rustix::io::Errno;
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => return Absent::NoRing,
+        _ => {}
+    }
+    // Of this process or its rights, and nothing about the ring.
+    let own = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS, Errno::PERM, Errno::IO];
+    match Errno::from_io_error(error) {
+        Some(errno) if own.contains(&errno) => Absent::Unreadable,
+        _ => Absent::Invalid,
     }
 }
 
@@ -311,23 +336,24 @@ impl OpenRing {
     }
 
     /// Maps frame.data if that was not done yet, and checks that the file is still whole.
-    fn map_data(&mut self) -> Result<(), Absent> {
+    fn map_data(&mut self) -> io::Result<()> {
         if self.data.is_none() {
-            let file = open(&self.directory.join(DATA), false).map_err(|_| Absent::Retired)?;
-            let stat = rustix::fs::fstat(&file).map_err(|_| Absent::Invalid)?;
+            let file = open(&self.directory.join(DATA), false)?;
+            let stat = rustix::fs::fstat(&file)?;
             if stat.st_ino != self.geometry.inode {
-                return Err(Absent::Retired);
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "another ring is there by now",
+                ));
             }
-            self.geometry.belongs(&stat).map_err(|_| Absent::Invalid)?;
-            let data = Data::map_read_only(&file, self.geometry.file_bytes)
-                .map_err(|_| Absent::Invalid)?;
+            self.geometry.belongs(&stat)?;
+            let data = Data::map_read_only(&file, self.geometry.file_bytes)?;
             self.data = Some((file, data));
             return Ok(());
         }
         // No writer of ours shortens a file. Should somebody, an error is better than a bus error.
         let (file, _) = self.data.as_ref().expect("mapped above");
-        let stat = rustix::fs::fstat(file).map_err(|_| Absent::Invalid)?;
-        self.geometry.belongs(&stat).map_err(|_| Absent::Invalid)
+        self.geometry.belongs(&rustix::fs::fstat(file)?)
     }
 
     /// Copies a frame. The data is mapped and the slot exists.

@@ -1,10 +1,10 @@
 //! The writer: one per camera, in its decode worker.
 
 use super::directory::{self, Built, Current, Lock, Names, Step, step};
-use super::layout::{Geometry, Record, heartbeat, newest, record, sequence};
+use super::layout::{Geometry, Record, heartbeat, newest, record, sequence, slot_stride};
 use super::memory::{Data, Meta};
 use super::{RingError, RingSpec};
-use base::limits::{RING_SLOTS_MAX, RING_SLOTS_MIN};
+use base::limits::{RING_BYTES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN};
 use base::{FrameId, FrameInfo, Generation, MediaTime};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -160,13 +160,18 @@ impl RingWriter {
     }
 }
 
-fn check(spec: &RingSpec) -> Result<(), RingError> {
+pub(super) fn check(spec: &RingSpec) -> Result<(), RingError> {
     let size = spec.picture.size;
     if !size.valid_nv12() {
         return Err(RingError::Geometry { camera: spec.camera.clone(), size });
     }
     if !(RING_SLOTS_MIN..=RING_SLOTS_MAX).contains(&spec.slots) {
         return Err(RingError::Slots { camera: spec.camera.clone(), slots: spec.slots });
+    }
+    let bytes = slot_stride(size) * u64::from(spec.slots);
+    if bytes > RING_BYTES_MAX {
+        let (camera, slots) = (spec.camera.clone(), spec.slots);
+        return Err(RingError::Bytes { camera, size, slots, bytes });
     }
     Ok(())
 }

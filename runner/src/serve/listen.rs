@@ -8,6 +8,7 @@ use super::shared::{Batch, Shared};
 use crate::engine::{EngineInfo, Frame};
 use crate::parameters::{ParameterCache, Parameters};
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
+use base::log_gate::LogGate;
 use base::model::ModelSpec;
 use base::{Absent, CameraId, DeviceId, InstanceId, Instant, MemberError, Newest};
 use ipc::clock;
@@ -96,6 +97,7 @@ struct Listener<'a> {
     newcomers: Vec<Connection>,
     /// Accepting failed then: no descriptors left, most likely.
     deaf_since: Option<Instant>,
+    refusals: LogGate,
     rings: HashMap<CameraId, Ring>,
     /// When the rings were looked over.
     looked: Instant,
@@ -116,6 +118,7 @@ pub fn listen(
         active: None,
         newcomers: Vec::new(),
         deaf_since: None,
+        refusals: LogGate::default(),
         rings: HashMap::new(),
         looked: Instant::ZERO,
         defaults,
@@ -167,7 +170,10 @@ impl Listener<'_> {
             Ok(peer) => peer,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                let line = format!("a connection could not be accepted: {error}");
+                if self.refusals.allows(&line, clock::monotonic()) {
+                    tracing::warn!("{line}");
+                }
                 self.deaf_since = Some(clock::monotonic());
                 return;
             }

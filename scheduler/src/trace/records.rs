@@ -323,7 +323,8 @@ fn stamp(r: &mut Reader<'_>) -> Option<Stamp> {
 
 pub(crate) fn newest(r: &mut Reader<'_>) -> Option<(CameraKey, Newest)> {
     let camera = CameraKey(r.u32()?);
-    let absent = [Absent::NoRing, Absent::Stale, Absent::Retired, Absent::Invalid];
+    let absent =
+        [Absent::NoRing, Absent::Stale, Absent::Retired, Absent::Invalid, Absent::Unreadable];
     let newest = match r.u8()? {
         0xff => Newest::Frame(stamp(r)?),
         reason => Newest::Absent(*absent.get(usize::from(reason))?),

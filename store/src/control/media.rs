@@ -87,6 +87,8 @@ pub struct Snapshot {
     pub height: u32,
     /// Bytes of the file.
     pub file_size: u64,
+    /// Retention does not remove it.
+    pub protected: bool,
     /// When the row was made. Set by the store.
     pub created_at: UtcNanos,
     /// When it was last changed. Set by the store.
@@ -132,6 +134,8 @@ pub struct Bookmark {
     pub gaps_ms: u64,
     /// Whether there is a small picture beside the clip.
     pub thumbnail: bool,
+    /// Retention does not remove it.
+    pub protected: bool,
     /// When the row was made. Set by the store.
     pub created_at: UtcNanos,
     /// When it was last changed. Set by the store.
@@ -148,6 +152,8 @@ struct SnapshotRow {
     #[serde(default)]
     height: u32,
     file_size: u64,
+    #[serde(default)]
+    protected: bool,
     created_at: u64,
     updated_at: Option<u64>,
 }
@@ -167,6 +173,8 @@ struct BookmarkRow {
     gaps_ms: u64,
     #[serde(default)]
     thumbnail: bool,
+    #[serde(default)]
+    protected: bool,
     created_at: u64,
     updated_at: Option<u64>,
 }
@@ -231,6 +239,7 @@ impl Snapshot {
             width: self.width,
             height: self.height,
             file_size: self.file_size,
+            protected: self.protected,
             created_at: self.created_at.0,
             updated_at: self.updated_at.map(|utc| utc.0),
         })
@@ -246,6 +255,7 @@ impl Snapshot {
             width: row.width,
             height: row.height,
             file_size: row.file_size,
+            protected: row.protected,
             created_at: UtcNanos(row.created_at),
             updated_at: row.updated_at.map(UtcNanos),
         })
@@ -265,6 +275,7 @@ impl Bookmark {
             file_size: self.file_size,
             gaps_ms: self.gaps_ms,
             thumbnail: self.thumbnail,
+            protected: self.protected,
             created_at: self.created_at.0,
             updated_at: self.updated_at.map(|utc| utc.0),
         })
@@ -284,6 +295,7 @@ impl Bookmark {
             file_size: row.file_size,
             gaps_ms: row.gaps_ms,
             thumbnail: row.thumbnail,
+            protected: row.protected,
             created_at: UtcNanos(row.created_at),
             updated_at: row.updated_at.map(UtcNanos),
         })
@@ -336,6 +348,37 @@ impl ControlRead<'_> {
             Ok(MediaPage { rows, total: total as u64 })
         };
         self.told(page())
+    }
+
+    fn visit<T: OfCamera>(&self, mut each: impl FnMut(T) -> bool) -> Result<(), StoreError> {
+        let mut visit = || -> Result<(), Fault> {
+            for entry in self.read.open_table(T::ROWS)?.iter()? {
+                let (key, bytes) = entry?;
+                let Ok(row) = T::from_bytes(key.value(), bytes.value()) else { continue };
+                if !each(row) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.told(visit())
+    }
+
+    /// Hands out snapshots from the oldest on until `each` says false. A row that can't be read is
+    /// left out: `vas check` tells of it, and one such must not end what is done with the others.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn visit_snapshots(&self, each: impl FnMut(Snapshot) -> bool) -> Result<(), StoreError> {
+        self.visit(each)
+    }
+
+    /// As [`ControlRead::visit_snapshots`], of bookmarks.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn visit_bookmarks(&self, each: impl FnMut(Bookmark) -> bool) -> Result<(), StoreError> {
+        self.visit(each)
     }
 
     /// Snapshots, of one camera or of all.
@@ -414,6 +457,30 @@ impl ControlWrite<'_> {
         self.put_media(snapshot)
     }
 
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn snapshot(&mut self, id: &MediaId) -> Result<Option<Snapshot>, StoreError> {
+        self.row(SNAPSHOTS, id.as_str())
+    }
+
+    /// Changes a snapshot; its id and camera stay. `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn update_snapshot(
+        &mut self,
+        id: &MediaId,
+        change: impl FnOnce(&mut Snapshot),
+    ) -> Result<Option<Snapshot>, StoreError> {
+        let Some(old) = self.snapshot(id)? else { return Ok(None) };
+        let mut new = old.clone();
+        change(&mut new);
+        let row = Snapshot { id: old.id, camera: old.camera, ..new };
+        self.put(SNAPSHOTS, row).map(Some)
+    }
+
     /// Deletes a snapshot and gives it back; `None` when there is none.
     ///
     /// # Errors
@@ -430,6 +497,14 @@ impl ControlWrite<'_> {
         self.put_media(bookmark)
     }
 
+    /// One bookmark.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn bookmark(&mut self, id: &MediaId) -> Result<Option<Bookmark>, StoreError> {
+        self.row(BOOKMARKS, id.as_str())
+    }
+
     /// Changes a bookmark; its id and camera stay. `None` when there is none.
     ///
     /// # Errors
@@ -439,7 +514,7 @@ impl ControlWrite<'_> {
         id: &MediaId,
         change: impl FnOnce(&mut Bookmark),
     ) -> Result<Option<Bookmark>, StoreError> {
-        let Some(old) = self.row::<Bookmark>(BOOKMARKS, id.as_str())? else { return Ok(None) };
+        let Some(old) = self.bookmark(id)? else { return Ok(None) };
         let mut new = old.clone();
         change(&mut new);
         let row = Bookmark { id: old.id, camera: old.camera, ..new };
@@ -456,24 +531,22 @@ impl ControlWrite<'_> {
 }
 
 impl Control {
-    /// Marks the bookmarks failed whose job ended with the process that ran it. Returns how many.
+    /// The bookmarks that are not cut yet, the oldest first: pending and running ones. One whose row
+    /// can't be read is left out.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn fail_interrupted_bookmarks(&self, reason: &str) -> Result<usize, StoreError> {
-        let open = |b: &Bookmark| matches!(b.state, JobState::Pending | JobState::Running);
-        let all = self.read(|r| r.bookmarks(None, 0, usize::MAX))?.rows;
-        let interrupted: Vec<Bookmark> = all.into_iter().filter(open).collect();
-        if !interrupted.is_empty() {
-            self.write(|write| {
-                for bookmark in &interrupted {
-                    let state = JobState::Failed(reason.to_owned());
-                    write.update_bookmark(&bookmark.id, |row| row.state = state)?;
+    pub fn open_bookmarks(&self) -> Result<Vec<Bookmark>, StoreError> {
+        let mut open = Vec::new();
+        self.read(|read| {
+            read.visit_bookmarks(|row| {
+                if matches!(row.state, JobState::Pending | JobState::Running) {
+                    open.push(row);
                 }
-                Ok::<(), StoreError>(())
-            })?;
-        }
-        Ok(interrupted.len())
+                true
+            })
+        })?;
+        Ok(open)
     }
 
     /// One snapshot.

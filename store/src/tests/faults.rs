@@ -1,8 +1,8 @@
 //! A disk that fails at the n-th operation: errors have a name, nothing acknowledged is lost, and
 //! writing goes on when the disk does.
 
-use super::{Clock, NOON, event};
-use crate::control::Control;
+use super::{Clock, NOON, camera, event};
+use crate::control::{Control, Device, Source};
 use crate::database::Disk;
 use crate::writer::open_with;
 use crate::{EventId, EventQuery, EventStore, NewEvent, StoreError};
@@ -11,9 +11,9 @@ use fastrand::Rng;
 use redb::backends::FileBackend;
 use redb::{Builder, DatabaseError, ReadOnlyDatabase, StorageBackend};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -118,23 +118,22 @@ impl StorageBackend for Faulty {
 struct FaultyDisk(Arc<Plan>);
 
 impl FaultyDisk {
-    fn backend(&self, path: &Path, write: bool) -> Result<Faulty, DatabaseError> {
-        let file = std::fs::File::options().read(true).write(write).open(path)?;
+    fn backend(&self, file: File) -> Result<Faulty, DatabaseError> {
         Ok(Faulty { file: FileBackend::new(file)?, plan: self.0.clone() })
     }
 }
 
 impl Disk for FaultyDisk {
-    fn open(&self, builder: &Builder, path: &Path) -> Result<redb::Database, DatabaseError> {
-        builder.create_with_backend(self.backend(path, true)?)
+    fn open(&self, builder: &Builder, file: File) -> Result<redb::Database, DatabaseError> {
+        builder.create_with_backend(self.backend(file)?)
     }
 
     fn open_read_only(
         &self,
         builder: &Builder,
-        path: &Path,
+        file: File,
     ) -> Result<ReadOnlyDatabase, DatabaseError> {
-        builder.open_read_only_with_backend(self.backend(path, false)?)
+        builder.open_read_only_with_backend(self.backend(file)?)
     }
 }
 
@@ -282,4 +281,109 @@ fn a_second_store_and_a_check_are_refused() {
     assert!(error.to_string().contains("control.redb"), "{error}");
     drop(control);
     assert_eq!(crate::check(directory.path()).unwrap().files.len(), 1);
+}
+
+fn put(control: &Control, n: usize) -> Result<(), StoreError> {
+    control.write(|w| w.put_device(Device::new(camera(n), Source::Api)).map(|_| ()))
+}
+
+#[test]
+fn a_registry_that_there_is_no_room_for_is_empty_until_a_write_makes_it() {
+    let mut stood_in = 0;
+    for operations in 0..30 {
+        let plan = Arc::new(Plan::default());
+        plan.fail_after(operations, ENOSPC);
+        let directory = tempfile::tempdir().unwrap();
+        let control = Control::open_with(directory.path(), disk(&plan)).unwrap();
+        // One that was made and not closed is repaired before it is read, which writes.
+        let full = |error: &StoreError| error.is_full();
+        assert!(control.devices().map_or_else(|e| full(&e), |rows| rows.is_empty()));
+        if let Some(told) = control.fault() {
+            stood_in += 1;
+            assert!(told.contains("control.redb") && told.contains("can't grow"), "{told}");
+            let error = put(&control, 1).unwrap_err();
+            assert!(error.is_full(), "{error:?}");
+            assert!(control.fault().is_some());
+        }
+        plan.heal();
+        put(&control, 2).unwrap();
+        assert_eq!(control.fault(), None);
+        drop(control);
+        assert_eq!(Control::open(directory.path()).unwrap().devices().unwrap().len(), 1);
+    }
+    assert!(stood_in > 5, "the test proves little");
+}
+
+#[test]
+fn a_registry_that_somebody_puts_there_meanwhile_is_taken() {
+    let plan = Arc::new(Plan::default());
+    plan.fail_after(0, ENOSPC);
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::open_with(directory.path(), disk(&plan)).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    put(&Control::open(other.path()).unwrap(), 7).unwrap();
+    std::fs::copy(other.path().join("control.redb"), directory.path().join("control.redb"))
+        .unwrap();
+    plan.heal();
+    put(&control, 1).unwrap();
+    let ids: Vec<_> = control.devices().unwrap().into_iter().map(|d| d.id).collect();
+    assert_eq!(ids, [camera(1), camera(7)]);
+}
+
+#[test]
+fn a_full_disk_keeps_no_registry_from_being_opened() {
+    let mut read = 0;
+    for operations in 0..12 {
+        let directory = tempfile::tempdir().unwrap();
+        put(&Control::open(directory.path()).unwrap(), 1).unwrap();
+        let plan = Arc::new(Plan::default());
+        plan.fail_after(operations, ENOSPC);
+        let control = Control::open_with(directory.path(), disk(&plan)).unwrap();
+        match control.devices() {
+            Ok(rows) => read += usize::from(rows.len() == 1),
+            Err(error) => assert!(error.is_full(), "{error:?}"),
+        }
+        plan.heal();
+        put(&control, 2).unwrap();
+        assert_eq!(control.devices().unwrap().len(), 2, "{operations}");
+    }
+    assert!(read > 0, "a file that was closed is read whatever the disk");
+    // Another failure is none that passes by itself.
+    let plan = Arc::new(Plan::default());
+    plan.fail_after(0, EIO);
+    let directory = tempfile::tempdir().unwrap();
+    assert!(Control::open_with(directory.path(), disk(&plan)).is_err());
+}
+
+#[test]
+fn what_a_failed_write_left_is_saved_before_its_file_is_closed() {
+    let plan = Arc::new(Plan::default());
+    plan.heal();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.redb");
+    let control = Control::open_with(directory.path(), disk(&plan)).unwrap();
+    put(&control, 1).unwrap();
+    plan.fail_after(0, EIO);
+    put(&control, 2).unwrap_err();
+    plan.heal();
+    // The file is to be opened anew, and its name leads nowhere.
+    std::fs::remove_file(&path).unwrap();
+    let error = control.devices().unwrap_err();
+    assert!(matches!(error, StoreError::Lost { .. }), "{error:?}");
+    control.keep().unwrap();
+    assert_eq!(control.devices().unwrap().len(), 1);
+}
+
+#[test]
+fn errors_of_a_full_disk_are_known_as_such() {
+    let full = || std::io::Error::from_raw_os_error(ENOSPC);
+    let path = std::path::PathBuf::from("control.redb");
+    let lost = |source| StoreError::Lost { path: path.clone(), source };
+    assert!(lost(Some(full())).is_full());
+    assert!(!lost(None).is_full() && !lost(Some(std::io::Error::from_raw_os_error(EIO))).is_full());
+    // ENOSPC, EDQUOT, EFBIG.
+    for errno in [ENOSPC, 122, 27] {
+        assert!(crate::no_room(&std::io::Error::from_raw_os_error(errno)), "{errno}");
+    }
+    assert!(!crate::no_room(&std::io::Error::from_raw_os_error(EIO)));
 }

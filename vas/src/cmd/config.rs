@@ -28,7 +28,8 @@ impl Args {
     }
 }
 
-/// Runs it; the configuration has been read, so it is valid.
+/// Runs it; the configuration has been read, so it is valid. What it asks of this machine may still
+/// contradict itself, which `check` tells with exit status 1.
 ///
 /// # Errors
 /// When the output can't be written.
@@ -38,6 +39,13 @@ pub fn run(args: &Args, config: &Config) -> Outcome {
         Action::Check => {
             for warning in config.warnings() {
                 output::print(format_args!("warning: {warning}\n"))?;
+            }
+            let contradictions = config.contradictions();
+            for contradiction in &contradictions {
+                output::print(format_args!("error: {contradiction}\n"))?;
+            }
+            if !contradictions.is_empty() {
+                return Ok(ExitCode::FAILURE);
             }
             output::print(format_args!(
                 "{} cameras, {} models, {} assignments: valid\n",

@@ -23,7 +23,11 @@ pub fn run(config: &Config) -> Outcome {
         directories: config.directories.clone(),
         export_enabled: config.frame_export,
         decode_command: vec![std::env::current_exe()?.into(), "decode".into()],
-        recording: recording(&config.recording, accepted_in(&config.directories.state)),
+        file_roots: config.file_roots.clone(),
+        recording: RecordingOptions {
+            holds: config.directories.holds(),
+            ..recording(&config.recording, accepted_in(&config.directories.state))
+        },
         webrtc: WebrtcOptions {
             udp_port: config.webrtc.udp_port,
             announce: config.webrtc.announce.clone(),

@@ -4,7 +4,8 @@ use super::Outcome;
 use crate::config::{Assignment, Camera, Config};
 use crate::signals;
 use api::config_rows::{AssignmentRow, CameraRow};
-use api::{ModelEntry, Unavailable, UnavailableKind};
+use api::disk::Disk;
+use api::{MediaOptions, ModelEntry, Unavailable, UnavailableKind};
 use runner::ModelError;
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,7 +36,15 @@ fn options(config: &Config) -> std::io::Result<api::Options> {
         export_enabled: config.frame_export,
         store_empty: config.store_empty,
         retention: DAY * u32::try_from(config.retention_days).unwrap_or(u32::MAX),
+        file_roots: config.file_roots.clone(),
+        keep_free: config.keep_free,
+        media: MediaOptions {
+            retention: DAY * u32::try_from(config.media.retention_days).unwrap_or(u32::MAX),
+            max_percent: config.media.max_percent,
+        },
         recordings: config.recording.dir.clone(),
+        disk_high_percent: config.recording.disk_high_percent,
+        disk: Disk::default(),
         media_command: vec![vas.into(), "--under".into(), under.into(), "media".into()],
         version: env!("CARGO_PKG_VERSION"),
     })

@@ -2,7 +2,7 @@
 //! the same meaning, but for the credentials of cameras, which are shown as `***` and refused when
 //! they are read.
 
-use super::{Config, EXPORT_VARIABLE, UNITS, source_url};
+use super::{Config, EXPORT_VARIABLE, UNITS, size, source_url};
 use scheduler::Steering;
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -28,6 +28,15 @@ impl Display for Config {
         let store_empty = self.store_empty;
         writeln!(f, "store_empty = {store_empty}  # store results without detections too")?;
         writeln!(f, "retention = \"{}d\"  # whole days", self.retention_days)?;
+        let keep_free = quoted(size::shown(self.keep_free));
+        writeln!(f, "keep_free = {keep_free}  # of the disk of state: below it none is stored")?;
+        writeln!(f, "\n[media]")?;
+        writeln!(f, "retention = \"{}d\"  # whole days", self.media.retention_days)?;
+        let percent = self.media.max_percent;
+        writeln!(f, "max_percent = {percent}  # of the disk of state, for snapshots and clips")?;
+        let roots: Vec<String> = self.file_roots.iter().map(|root| path(root)).collect();
+        writeln!(f, "\n[cameras]")?;
+        writeln!(f, "file_roots = [{}]  # below them lie files named over HTTP", roots.join(", "))?;
         let recording = &self.recording;
         writeln!(f, "\n[recording]")?;
         writeln!(f, "dir = {}", path(&recording.dir))?;

@@ -24,6 +24,12 @@ enabled = true
 [events]
 store_empty = true
 retention = "7d"
+keep_free = "512 MiB"
+[media]
+retention = "90d"
+max_percent = 20
+[cameras]
+file_roots = ["clips", "/srv/clips"]
 [recording]
 dir = "/srv/rec"
 retention = "14d"
@@ -94,7 +100,8 @@ fn every_key_has_its_meaning() {
     assert_eq!(config.directories.runtime, Path::new("/etc/vas/run"));
     assert_eq!(config.directories.state, Path::new("/var/lib/vas"));
     assert!(config.frame_export && config.store_empty);
-    assert_eq!(config.retention_days, 7);
+    assert_eq!((config.retention_days, config.keep_free), (7, 512 << 20));
+    assert_eq!(config.media, Media { retention_days: 90, max_percent: 20 });
     assert_eq!(config.onnxruntime.as_deref(), Some(Path::new("/etc/vas/lib/libonnxruntime.so")));
     assert_eq!((config.threads, config.cpu_capacity), (3, 2));
     assert_eq!((config.usable_share, config.steering), (0.9, Steering::On));
@@ -119,6 +126,7 @@ fn every_key_has_its_meaning() {
     assert_eq!(gate.sub_roles.as_deref(), Some(&["live".to_owned(), "detect".to_owned()][..]));
     assert_eq!(gate.transport.as_deref(), Some("udp"));
     assert_eq!((gate.record, gate.live), (Some(true), Some(false)));
+    assert_eq!(config.file_roots, ["/etc/vas/clips", "/srv/clips"].map(std::path::PathBuf::from));
     let recording = Recording {
         dir: "/srv/rec".into(),
         retention_days: 14,
@@ -154,7 +162,10 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(config.directories.runtime, Path::new("/run/vas"));
     assert_eq!(config.directories.state, Path::new("/etc/vas/vas-data"));
     assert!(!config.frame_export && !config.store_empty);
-    assert_eq!((config.retention_days, config.onnxruntime, config.threads), (30, None, 1));
+    assert_eq!((config.retention_days, &config.onnxruntime, config.threads), (30, &None, 1));
+    assert!(config.file_roots.is_empty(), "no file is allowed over HTTP unless it is said");
+    assert_eq!(config.keep_free, 1 << 30);
+    assert_eq!(config.media, Media { retention_days: 30, max_percent: 10 });
     assert_eq!(config.recording.dir, Path::new("/etc/vas/vas-data/recordings"));
     let recording = &config.recording;
     assert_eq!(
@@ -162,7 +173,7 @@ fn an_empty_file_is_the_defaults() {
         (7, 90, 85)
     );
     assert_eq!(recording.keep_at_least, Duration::from_secs(7200));
-    assert!(config.to_string().contains("\nkeep_at_least = \"2h\"  # "));
+    assert!(parse("").unwrap().to_string().contains("\nkeep_at_least = \"2h\"  # "));
     assert_eq!(config.webrtc, Webrtc { udp_port: 8189, announce: vec![] });
     assert!(config.cameras.is_empty() && config.models.is_empty());
     assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
@@ -191,9 +202,9 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
     check_problems(
         "[telemetry]\nport = 1\n[events]\nkeep = 3\n",
         &[
-            "1: unknown key `telemetry`; known are http, dirs, frame_export, events, recording, webrtc, runner, \
-             scheduler, device, camera, model, assignment",
-            "4: unknown key `keep` in [events]; known are store_empty, retention",
+            "1: unknown key `telemetry`; known are http, dirs, frame_export, events, cameras, recording, media, webrtc, \
+             runner, scheduler, device, camera, model, assignment",
+            "4: unknown key `keep` in [events]; known are store_empty, retention, keep_free",
         ],
     );
 }
@@ -441,6 +452,36 @@ fn cameras_recording_and_live_view_are_checked() {
             "`disk_high_percent` in [recording] is 100, must be a whole number from 2 to 99",
         ),
         (
+            "[cameras]\nfile_roots = \"/srv\"",
+            "`file_roots` in [cameras] is \"/srv\", must be a list of texts in quotes",
+        ),
+        (
+            "[cameras]\nfile_roots = [\"\"]",
+            "`file_roots` in [cameras] holds \"\": a path can't be empty",
+        ),
+        (
+            "[cameras]\nfile_root = []",
+            "unknown key `file_root` in [cameras]; did you mean `file_roots`?",
+        ),
+        (
+            "[media]\nretention = \"1h\"",
+            "`retention` in [media] is \"1h\": must be whole days, \"1d\" to \"3650d\"",
+        ),
+        (
+            "[media]\nmax_percent = 98",
+            "`max_percent` in [media] is 98, must be a whole number from 0 to 97",
+        ),
+        (
+            "[media]\nmax_percent = 85",
+            "`max_percent` in [media] is 85, must be below disk_low_percent of [recording], which is \
+             85: recordings would be removed down to nothing for it",
+        ),
+        (
+            "[events]\nkeep_free = \"1 GB\"",
+            "`keep_free` in [events] is \"1 GB\": must be a whole number and a unit such as \
+             \"512 MiB\" or \"1 GiB\", or \"0\"",
+        ),
+        (
             "[recording]\nkeep_at_least = \"2\"",
             "`keep_at_least` in [recording] is \"2\": must be whole seconds, minutes, hours or days, \
              \"0s\" to \"3650d\"",
@@ -464,6 +505,10 @@ fn cameras_recording_and_live_view_are_checked() {
         parse("[recording]\ndisk_high_percent = 60").unwrap().recording.disk_low_percent,
         59
     );
+    let percent = |text: &str| parse(text).unwrap().media.max_percent;
+    assert_eq!(percent("[media]\nmax_percent = 84"), 84);
+    assert_eq!(percent("[recording]\ndisk_low_percent = 5"), 4);
+    assert_eq!(percent("[recording]\ndisk_low_percent = 1"), 0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::screen::Screen;
 use crate::cmd::Failure;
 use crate::config::{Config, Model};
+use base::told::{masked, visible};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -224,8 +225,9 @@ fn pass_on(log: ChildStderr, prefix: &str, screen: &Screen) {
         line.clear();
         match (&mut reader).take_line(&mut line) {
             Ok(true) => {
-                let text = String::from_utf8_lossy(&line);
-                screen.log(&format!("{prefix}{}", text.trim_end()));
+                // C libraries write there too, past every filter.
+                let text = visible(&masked(String::from_utf8_lossy(&line).trim_end()));
+                screen.log(&format!("{prefix}{text}"));
             }
             Ok(false) | Err(_) => return,
         }

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 /// Status and body of a request with a JSON body.
-fn call(place: &Place, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+pub fn call(place: &Place, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", place.port)).ok()?;
     write!(
         stream,
@@ -43,9 +43,10 @@ fn frames_come(reader: &mut RingReader) {
 #[test]
 fn ingest_follows_what_serve_is_told_and_lives_and_starts_without_it() {
     let place = Place::new(&format!(
-        "[frame_export]\nenabled = true\n[[model]]\ndir = \"{}\"\n\
+        "[frame_export]\nenabled = true\n[cameras]\nfile_roots = [\"{}\"]\n[[model]]\ndir = \"{}\"\n\
          [[camera]]\nid = \"one\"\nmain_url = \"{}\"\n\
          [[assignment]]\ncamera = \"one\"\nmodel = \"nanodet_g_416\"\n",
+        clip().parent().unwrap().display(),
         model().display(),
         clip().display()
     ));

@@ -149,6 +149,18 @@ fn the_same_seed_simulates_the_same_bytes() {
 }
 
 #[test]
+fn config_check_fails_where_this_disk_can_not_give_what_is_asked_for() {
+    let place = Place::new("[events]\nkeep_free = \"900000 TiB\"\n");
+    let output = place.vas(&["config", "check"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in ["error: the disk of ", "`keep_free`", "`disk_high_percent`", "lower one of them"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains(": valid"), "{text}");
+}
+
+#[test]
 fn config_check_looks_into_the_models() {
     let place = Place::new("");
     let folder = place.folder.path().join("wrong");

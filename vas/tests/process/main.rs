@@ -11,11 +11,14 @@ mod cameras;
 #[path = "../../../ingest/tests/live/chromium.rs"]
 mod chromium;
 mod commands;
+mod descriptors;
 mod full;
 mod kill;
 mod node;
 mod page;
 mod plan;
 mod recording;
+mod secrets;
+mod tries;
 mod two_stage;
 mod up;

@@ -56,7 +56,7 @@ pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vas"));
     command.args(arguments).stdin(Stdio::null());
     // What the surroundings of a test run say must not matter.
-    for variable in ["AI_FRAME_EXPORT_ENABLED", "XDG_RUNTIME_DIR", "VAS_LOG"] {
+    for variable in ["AI_FRAME_EXPORT_ENABLED", "XDG_RUNTIME_DIR", "VAS_LOG", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
     command

@@ -18,6 +18,7 @@ fn camera(id: &str, clip: &str) -> DesiredCamera {
             url: format!("file://{}", root().join(clip).display()),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: 0,
         record: true,

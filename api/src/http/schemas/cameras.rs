@@ -1,8 +1,8 @@
 //! Schemas of cameras and their streams.
 
 use super::{
-    ABSENT, DECODE, Schema, big, count, flag, id, list, number, object, one_of, or_null, reference,
-    request, text, text_between, time, word,
+    ABSENT, DECODE, Schema, big, count, flag, id, list, number, object, one_of, or_null,
+    plain_text, reference, request, text, text_between, time, word,
 };
 use crate::camera_streams::ROLES;
 use crate::camera_url::URL_BYTES_MAX;
@@ -43,6 +43,7 @@ pub fn named() -> Vec<(&'static str, Schema)> {
 fn roles() -> Schema {
     let mut roles = list(one_of(&ROLES));
     roles["uniqueItems"] = json!(true);
+    roles["maxItems"] = json!(ROLES.len());
     roles
 }
 
@@ -64,9 +65,9 @@ fn fields() -> Vec<(&'static str, Schema)> {
     streams["minItems"] = json!(1);
     streams["maxItems"] = json!(2);
     vec![
-        ("name", text_between(1, 255, "Front door")),
-        ("description", or_null(text_between(0, 2000, "above the bell"))),
-        ("location", or_null(text_between(0, 255, "Gate"))),
+        ("name", plain_text(1, 255, "Front door")),
+        ("description", or_null(plain_text(0, 2000, "above the bell"))),
+        ("location", or_null(plain_text(0, 255, "Gate"))),
         ("rtsp_url", url(NEW_URL)),
         ("sub_url", or_null(url("rtsp://user:password@10.0.0.9:554/stream2"))),
         ("transport", one_of(&["tcp", "udp"])),

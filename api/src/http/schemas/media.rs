@@ -1,8 +1,8 @@
 //! Schemas of snapshots and bookmarks.
 
 use super::{
-    Schema, count, id, integer_between, list, number, object, one_of, or_null, reference, request,
-    text, text_between, time, word,
+    Schema, count, flag, id, integer_between, list, number, object, one_of, or_null, plain_text,
+    reference, request, text, time, word,
 };
 use crate::http::bookmarks::SECONDS_MAX;
 
@@ -10,13 +10,18 @@ const UUID: &str = "019c13b8-1c00-7b00-8000-00019e370001";
 
 /// The named schemas.
 pub fn named() -> Vec<(&'static str, Schema)> {
-    let label = || or_null(text_between(0, 255, "parcel"));
+    let label = || or_null(plain_text(0, 255, "parcel"));
     let duration = || integer_between(1, SECONDS_MAX);
     let taken = |key, name| object(&[("status", one_of(&["success"])), (key, reference(name))]);
     vec![
         ("Snapshot", snapshot()),
         ("SnapshotTaken", taken("snapshot", "Snapshot")),
-        ("SnapshotMoment", request(&["timestamp"], &[("timestamp", time())])),
+        ("SnapshotLive", request(&[], &[("protected", flag())])),
+        (
+            "SnapshotMoment",
+            request(&["timestamp"], &[("timestamp", time()), ("protected", flag())]),
+        ),
+        ("SnapshotChange", request(&[], &[("protected", flag())])),
         (
             "SnapshotList",
             object(&[
@@ -28,7 +33,10 @@ pub fn named() -> Vec<(&'static str, Schema)> {
         ),
         ("Bookmark", bookmark()),
         ("BookmarkTaken", taken("bookmark", "Bookmark")),
-        ("BookmarkLive", request(&[], &[("label", label()), ("duration", duration())])),
+        (
+            "BookmarkLive",
+            request(&[], &[("label", label()), ("duration", duration()), ("protected", flag())]),
+        ),
         (
             "BookmarkWindow",
             request(
@@ -41,10 +49,11 @@ pub fn named() -> Vec<(&'static str, Schema)> {
                     ("start", time()),
                     ("end", time()),
                     ("label", label()),
+                    ("protected", flag()),
                 ],
             ),
         ),
-        ("BookmarkChange", request(&[], &[("label", label())])),
+        ("BookmarkChange", request(&[], &[("label", label()), ("protected", flag())])),
         (
             "BookmarkList",
             object(&[
@@ -68,6 +77,7 @@ fn snapshot() -> Schema {
         ("width", count(1280)),
         ("height", count(720)),
         ("file_size", count(81_920)),
+        ("protected", flag()),
         ("url", word("/api/v1/snapshots/019c13b8-1c00-7b00-8000-00019e370001/image")),
         ("created_at", time()),
     ])
@@ -82,6 +92,7 @@ fn bookmark() -> Schema {
         ("start_timestamp", time()),
         ("end_timestamp", time()),
         ("label", or_null(word("parcel"))),
+        ("protected", flag()),
         ("source", one_of(&["live", "historical"])),
         ("state", one_of(&["done", "pending", "running", "failed"])),
         ("failure_reason", or_null(text())),

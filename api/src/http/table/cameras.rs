@@ -4,6 +4,7 @@ use super::{Content, DELETE, GET, POST, PUT, Parameter, Route};
 use crate::http::payload::Payload;
 use crate::http::schemas;
 use crate::http::{cameras, devices, streams, whep};
+use crate::slots::Kind;
 
 /// How many entries to leave out.
 pub const SKIP: Parameter = Parameter {
@@ -71,6 +72,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Tries an address and stores nothing. Takes up to 12 s.",
         answer: Content::Json("Validation"),
         failures: &[503],
+        kind: Kind::Probe,
         handler: cameras::validate,
         ..POST
     },
@@ -106,6 +108,7 @@ pub static ROUTES: &[Route] = &[
         query: &[STREAM],
         answer: Content::Sdp,
         failures: &[400, 404, 406, 409, 413, 503],
+        kind: Kind::Offer,
         handler: whep::offer,
         ..POST
     },
@@ -113,6 +116,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/devices/{id}/whep/{session}",
         summary: "Ends a viewer.",
         failures: &[404, 503],
+        kind: Kind::Call,
         handler: whep::close,
         ..DELETE
     },
@@ -156,6 +160,7 @@ pub static ROUTES: &[Route] = &[
         summary: "Drops the sessions to a camera and connects at once.",
         answer: Content::Json("Reconnected"),
         failures: &[404, 409, 503],
+        kind: Kind::Call,
         handler: streams::reconnect,
         ..POST
     },

@@ -5,6 +5,7 @@ use super::{Content, DELETE, GET, POST, PUT, Parameter, Route};
 use crate::http::payload::Payload;
 use crate::http::schemas;
 use crate::http::{bookmarks, snapshots};
+use crate::slots::Kind;
 
 const DEVICE: Parameter = Parameter {
     name: "device_id",
@@ -22,10 +23,12 @@ const LIMIT: Parameter = Parameter {
 /// Routes of snapshots and bookmarks.
 pub static ROUTES: &[Route] = &[
     Route {
+        payload: Payload::JsonOptional("SnapshotLive"),
         path: "/api/v1/snapshots/devices/{id}/capture/live",
-        summary: "Keeps the picture that the camera shows now. No session to the camera is opened for it.",
+        summary: "Keeps the picture that the camera shows now. No session to the camera is opened for it. 507 when there is no room for it.",
         answer: Content::Json("SnapshotTaken"),
-        failures: &[404, 409, 500, 503],
+        failures: &[404, 409, 500, 503, 507],
+        kind: Kind::Capture,
         handler: snapshots::capture_live,
         ..POST
     },
@@ -34,7 +37,8 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/snapshots/devices/{id}/capture/historical",
         summary: "Keeps the picture that was shown at a moment, from the recording. 404 names the nearest recorded time.",
         answer: Content::Json("SnapshotTaken"),
-        failures: &[404, 500, 503],
+        failures: &[404, 500, 503, 507],
+        kind: Kind::Capture,
         handler: snapshots::capture_historical,
         ..POST
     },
@@ -44,6 +48,7 @@ pub static ROUTES: &[Route] = &[
         query: &[DEVICE, SKIP, super::LIMIT],
         answer: Content::Json("SnapshotList"),
         failures: &[503],
+        kind: Kind::List,
         handler: snapshots::list,
         ..GET
     },
@@ -64,6 +69,15 @@ pub static ROUTES: &[Route] = &[
         ..GET
     },
     Route {
+        payload: Payload::Json("SnapshotChange"),
+        path: "/api/v1/snapshots/{id}",
+        summary: "Protects a snapshot from retention, or not any more.",
+        answer: Content::Json("Snapshot"),
+        failures: &[404, 503],
+        handler: snapshots::update,
+        ..PUT
+    },
+    Route {
         path: "/api/v1/snapshots/{id}",
         summary: "Deletes a snapshot and its file.",
         failures: &[404, 503],
@@ -76,7 +90,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/bookmarks/devices/{id}/capture/live",
         summary: "Has a clip of the last seconds cut from the recording. 409 when the camera is not recorded. Answered before the clip is there: state says how far it is.",
         answer: Content::Json("BookmarkTaken"),
-        failures: &[404, 409, 503],
+        failures: &[404, 409, 503, 507],
         handler: bookmarks::capture_live,
         ..POST
     },
@@ -86,7 +100,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/bookmarks/devices/{id}/capture/historical",
         summary: "Has a clip of any window up to an hour cut from the recording, as the live one.",
         answer: Content::Json("BookmarkTaken"),
-        failures: &[404, 503],
+        failures: &[404, 503, 507],
         handler: bookmarks::capture_historical,
         ..POST
     },
@@ -96,6 +110,7 @@ pub static ROUTES: &[Route] = &[
         query: &[DEVICE, SKIP, LIMIT],
         answer: Content::Json("BookmarkList"),
         failures: &[503],
+        kind: Kind::List,
         handler: bookmarks::list,
         ..GET
     },
@@ -110,7 +125,7 @@ pub static ROUTES: &[Route] = &[
     Route {
         payload: Payload::Json("BookmarkChange"),
         path: "/api/v1/bookmarks/{id}",
-        summary: "Changes the label.",
+        summary: "Changes the label, and whether retention may remove it.",
         answer: Content::Json("Bookmark"),
         failures: &[404, 503],
         handler: bookmarks::update,

@@ -3,6 +3,7 @@
 use super::{Content, GET, Parameter, Route};
 use crate::http::recordings;
 use crate::http::schemas;
+use crate::slots::Kind;
 
 const WINDOW_START: Parameter = Parameter {
     name: "start",
@@ -26,6 +27,7 @@ pub static ROUTES: &[Route] = &[
         query: &[],
         answer: Content::Json("RecordingDates"),
         failures: &[404, 503],
+        kind: Kind::List,
         handler: recordings::dates,
         ..GET
     },
@@ -57,6 +59,7 @@ pub static ROUTES: &[Route] = &[
         ],
         answer: Content::File("application/vnd.apple.mpegurl"),
         failures: &[404, 503],
+        kind: Kind::List,
         handler: recordings::playlist,
         ..GET
     },
@@ -67,6 +70,7 @@ pub static ROUTES: &[Route] = &[
         query: &[WINDOW_START, WINDOW_END],
         answer: Content::Json("RecordingTimeline"),
         failures: &[404, 503],
+        kind: Kind::List,
         handler: recordings::timeline,
         ..GET
     },

@@ -36,7 +36,7 @@ impl Shelf {
         rig.limits.size.store(10_000 * MIB, Ordering::SeqCst);
         let utc = UtcNanos(midnight("20260108") + 12 * HOUR);
         let now = Clocks { utc, monotonic: Instant(1000 * SECOND) };
-        let sweeper = sweeper(&rig, now);
+        let sweeper = Sweeper::new(&rig.storage, now);
         Shelf { rig, now, sweeper }
     }
 
@@ -99,13 +99,8 @@ impl Shelf {
     }
 
     fn restart(&mut self) {
-        self.sweeper = sweeper(&self.rig, self.now);
+        self.sweeper = Sweeper::new(&self.rig.storage, self.now);
     }
-}
-
-/// One that takes what lies there for recordings that are in order.
-fn sweeper(rig: &Rig, now: Clocks) -> Sweeper {
-    Sweeper::new(&rig.storage, now)
 }
 
 fn room(segments: u64) -> Removed {
@@ -167,16 +162,28 @@ fn room_is_counted_once_and_waited_for() {
     shelf.pass(1);
     assert_eq!(shelf.sweep(), room(80), "it did not come back");
     // It comes back, and somebody else takes some: what is not seen yet still counts.
-    for (permille, goes) in [(851, 0), (899, 0), (930, 0), (975, 0), (985, 55)] {
+    for (permille, goes) in [(851, 0), (899, 0), (930, 0), (975, 0), (985, 55), (985, 0)] {
         shelf.pass(SECOND);
         assert_eq!(shelf.used(permille).swept(), goes, "{permille}");
     }
 }
 
 #[test]
+fn the_wait_for_space_begins_when_something_was_removed() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 200, 3 * HOUR);
+    assert_eq!(shelf.used(500).swept(), 0);
+    shelf.pass(50 * SECOND);
+    assert_eq!(shelf.used(930).swept(), 80);
+    shelf.pass(59 * SECOND);
+    assert_eq!(shelf.swept(), 0);
+}
+
+#[test]
 fn what_recorders_write_meanwhile_is_not_taken_for_space_that_is_late() {
     let mut shelf = Shelf::new();
     shelf.segments("a", 300, 3 * HOUR);
+    shelf.rig.claim.takes(true, 400 * MIB);
     shelf.used(930);
     assert_eq!(shelf.swept(), 80);
     // All of it came back, and was filled again by recordings.
@@ -500,6 +507,20 @@ fn the_oldest_day_is_listed_once_while_it_is_removed() {
 }
 
 #[test]
+fn where_nothing_goes_nothing_is_listed() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 200, 3 * HOUR);
+    let day = shelf.now.utc.0 / DAY * DAY;
+    // The day begins just as long ago as is kept.
+    shelf.pass(day + 7 * DAY - shelf.now.utc.0);
+    assert_eq!((shelf.swept(), shelf.sweeper.listing.listed), (0, 0));
+    // And just as much is to go as its day has.
+    shelf.segments("b", 80, 10 * DAY - 2 * HOUR);
+    assert_eq!(shelf.used(930).swept(), 80);
+    assert_eq!(shelf.sweeper.listing.listed, 1);
+}
+
+#[test]
 fn a_day_that_grows_is_listed_again_when_its_list_is_empty() {
     let mut shelf = Shelf::with(|retention| retention.age = Duration::from_secs(3600));
     shelf.segments("a", 2, HOUR + MINUTE);
@@ -508,6 +529,81 @@ fn a_day_that_grows_is_listed_again_when_its_list_is_empty() {
     shelf.segments("a", 1, HOUR - 2 * MINUTE);
     shelf.pass(5 * MINUTE);
     assert_eq!(shelf.swept(), 2, "the one in the list, and the one behind it");
+}
+
+#[test]
+fn a_day_of_more_names_than_are_kept_goes_in_order_and_as_a_whole() {
+    for newest in [DAY, 8 * DAY] {
+        let mut shelf = Shelf::new();
+        let start = midnight("20260108") - newest;
+        for (camera, at) in [("a", 0), ("b", 30 * SECOND), ("c", 10 * HOUR)] {
+            for n in 0..600 {
+                shelf.segment(camera, start + at + n * MINUTE, 10 * MIB);
+            }
+        }
+        if newest == DAY {
+            // The oldest 80 of all three, and then 80 more.
+            for gone in [40, 80] {
+                assert_eq!(shelf.used(930).swept(), 80);
+                assert_eq!((shelf.left("a"), shelf.left("b")), (600 - gone, 600 - gone));
+                shelf.pass(MINUTE);
+            }
+            assert_eq!(shelf.sweeper.listing.listed, 3);
+        } else {
+            assert_eq!(shelf.swept(), 1800);
+            assert_eq!(shelf.sweeper.listing.listed, 6, "once more, for the rest");
+            let days = |camera: &str| {
+                shelf.rig.storage.recordings.days(&CameraId::new(camera).unwrap()).unwrap()
+            };
+            assert_eq!([days("a"), days("b"), days("c")], [vec![], vec![], vec![]]);
+        }
+    }
+}
+
+#[test]
+fn a_long_day_of_which_nothing_may_go_ends_a_sweep() {
+    let mut shelf = Shelf::new();
+    shelf.rig.claim.announce(Writing::PuttingInOrder);
+    for n in 0..1001 {
+        shelf.segment("cam", midnight("20251230") + n * MINUTE, 1);
+    }
+    shelf.segments("a", 1, 8 * DAY);
+    assert_eq!(shelf.swept(), 1);
+    shelf.rig.claim.announce(Writing::Between);
+    assert_eq!(shelf.swept(), 1001);
+}
+
+#[test]
+fn names_that_come_before_those_in_the_list_are_seen_within_an_hour() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 10, 7 * DAY - 3 * HOUR);
+    shelf.segments("a", 1, 7 * DAY);
+    shelf.pass(1);
+    assert_eq!(shelf.swept(), 1);
+    // A clock that was set back wrote it.
+    let old = shelf.segment("a", shelf.now.utc.0 - 7 * DAY - HOUR, 1);
+    shelf.pass(HOUR - 1);
+    assert_eq!((shelf.swept(), old.exists()), (0, true));
+    shelf.pass(1);
+    assert_eq!((shelf.swept(), old.exists()), (1, false));
+}
+
+#[test]
+fn what_a_recorder_needs_is_kept_in_the_list() {
+    let mut shelf = Shelf::with(|retention| retention.age = Duration::from_secs(60));
+    let open = shelf.now.utc.0 - 10 * MINUTE;
+    shelf.rig.claim.announce(Writing::Open(SegmentName::at(UtcNanos(open))));
+    let mine = shelf.segment("cam", open, 1);
+    shelf.segment("cam", open - MINUTE, 1);
+    shelf.segments("a", 3, 9 * MINUTE);
+    assert_eq!((shelf.swept(), mine.exists()), (4, true));
+    let listed = shelf.sweeper.listing.listed;
+    shelf.pass(SECOND);
+    assert_eq!(shelf.swept(), 0);
+    shelf.rig.claim.announce(Writing::Between);
+    assert_eq!((shelf.swept(), mine.exists()), (1, false));
+    assert!(shelf.sweeper.listing.listed >= listed);
+    assert_eq!(shelf.rig.storage.recordings.days(&shelf.rig.claim.camera).unwrap(), []);
 }
 
 #[test]
@@ -542,7 +638,13 @@ fn what_is_foreign_is_named_and_holds_up_nothing() {
         assert_eq!(shelf.swept(), 0);
     }
     assert!(shelf.sweeper.failed.allows("nothing failed", Instant(0)));
-    assert!(shelf.sweeper.listing.listed - listed <= 10, "the days with something foreign only");
+    assert_eq!(shelf.sweeper.listing.listed, listed, "days of something foreign are left alone");
+    // For an hour.
+    let again = shelf.segment("e", old, 1);
+    shelf.pass(HOUR - 5 * SECOND - 1);
+    assert_eq!((shelf.swept(), again.exists()), (0, true));
+    shelf.pass(1);
+    assert_eq!((shelf.swept(), again.exists(), note.exists()), (1, false, true));
 }
 
 #[test]
@@ -607,4 +709,47 @@ fn a_write_error_in_the_middle_leaves_all_to_the_sweep() {
     assert_eq!(rig.storage.written(&camera), Some(Writing::Between));
     writer.close().unwrap();
     assert_eq!(rig.storage.written(&camera), Some(Writing::Between));
+}
+
+#[test]
+fn what_clips_still_need_stays_until_it_is_cut_and_for_an_hour_at_most() {
+    let hold = |shelf: &Shelf, camera: &str, ago: u64| {
+        let start = UtcNanos(shelf.now.utc.0 - ago);
+        let camera = CameraId::new(camera).unwrap();
+        ipc::holds::Hold { id: "clip".into(), camera, start, end: shelf.now.utc }
+    };
+    let tell = |shelf: &Shelf, holds: &[ipc::holds::Hold]| {
+        ipc::holds::write(&shelf.rig.storage.options.holds, holds).unwrap();
+    };
+    // Against age: from the window on, with what leads up to it.
+    let mut shelf = Shelf::new();
+    let week = 7 * DAY;
+    for camera in ["a", "b"] {
+        shelf.segments(camera, 10, week + MINUTE);
+    }
+    let one = hold(&shelf, "a", week + 5 * MINUTE);
+    tell(&shelf, std::slice::from_ref(&one));
+    assert_eq!(shelf.swept(), 3 + 10);
+    assert_eq!((shelf.left("a"), shelf.left("b")), (7, 0));
+    assert_eq!(shelf.pass(HOUR).swept(), 0, "to the end of the hour");
+    assert_eq!(shelf.pass(1).swept(), 7, "and no longer");
+    // Against room: the others go instead.
+    let mut shelf = Shelf::new();
+    for camera in ["a", "b"] {
+        shelf.segments(camera, 200, 3 * HOUR);
+    }
+    tell(&shelf, &[hold(&shelf, "a", 10 * HOUR)]);
+    assert_eq!(shelf.used(930).sweep(), room(80));
+    assert_eq!((shelf.left("a"), shelf.left("b")), (200, 120));
+    tell(&shelf, &[]);
+    shelf.used(850).pass(MINUTE).sweep();
+    assert_eq!(shelf.used(930).pass(MINUTE).sweep(), room(80));
+    assert_eq!(shelf.left("a"), 120, "it was cut");
+    // Not against a write that found no space.
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 100, 3 * HOUR);
+    tell(&shelf, &[hold(&shelf, "a", 10 * HOUR)]);
+    refuse(&shelf.rig.claim, shelf.now, 15 * MIB);
+    assert_eq!(shelf.used(1000).sweep().all().segments, 2);
+    assert_eq!(shelf.left("a"), 98);
 }

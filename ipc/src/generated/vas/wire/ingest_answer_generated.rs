@@ -87,7 +87,7 @@ impl<'a> IngestAnswer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(IngestAnswer::VT_MEDIA_ORIGIN, Some(0)).unwrap()}
   }
-  /// Of Status; of Probe one, with codec, size and fps as far as the camera tells them.
+  /// Of Status.
   #[inline]
   pub fn streams(&self) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<StreamStatus<'a>>> {
     // Safety:

@@ -5,16 +5,15 @@ use super::*;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_INGEST_OPERATION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_INGEST_OPERATION: u8 = 5;
+pub const ENUM_MAX_INGEST_OPERATION: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_INGEST_OPERATION: [IngestOperation; 6] = [
+pub const ENUM_VALUES_INGEST_OPERATION: [IngestOperation; 5] = [
   IngestOperation::Status,
   IngestOperation::Offer,
   IngestOperation::Close,
   IngestOperation::Pictures,
   IngestOperation::Reconnect,
-  IngestOperation::Probe,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -32,18 +31,15 @@ impl IngestOperation {
   pub const Pictures: Self = Self(3);
   /// Drops the session to the camera and connects at once.
   pub const Reconnect: Self = Self(4);
-  /// Tries `url` without keeping anything.
-  pub const Probe: Self = Self(5);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Status,
     Self::Offer,
     Self::Close,
     Self::Pictures,
     Self::Reconnect,
-    Self::Probe,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -53,7 +49,6 @@ impl IngestOperation {
       Self::Close => Some("Close"),
       Self::Pictures => Some("Pictures"),
       Self::Reconnect => Some("Reconnect"),
-      Self::Probe => Some("Probe"),
       _ => None,
     }
   }

@@ -23,8 +23,6 @@ impl<'a> IngestRequest<'a> {
   pub const VT_STREAM: ::flatbuffers::VOffsetT = 8;
   pub const VT_SESSION: ::flatbuffers::VOffsetT = 10;
   pub const VT_SDP: ::flatbuffers::VOffsetT = 12;
-  pub const VT_URL: ::flatbuffers::VOffsetT = 14;
-  pub const VT_TRANSPORT: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -36,8 +34,6 @@ impl<'a> IngestRequest<'a> {
     args: &'args IngestRequestArgs<'args>
   ) -> ::flatbuffers::WIPOffset<IngestRequest<'bldr>> {
     let mut builder = IngestRequestBuilder::new(_fbb);
-    if let Some(x) = args.transport { builder.add_transport(x); }
-    if let Some(x) = args.url { builder.add_url(x); }
     if let Some(x) = args.sdp { builder.add_sdp(x); }
     if let Some(x) = args.session { builder.add_session(x); }
     if let Some(x) = args.stream { builder.add_stream(x); }
@@ -83,21 +79,6 @@ impl<'a> IngestRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(IngestRequest::VT_SDP, None).unwrap()}
   }
-  #[inline]
-  pub fn url(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(IngestRequest::VT_URL, None).unwrap()}
-  }
-  /// tcp or udp, of Probe.
-  #[inline]
-  pub fn transport(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(IngestRequest::VT_TRANSPORT, None).unwrap()}
-  }
 }
 
 impl ::flatbuffers::Verifiable for IngestRequest<'_> {
@@ -111,8 +92,6 @@ impl ::flatbuffers::Verifiable for IngestRequest<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("stream", Self::VT_STREAM, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("session", Self::VT_SESSION, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("sdp", Self::VT_SDP, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("url", Self::VT_URL, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("transport", Self::VT_TRANSPORT, true)?
      .finish();
     Ok(())
   }
@@ -123,8 +102,6 @@ pub struct IngestRequestArgs<'a> {
     pub stream: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub session: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub sdp: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub url: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub transport: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for IngestRequestArgs<'a> {
   #[inline]
@@ -135,8 +112,6 @@ impl<'a> Default for IngestRequestArgs<'a> {
       stream: None, // required field
       session: None, // required field
       sdp: None, // required field
-      url: None, // required field
-      transport: None, // required field
     }
   }
 }
@@ -167,14 +142,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> IngestRequestBuilder<'a, 'b, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(IngestRequest::VT_SDP, sdp);
   }
   #[inline]
-  pub fn add_url(&mut self, url: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(IngestRequest::VT_URL, url);
-  }
-  #[inline]
-  pub fn add_transport(&mut self, transport: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(IngestRequest::VT_TRANSPORT, transport);
-  }
-  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> IngestRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     IngestRequestBuilder {
@@ -189,8 +156,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> IngestRequestBuilder<'a, 'b, 
     self.fbb_.required(o, IngestRequest::VT_STREAM,"stream");
     self.fbb_.required(o, IngestRequest::VT_SESSION,"session");
     self.fbb_.required(o, IngestRequest::VT_SDP,"sdp");
-    self.fbb_.required(o, IngestRequest::VT_URL,"url");
-    self.fbb_.required(o, IngestRequest::VT_TRANSPORT,"transport");
     ::flatbuffers::WIPOffset::new(o.value())
   }
 }
@@ -203,8 +168,6 @@ impl ::core::fmt::Debug for IngestRequest<'_> {
       ds.field("stream", &self.stream());
       ds.field("session", &self.session());
       ds.field("sdp", &self.sdp());
-      ds.field("url", &self.url());
-      ds.field("transport", &self.transport());
       ds.finish()
   }
 }

@@ -36,6 +36,7 @@ impl<'a> StreamStatus<'a> {
   pub const VT_RECORDING: ::flatbuffers::VOffsetT = 32;
   pub const VT_RECORDING_REASON: ::flatbuffers::VOffsetT = 34;
   pub const VT_COUNTERS: ::flatbuffers::VOffsetT = 36;
+  pub const VT_EXPORT_REASON: ::flatbuffers::VOffsetT = 38;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -53,6 +54,7 @@ impl<'a> StreamStatus<'a> {
     builder.add_bits_per_second(args.bits_per_second);
     builder.add_fps(args.fps);
     builder.add_since_utc_ns(args.since_utc_ns);
+    if let Some(x) = args.export_reason { builder.add_export_reason(x); }
     if let Some(x) = args.counters { builder.add_counters(x); }
     if let Some(x) = args.recording_reason { builder.add_recording_reason(x); }
     builder.add_viewers(args.viewers);
@@ -197,6 +199,14 @@ impl<'a> StreamStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Counter>>>>(StreamStatus::VT_COUNTERS, None).unwrap()}
   }
+  /// Why frames are not exported, or less than wanted; empty or absent otherwise.
+  #[inline]
+  pub fn export_reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(StreamStatus::VT_EXPORT_REASON, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for StreamStatus<'_> {
@@ -222,6 +232,7 @@ impl ::flatbuffers::Verifiable for StreamStatus<'_> {
      .visit_field::<bool>("recording", Self::VT_RECORDING, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("recording_reason", Self::VT_RECORDING_REASON, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Counter>>>>("counters", Self::VT_COUNTERS, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("export_reason", Self::VT_EXPORT_REASON, false)?
      .finish();
     Ok(())
   }
@@ -244,6 +255,7 @@ pub struct StreamStatusArgs<'a> {
     pub recording: bool,
     pub recording_reason: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub counters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Counter<'a>>>>>,
+    pub export_reason: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for StreamStatusArgs<'a> {
   #[inline]
@@ -266,6 +278,7 @@ impl<'a> Default for StreamStatusArgs<'a> {
       recording: false,
       recording_reason: None, // required field
       counters: None, // required field
+      export_reason: None,
     }
   }
 }
@@ -344,6 +357,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StreamStatusBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StreamStatus::VT_COUNTERS, counters);
   }
   #[inline]
+  pub fn add_export_reason(&mut self, export_reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StreamStatus::VT_EXPORT_REASON, export_reason);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StreamStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StreamStatusBuilder {
@@ -384,6 +401,7 @@ impl ::core::fmt::Debug for StreamStatus<'_> {
       ds.field("recording", &self.recording());
       ds.field("recording_reason", &self.recording_reason());
       ds.field("counters", &self.counters());
+      ds.field("export_reason", &self.export_reason());
       ds.finish()
   }
 }

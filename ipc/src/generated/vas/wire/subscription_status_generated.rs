@@ -93,7 +93,7 @@ impl<'a> SubscriptionStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<f64>(SubscriptionStatus::VT_GRANTED_FPS, Some(0.0)).unwrap()}
   }
-  /// Why granted is below max: source_fps, overload, no_frames, no_runner, no_parent, parked, paused, or
+  /// Why granted is below max: source_fps, overload, profiling, no_frames, no_runner, no_parent, parked, paused, or
   /// empty.
   #[inline]
   pub fn reason(&self) -> &'a str {
