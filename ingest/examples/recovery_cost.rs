@@ -39,6 +39,7 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
             url: format!("file://{}", clip.display()),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: 0,
         record: true,
@@ -59,6 +60,7 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
         recording: ingest::RecordingOptions::new(directories.recordings()),
         directories,
         export_enabled: false,
+        file_roots: vec![],
         decode_command: vec!["true".into()],
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };

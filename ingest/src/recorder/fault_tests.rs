@@ -311,11 +311,11 @@ fn old_files_that_can_not_be_read_do_not_hold_up_recording() {
     // Only the newest day was looked into before; of the others at most the end of an index, for the
     // number.
     let calls = place.faults.calls();
-    for day in 0..3 {
+    for (day, name) in days[..3].iter().enumerate() {
         let directory = index(day).parent().unwrap().to_owned();
         let of_day = calls.iter().filter(|(_, path)| path.starts_with(&directory));
         let others = of_day.filter(|(_, path)| *path != index(day));
-        assert_eq!(others.count(), 0, "{}", days[day]);
+        assert_eq!(others.count(), 0, "{name}");
     }
     assert_eq!(acknowledged.last().unwrap().number, 11 + 4, "from the newest that can be read");
     place.recover();
