@@ -83,7 +83,11 @@ fn last_row(index: &Path) -> Option<Row> {
 }
 
 /// Whether every camera has a row of a picture that came since.
-fn all_recorded(recordings: &Recordings, cameras: u64, since: UtcNanos) -> impl FnMut() -> bool {
+fn all_recorded(
+    recordings: &Recordings,
+    cameras: u64,
+    since: UtcNanos,
+) -> impl FnMut() -> bool + use<> {
     let mut left: Vec<CameraId> = (0..cameras).map(camera).collect();
     let recordings = recordings.clone();
     move || {

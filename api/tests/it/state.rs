@@ -184,8 +184,8 @@ fn events_after_their_file_was_deleted_are_stored_in_a_file_that_exists() {
         wait_count(server, "stored", sent);
     };
     let file = || -> Option<PathBuf> {
-        let names = fs::read_dir(&events).unwrap().map(|entry| entry.unwrap().path());
-        names.filter(|path| path.extension().is_some_and(|e| e == "redb")).next()
+        let mut names = fs::read_dir(&events).unwrap().map(|entry| entry.unwrap().path());
+        names.find(|path| path.extension().is_some_and(|e| e == "redb"))
     };
     send(&server);
     let path = file().unwrap();

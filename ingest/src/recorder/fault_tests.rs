@@ -79,19 +79,26 @@ impl Place {
         &self.storage.recordings
     }
 
-    /// Writes until something fails; what was acknowledged.
-    fn write(&self, fragments: &[Fragment]) -> (Vec<Row>, io::Result<()>) {
+    /// Writes until something fails, by the writer that is there; what was acknowledged.
+    fn write<'p>(
+        &'p self,
+        writer: &mut Option<Writer<'p>>,
+        fragments: &[Fragment],
+    ) -> (Vec<Row>, io::Result<()>) {
         let mut rows = Vec::new();
         let outcome = (|| {
-            let mut writer = Writer::open(&self.claim)?;
-            for fragment in fragments {
-                if let Err(error) = writer.write(fragment) {
-                    writer.abandon();
-                    return Err(error);
+            let writer = match writer {
+                Some(writer) => writer,
+                none => none.insert(Writer::open(&self.claim)?),
+            };
+            let mut write = || {
+                for fragment in fragments {
+                    writer.write(fragment)?;
+                    rows.extend(writer.last());
                 }
-                rows.extend(writer.last());
-            }
-            writer.close().inspect_err(|_| writer.abandon())
+                writer.close()
+            };
+            write().inspect_err(|_| writer.abandon())
         })();
         (rows, outcome)
     }
@@ -199,19 +206,20 @@ fn tear(recordings: &Recordings) {
 
 #[test]
 fn whichever_call_fails_what_was_acknowledged_stays_and_recording_goes_on() {
-    for and_after in [false, true] {
+    for (and_after, again) in [(false, false), (true, false), (true, true)] {
         let place = Place::new();
         let recordings = place.recordings();
-        let (mut acknowledged, outcome) = place.write(&fragments(at(OLD, 0), 1));
+        let (mut acknowledged, outcome) = place.write(&mut None, &fragments(at(OLD, 0), 1));
         outcome.unwrap();
         let mut spoiled = BTreeSet::new();
         for n in 0.. {
-            let what = format!("call {n}, and after: {and_after}");
+            let what = format!("call {n}, and after: {and_after}, opened again: {again}");
             tear(recordings);
             let utc = at(DAY, 60 + n as u64 * 60);
             let written = fragments(utc, 2);
             place.faults.plan(Some(n), and_after);
-            let (rows, outcome) = place.write(&written);
+            let mut writer = None;
+            let (rows, outcome) = place.write(&mut writer, &written);
             place.recover();
             let calls = place.faults.calls();
             place.faults.plan(None, false);
@@ -220,13 +228,18 @@ fn whichever_call_fails_what_was_acknowledged_stays_and_recording_goes_on() {
             acknowledged.extend(&rows);
             assert_holds(recordings, &acknowledged, &what);
             // The disk is good again.
-            let (rows, again) = place.write(&fragments(UtcNanos(utc.0 + 30 * SECOND), 1));
-            again.unwrap();
+            if again {
+                writer = None;
+            }
+            let more = fragments(UtcNanos(utc.0 + 30 * SECOND), 1);
+            let (rows, good) = place.write(&mut writer, &more);
+            good.unwrap();
             assert_eq!(rows.len(), 2, "{what}");
             acknowledged.extend(&rows);
             place.recover();
-            let (rows, again) = place.write(&fragments(UtcNanos(utc.0 + 45 * SECOND), 1));
-            again.unwrap();
+            let more = fragments(UtcNanos(utc.0 + 45 * SECOND), 1);
+            let (rows, good) = place.write(&mut writer, &more);
+            good.unwrap();
             acknowledged.extend(&rows);
             assert_holds(recordings, &acknowledged, &what);
             assert_whole(recordings, &spoiled, &what);
@@ -251,7 +264,7 @@ fn old_files_that_can_not_be_read_do_not_hold_up_recording() {
     let days = ["20260126", "20260127", "20260128", OLD];
     let mut acknowledged = Vec::new();
     for day in days {
-        acknowledged.extend(place.write(&fragments(at(day, 0), 2)).0);
+        acknowledged.extend(place.write(&mut None, &fragments(at(day, 0), 2)).0);
     }
     // One index, one segment of a day without an index, a directory in place of a segment, and the
     // newest index.
@@ -295,7 +308,7 @@ fn rows_of_a_damaged_index_come_back_while_the_day_is_recorded() {
     for header in [true, false] {
         let place = Place::new();
         let recordings = place.recordings();
-        let (mut acknowledged, outcome) = place.write(&fragments(at(DAY, 0), 3));
+        let (mut acknowledged, outcome) = place.write(&mut None, &fragments(at(DAY, 0), 3));
         outcome.unwrap();
         let index = recordings.day(&camera(), Day::parse(DAY).unwrap()).join(INDEX_NAME);
         let mut bytes = std::fs::read(&index).unwrap();
@@ -367,4 +380,56 @@ fn names_are_synced_before_pictures_and_segments_at_their_end() {
     let paths: Vec<_> = calls.iter().filter(|(c, _)| *c == Call::Sync).map(|(_, p)| p).collect();
     assert_eq!(paths, [&name, &day.join(INDEX_NAME)]);
     assert!(calls.contains(&(Call::SyncDirectory, day.clone())), "the second segment");
+}
+
+/// Does something when an index is begun that is made again.
+struct Between(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Probe for Between {
+    fn ask(&self, call: Call, path: &Path) -> io::Result<()> {
+        if call == Call::Create && path.ends_with("index.new") {
+            let act = self.0.lock().unwrap().take();
+            act.into_iter().for_each(|act| act());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_recorder_put_in_order_meanwhile_is_not_written_over() {
+    let root = tempfile::tempdir().unwrap();
+    let between = Arc::new(Between(Mutex::default()));
+    let disk = Disk::probed(Arc::clone(&between) as Arc<dyn Probe>);
+    let storage =
+        Storage::new(RecordingOptions { disk, ..RecordingOptions::new(root.path().join("rec")) });
+    let recordings = &storage.recordings;
+    let claim = storage.claim(&camera(), || false).unwrap();
+    let mut writer = Writer::open(&claim).unwrap();
+    for fragment in fragments(at(DAY, 0), 2) {
+        writer.write(&fragment).unwrap();
+    }
+    writer.close().unwrap();
+    drop(writer);
+    drop(claim);
+    tear(recordings);
+    let index = recordings.day(&camera(), Day::parse(DAY).unwrap()).join(INDEX_NAME);
+    let torn = std::fs::read(&index).unwrap();
+    let recorder = Arc::clone(&storage);
+    *between.0.lock().unwrap() = Some(Box::new(move || {
+        let day = Day::parse(DAY).unwrap();
+        recorder.orders.begins(&camera(), day);
+        recorder.orders.ends(&camera(), day, false);
+    }));
+    recovery::all_due(&storage);
+    assert!(recovery::one(&storage));
+    assert!(std::fs::read(&index).unwrap() == torn, "it may be another one by now");
+    assert!(recovery::one(&storage), "it is done again");
+    assert_whole(recordings, &BTreeSet::new(), "the second time");
+    assert!(!recovery::one(&storage));
 }

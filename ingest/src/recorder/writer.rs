@@ -102,7 +102,7 @@ impl<'c> Writer<'c> {
     /// Writes a fragment and its row.
     ///
     /// # Errors
-    /// Those of the file system. What is on the disk is whole; call [`Writer::abandon`].
+    /// Those of the file system. Then call [`Writer::abandon`].
     pub fn write(&mut self, fragment: &Fragment) -> io::Result<()> {
         if fragment.begins_segment {
             self.close()?;
@@ -124,7 +124,7 @@ impl<'c> Writer<'c> {
         };
         write_head(&head, fragment.pictures.len(), &mut self.buffer);
         self.buffer.extend_from_slice(&fragment.pictures);
-        segment.append(&self.buffer)?;
+        segment.file.write(&self.buffer)?;
         let flag = |on, flag| if on { flag } else { RowFlags::default() };
         let bytes = self.buffer.len();
         let row = Row {
@@ -145,11 +145,7 @@ impl<'c> Writer<'c> {
                 .map_or(0, |row| row.discontinuities)
                 .wrapping_add(u32::from(fragment.discontinuity)),
         };
-        if let Err(error) = segment.append_row(&row) {
-            // A fragment without a row would be found only by a recovery.
-            let _ = segment.file.cut(segment.bytes);
-            return Err(error);
-        }
+        segment.append_row(&row)?;
         segment.bytes += bytes as u64;
         (self.last, self.sequence) = (Some(row), sequence);
         Ok(())
@@ -216,7 +212,7 @@ impl<'c> Writer<'c> {
         synced
     }
 
-    /// Leaves the open segment as it is after a failure, whole up to its last fragment.
+    /// Ends the open segment after a failure, whole up to its last fragment that has a row.
     pub fn abandon(&mut self) {
         if let Some(segment) = self.segment.take() {
             let whole = segment.bytes;
@@ -232,14 +228,6 @@ impl<'c> Writer<'c> {
 }
 
 impl Segment {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self.file.write(bytes);
-        if written.is_err() {
-            let _ = self.file.cut(self.bytes);
-        }
-        written
-    }
-
     fn append_row(&mut self, row: &Row) -> io::Result<()> {
         let row = row.encode();
         let written = self.index.write(&row);

@@ -506,9 +506,8 @@ pub(super) fn rows_of_whole(
     } else {
         Ok(())
     };
-    match mended {
-        Err(error) => done.fault(&path, format_args!("can't be mended: {error}")),
-        Ok(()) => {}
+    if let Err(error) = mended {
+        done.fault(&path, format_args!("can't be mended: {error}"));
     }
     Ok(Some(rows_of(None, name, &scanned)))
 }

@@ -452,12 +452,66 @@ fn after_a_step_back_of_the_clock_a_day_in_order_stays_as_it_is() {
     assert_eq!((ready.last.unwrap().number, ready.done.changed()), (8, false));
     assert!(!mend(&recordings, "20260131").1);
     assert!(fs::read(&path).unwrap() == whole);
-    // Many names behind the newest: not all of them are read before it is recorded on.
-    record(&recordings, "20260131", &[200, 203, 206, 209, 212, 215, 218, 221, 224]);
-    let ready = super::ready(&recordings, &camera(), day("20260131")).unwrap();
-    assert!(ready.lacking && !ready.done.changed());
+    // What was recorded last comes last, whatever its name.
+    record(&recordings, "20260131", &[3]);
     assert!(mend(&recordings, "20260131").1);
-    assert_eq!(starts(&recordings, "20260131").len(), 9 + 27);
+    let order = [100, 101, 102, 103, 104, 105, 0, 1, 2, 3, 4, 5];
+    assert_eq!(starts(&recordings, "20260131"), order);
+    // And what the rows have nothing of comes before what was recorded later.
+    record(&recordings, "20260131", &[101]);
+    record(&recordings, "20260131", &[110]);
+    fs::remove_file(&path).unwrap();
+    mend(&recordings, "20260131");
+    assert_eq!(starts(&recordings, "20260131").len(), 18);
+}
+
+#[test]
+fn before_a_day_is_appended_to_a_few_segments_are_read_and_no_more() {
+    for (count, lacking) in [(8, false), (9, true)] {
+        let (_root, recordings, _) = watched();
+        record(&recordings, NEW, &[0]);
+        recover(&recordings, &camera()).unwrap();
+        let more: Vec<u64> = (1..=count).map(|n| n * 3).collect();
+        record(&recordings, NEW, &more);
+        let ready = ready(&recordings, &camera(), day(NEW)).unwrap();
+        assert_eq!((ready.lacking, ready.done.changed()), (lacking, !lacking), "{count}");
+        assert_eq!(mend(&recordings, NEW).1, lacking, "{count}");
+        assert_eq!(starts(&recordings, NEW).len() as u64, 3 + 3 * count);
+    }
+}
+
+#[test]
+fn what_was_removed_stays_removed_and_hides_no_damage() {
+    let (_root, recordings, _) = watched();
+    record(&recordings, NEW, &[0, 3, 6]);
+    recover(&recordings, &camera()).unwrap();
+    let path = index(&recordings, NEW);
+    let removed = |before: u64| {
+        let before = SegmentName::at(UtcNanos(noon(NEW).0 + before * SECOND)).utc();
+        recordings.files().overwrite(&path, &Header { removed_before: before }.encode()).unwrap();
+    };
+    let stored = || (fs::metadata(&path).unwrap().len() - 64) / 64;
+    // The first is removed but for its file, which could not be.
+    removed(3);
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"half a row").unwrap();
+    assert!(mend(&recordings, NEW).1);
+    assert_eq!((stored(), starts(&recordings, NEW)), (6, vec![3, 4, 5, 6, 7, 8]));
+    // A damaged row of what was removed makes readers go by the segments as any other does.
+    removed(6);
+    fs::remove_file(segment(&recordings, NEW, 0)).unwrap();
+    fs::remove_file(segment(&recordings, NEW, 3)).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[64 + 5] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert!(read_index(&path, UtcNanos(0)).is_err());
+    assert!(mend(&recordings, NEW).1);
+    assert_eq!(read_index(&path, UtcNanos(0)).unwrap().rows.len(), 3);
+    // All of it is removed, and one segment has no rows.
+    removed(9);
+    fs::remove_file(segment(&recordings, NEW, 6)).unwrap();
+    record(&recordings, NEW, &[9]);
+    assert!(mend(&recordings, NEW).1);
+    assert_eq!(starts(&recordings, NEW), [9, 10, 11]);
 }
 
 #[test]
