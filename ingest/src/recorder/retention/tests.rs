@@ -478,6 +478,7 @@ fn limits_of_size_go_on_while_the_clock_is_in_doubt() {
 fn rows_that_this_run_wrote_say_nothing_of_the_time_before() {
     let shelf = Shelf::new();
     shelf.segments("a", 1, 30 * DAY);
+    shelf.segments("c", 1, 40 * DAY);
     shelf.segment("a", shelf.now.utc.0, 1);
     shelf.segment("b", shelf.now.utc.0 + SECOND, 1);
     let newest = newest_before(&shelf.rig.storage.recordings, shelf.now.utc);
