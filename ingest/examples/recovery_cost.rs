@@ -39,6 +39,7 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
             url: format!("file://{}", clip.display()),
             transport: String::new(),
             roles: vec![],
+            any_file: true,
         }],
         loop_offset_ms: 0,
         record: true,
@@ -60,6 +61,7 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
         directories,
         export_enabled: false,
         decode_command: vec!["true".into()],
+        file_roots: vec![],
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let start = Instant::now();
