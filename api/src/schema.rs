@@ -4,7 +4,7 @@
 //! It knows the part of JSON Schema that our own schemas use: `type`, `properties`, `required`,
 //! `additionalProperties`, `minimum`, `maximum`, `minLength`, `maxLength`, `format` (`plain-text`
 //! only), `enum`, `items`, `minItems`, `maxItems`, `uniqueItems`. Schemas that others write are not
-//! checked here: [`crate::parameters`].
+//! checked here: `parameters.rs`.
 
 use crate::camera_url::{MASK, without_credentials};
 use crate::limits::{EXPLANATION_CHARS_MAX, PROBLEMS_MAX, SHOWN_CHARS_MAX};
@@ -39,7 +39,7 @@ impl fmt::Display for Problem {
 /// What was found wrong.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Problems {
-    /// The first [`PROBLEMS_MAX`].
+    /// The first 32 (`limits::PROBLEMS_MAX`).
     pub told: Vec<Problem>,
     /// How many there are beyond those.
     pub more: u64,
