@@ -62,7 +62,6 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
         export_enabled: false,
         file_roots: vec![],
         decode_command: vec!["true".into()],
-        file_roots: vec![],
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let start = Instant::now();
