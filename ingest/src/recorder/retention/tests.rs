@@ -7,6 +7,7 @@ use super::*;
 use crate::recorder::storage::Writing;
 use base::clock_trust::{Doubt, REST};
 use base::time::NANOS_PER_SEC as SECOND;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::Ordering;
 
 const MIB: u64 = 1 << 20;
@@ -621,12 +622,15 @@ fn what_is_foreign_is_named_and_holds_up_nothing() {
     fs::create_dir_all(segment.join("something")).unwrap();
     let note = shelf.segment("e", old, 1).with_file_name("note.txt");
     fs::write(&note, "do not lose").unwrap();
+    let unreadable = std::ffi::OsString::from_vec(b"note\xff".to_vec());
+    let unreadable = shelf.segment("g", old, 1).with_file_name(unreadable);
+    fs::write(&unreadable, "whatever this is called").unwrap();
     let damaged = shelf.segment("f", old, 1).with_file_name("index.damaged");
     fs::write(&damaged, "set aside").unwrap();
     fs::write(root.join("a"), "no directory").unwrap();
     fs::write(root.join("b/20260101"), "no day").unwrap();
-    assert_eq!(shelf.swept(), 4);
-    assert!(segment.is_dir() && note.exists() && root.join("a").exists());
+    assert_eq!(shelf.swept(), 5);
+    assert!(segment.is_dir() && note.exists() && root.join("a").exists() && unreadable.exists());
     let days = |camera: &str| shelf.rig.storage.recordings.days(&CameraId::new(camera).unwrap());
     assert_eq!((days("d").unwrap().len(), days("f").unwrap().len()), (0, 0));
     // Each was told, and is not told again.
@@ -647,6 +651,33 @@ fn what_is_foreign_is_named_and_holds_up_nothing() {
     assert_eq!((shelf.swept(), again.exists()), (0, true));
     shelf.pass(1);
     assert_eq!((shelf.swept(), again.exists(), note.exists()), (1, false, true));
+}
+
+#[test]
+fn what_is_gone_already_is_no_failure_and_what_can_not_be_removed_is_one() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 3, 7 * DAY - HOUR);
+    let first = shelf.segment("a", shelf.now.utc.0 - 8 * DAY + 20 * HOUR, 1);
+    shelf.segments("a", 1, 7 * DAY);
+    shelf.pass(1);
+    assert_eq!(shelf.swept(), 2, "and the others are known");
+    assert!(!first.exists());
+    let (camera, day) = (CameraId::new("a").unwrap(), Day::of(UtcNanos(shelf.now.utc.0 - 7 * DAY)));
+    let recordings = &shelf.rig.storage.recordings;
+    let names = recordings.segments(&camera, day).unwrap();
+    fs::remove_file(recordings.segment(&camera, names[0])).unwrap();
+    shelf.pass(HOUR - 2 * MINUTE);
+    assert_eq!(shelf.swept(), 0, "somebody removed it");
+    assert!(!shelf.sweeper.failed.clear());
+    // The way to the others is no directory any more, though they were listed.
+    let directory = shelf.rig.storage.recordings.day(&camera, day);
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "in the way").unwrap();
+    shelf.pass(MINUTE);
+    assert_eq!(shelf.swept(), 0);
+    assert!(shelf.sweeper.failed.clear());
+    fs::remove_file(directory).unwrap();
+    assert!(clear(&shelf.rig.storage, &camera, day).unwrap().is_none(), "there is none");
 }
 
 #[test]
