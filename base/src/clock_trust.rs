@@ -456,7 +456,7 @@ mod tests {
         let memory = |rested| Memory {
             known: UtcNanos(7 * SECOND),
             seen: UtcNanos(9 * SECOND),
-            rested: rested,
+            rested,
         };
         for (memory, text) in [
             (memory(None), "1 7 9 -\n"),

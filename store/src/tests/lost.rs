@@ -26,10 +26,10 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// What somebody may do to the file of a store that is open.
 /// What somebody does to a file, and how it is called.
 type Damage = (&'static str, fn(&Path));
 
+/// What somebody may do to the file of a store that is open.
 fn damages() -> [Damage; 5] {
     [
         ("deleted", |path| fs::remove_file(path).unwrap()),
