@@ -247,16 +247,19 @@ fn a_stopped_runner_and_a_stopped_serve_delay_nobody_else() {
             Newest::Absent(_) => 0,
         }
     };
-    let before = batches(&place);
-    let serve = child_of(up.id(), "serve").unwrap();
-    signal(serve, "STOP");
-    let from = newest("one");
-    // 40 frames are 4 s: at 5 fps and two cameras about 40 batches.
-    until("video goes on while serve is stopped", || newest("one") >= from + 40);
-    signal(serve, "CONT");
-    wait_for_results(&place, "nanodet_g_416", 3);
-    let during = batches(&place) - before;
-    assert!(during >= 30, "{during} batches while serve was stopped, about 40 were due");
+    let over_forty_frames = |stopped: Option<u32>| -> u64 {
+        let before = batches(&place);
+        stopped.inspect(|id| signal(*id, "STOP"));
+        let from = newest("one");
+        until("video goes on", || newest("one") >= from + 40);
+        stopped.inspect(|id| signal(*id, "CONT"));
+        wait_for_results(&place, "nanodet_g_416", 3);
+        batches(&place) - before
+    };
+    let usual = over_forty_frames(None);
+    let during = over_forty_frames(Some(child_of(up.id(), "serve").unwrap()));
+    // A third: what else this machine does meanwhile changes.
+    assert!(during * 3 >= usual, "{during} batches while serve was stopped, {usual} before");
 
     // A stopped scheduler: nobody is held to have been late while it stood still.
     let scheduler = child_of(up.id(), "scheduler").unwrap();
