@@ -453,11 +453,8 @@ mod tests {
 
     #[test]
     fn the_memory_is_a_line() {
-        let memory = |rested| Memory {
-            known: UtcNanos(7 * SECOND),
-            seen: UtcNanos(9 * SECOND),
-            rested: rested,
-        };
+        let memory =
+            |rested| Memory { known: UtcNanos(7 * SECOND), seen: UtcNanos(9 * SECOND), rested };
         for (memory, text) in [
             (memory(None), "1 7 9 -\n"),
             (memory(Some(Duration::ZERO)), "1 7 9 0\n"),

@@ -220,7 +220,9 @@ class Damage:
         else:
             elsewhere = self.node.folder / "elsewhere"
             elsewhere.mkdir(exist_ok=True)
-            (days[-1] / "link").symlink_to(elsewhere)
+            link = days[-1] / "link"
+            link.unlink(missing_ok=True)
+            link.symlink_to(elsewhere)
         one.count(f"recordings: {kind}")
         since = time.time()
         if not until(NOTICED_S, lambda: newest(folder) > since):

@@ -60,8 +60,8 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
         recording: ingest::RecordingOptions::new(directories.recordings()),
         directories,
         export_enabled: false,
-        decode_command: vec!["true".into()],
         file_roots: vec![],
+        decode_command: vec!["true".into()],
         webrtc: ingest::live::WebrtcOptions { udp_port: 0, ..Default::default() },
     };
     let start = Instant::now();

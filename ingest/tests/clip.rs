@@ -89,7 +89,7 @@ fn what_can_not_be_played_is_named_with_the_remedy() {
         (directory.path().join("missing.mp4"), ["missing.mp4", "No such file", "check the path"]),
         (directory.path().to_owned(), ["can't be played", "not a regular file", "name a video"]),
         (file("text.mp4", b"this is no video"), ["text.mp4", "Invalid data", "use MP4"]),
-        (file("empty.mp4", b""), ["empty.mp4", "can't be played", "use MP4"]),
+        (file("empty.mp4", b""), ["empty.mp4", "it is empty", "name a video file"]),
         (file("cut.mp4", &clip[..4000]), ["cut.mp4", "Invalid data", "use MP4"]),
         (file("list.m3u8", playlist.as_bytes()), ["list.m3u8", "can't be played", "use MP4"]),
         (asset("yuv444.mp4"), ["yuv444.mp4", "yuv444p", "4:2:0"]),

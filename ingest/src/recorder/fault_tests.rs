@@ -258,6 +258,33 @@ fn whichever_call_fails_what_was_acknowledged_stays_and_recording_goes_on() {
 }
 
 #[test]
+fn a_row_that_can_not_be_written_takes_its_fragment_along_or_comes_later() {
+    for and_after in [false, true] {
+        let place = Place::new();
+        let recordings = place.recordings();
+        let mut writer = Writer::open(&place.claim).unwrap();
+        let fragments = fragments(at(DAY, 0), 2);
+        writer.write(&fragments[0]).unwrap();
+        // Its row: half of it is written. Then nothing can be cut off either.
+        place.faults.plan(Some(1), and_after);
+        writer.write(&fragments[1]).unwrap_err();
+        writer.abandon();
+        place.faults.plan(None, false);
+        if !and_after {
+            assert_whole(recordings, &BTreeSet::new(), "at once");
+            let directory = recordings.day(&camera(), Day::parse(DAY).unwrap());
+            assert!(!read_index(&directory.join(INDEX_NAME), UtcNanos(0)).unwrap().torn);
+        }
+        writer.write(&fragments[2]).unwrap();
+        writer.close().unwrap();
+        assert_whole(recordings, &BTreeSet::new(), "before the next segment");
+        let numbers: Vec<_> = all_rows(recordings).iter().map(|row| row.number).collect();
+        let expected = if and_after { vec![0, 1, 2] } else { vec![0, 1] };
+        assert_eq!(numbers, expected, "and after: {and_after}");
+    }
+}
+
+#[test]
 fn old_files_that_can_not_be_read_do_not_hold_up_recording() {
     let place = Place::new();
     let recordings = place.recordings();
@@ -284,11 +311,11 @@ fn old_files_that_can_not_be_read_do_not_hold_up_recording() {
     // Only the newest day was looked into before; of the others at most the end of an index, for the
     // number.
     let calls = place.faults.calls();
-    for day in 0..3 {
+    for (day, name) in days[..3].iter().enumerate() {
         let directory = index(day).parent().unwrap().to_owned();
         let of_day = calls.iter().filter(|(_, path)| path.starts_with(&directory));
         let others = of_day.filter(|(_, path)| *path != index(day));
-        assert_eq!(others.count(), 0, "{}", days[day]);
+        assert_eq!(others.count(), 0, "{name}");
     }
     assert_eq!(acknowledged.last().unwrap().number, 11 + 4, "from the newest that can be read");
     place.recover();
@@ -427,6 +454,12 @@ fn what_a_recorder_put_in_order_meanwhile_is_not_written_over() {
         recorder.orders.ends(&camera(), day, false);
     }));
     recovery::all_due(&storage);
+    let day = Day::parse(DAY).unwrap();
+    storage.orders.begins(&camera(), day);
+    assert!(recovery::one(&storage));
+    assert!(std::fs::read(&index).unwrap() == torn, "a recorder is at it");
+    assert!(between.0.lock().unwrap().is_some(), "nothing was begun");
+    storage.orders.ends(&camera(), day, false);
     assert!(recovery::one(&storage));
     assert!(std::fs::read(&index).unwrap() == torn, "it may be another one by now");
     assert!(recovery::one(&storage), "it is done again");

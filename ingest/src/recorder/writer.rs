@@ -145,7 +145,9 @@ impl<'c> Writer<'c> {
                 .map_or(0, |row| row.discontinuities)
                 .wrapping_add(u32::from(fragment.discontinuity)),
         };
-        segment.append_row(&row)?;
+        let encoded = row.encode();
+        segment.index.write(&encoded)?;
+        segment.index_bytes += encoded.len() as u64;
         segment.bytes += bytes as u64;
         (self.last, self.sequence) = (Some(row), sequence);
         Ok(())
@@ -215,8 +217,8 @@ impl<'c> Writer<'c> {
     /// Ends the open segment after a failure, whole up to its last fragment that has a row.
     pub fn abandon(&mut self) {
         if let Some(segment) = self.segment.take() {
-            let whole = segment.bytes;
-            let _ = segment.file.cut(whole);
+            let _ = segment.index.cut(segment.index_bytes);
+            let _ = segment.file.cut(segment.bytes);
             if self.last.is_none_or(|row| row.segment != segment.name) {
                 let _ = self.claim.storage.recordings.files().remove(segment.file.path());
             }
@@ -224,18 +226,6 @@ impl<'c> Writer<'c> {
         // What can't be cut off or removed now, the next attempt does before it appends.
         self.in_order = None;
         self.claim.announce(Writing::Between);
-    }
-}
-
-impl Segment {
-    fn append_row(&mut self, row: &Row) -> io::Result<()> {
-        let row = row.encode();
-        let written = self.index.write(&row);
-        match written {
-            Ok(()) => self.index_bytes += row.len() as u64,
-            Err(_) => drop(self.index.cut(self.index_bytes)),
-        }
-        written
     }
 }
 

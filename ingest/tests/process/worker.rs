@@ -67,7 +67,14 @@ impl Worker {
         loop {
             let mut bytes = [0; 48];
             self.socket.read_exact(&mut bytes).unwrap();
-            assert_eq!(bytes[..5], *b"VASD\x01");
+            assert_eq!(bytes[..4], *b"VASD");
+            if bytes[4] == 3 {
+                // A remark: its text follows.
+                let text = u32::from_le_bytes(bytes[8..12].try_into().unwrap());
+                self.socket.read_exact(&mut vec![0; text as usize]).unwrap();
+            } else {
+                assert_eq!(bytes[4], 1, "neither progress nor a remark");
+            }
             let field = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
             if field(16) == self.sequence {
                 return [field(24), field(32), field(40)];

@@ -26,8 +26,11 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
+/// What somebody does to a file, and how it is called.
+type Damage = (&'static str, fn(&Path));
+
 /// What somebody may do to the file of a store that is open.
-fn damages() -> [(&'static str, fn(&Path)); 5] {
+fn damages() -> [Damage; 5] {
     [
         ("deleted", |path| fs::remove_file(path).unwrap()),
         ("replaced by an empty file", |path| {

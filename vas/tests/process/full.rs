@@ -162,9 +162,9 @@ fn full_shared_memory_turns_that_camera_off_and_the_rest_goes_on() {
     }
     let place = Place::with_people();
     let directory = place.shm.path().to_str().unwrap().to_owned();
-    // A ring of 768x576 at 10 fps has nine slots of 0.66 MB: one fits.
+    // A ring of 768x576 at 10 fps has 24 slots of 0.66 MB for a deadline of 2 s: one fits.
     let vas = format!("exec {} up --config {}", env!("CARGO_BIN_EXE_vas"), place.config_text());
-    let mut up = Process::shell(&on_small_tmpfs(&directory, 8, &vas));
+    let mut up = Process::shell(&on_small_tmpfs(&directory, 20, &vas));
     up.wait_for("the node runs: http://");
     let off = |status: &Value| -> Option<String> {
         let cameras = status["cameras"].as_array()?;

@@ -192,7 +192,8 @@ fn a_stopped_runner_and_a_stopped_serve_delay_nobody_else() {
     text += &format!("[[model]]\ndir = \"{}\"\n", second.display());
     for camera in CAMERAS {
         text += &format!(
-            "[[assignment]]\ncamera = \"{camera}\"\nmodel = \"second\"\ndesired_fps = 2\n"
+            "[[assignment]]\ncamera = \"{camera}\"\nmodel = \"second\"\ndesired_fps = 2\n\
+             deadline_ms = 2000\n"
         );
     }
     fs::write(place.config(), text).unwrap();

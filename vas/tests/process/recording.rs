@@ -2,30 +2,16 @@
 //! gets over HTTP.
 
 use crate::node::{PATIENCE, Place, Process, command, root};
-use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, FORMAT};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-fn camera(id: &str, clip: &str) -> DesiredCamera {
-    DesiredCamera {
-        id: id.into(),
-        enabled: true,
-        streams: vec![DesiredStream {
-            name: "main".into(),
-            url: format!("file://{}", root().join(clip).display()),
-            transport: String::new(),
-            roles: vec![],
-            any_file: true,
-        }],
-        loop_offset_ms: 0,
-        record: true,
-        live: false,
-        decode: DecodeMode::Off,
-        deadline_ms: 500,
-    }
+fn camera(id: &str, clip: &str) -> String {
+    let clip = root().join(clip);
+    let clip = clip.display();
+    format!("[[camera]]\nid = \"{id}\"\nmain_url = \"{clip}\"\nrecord = true\nlive = false\n")
 }
 
 /// Status, head and body of an answer.
@@ -83,27 +69,17 @@ fn frames(timeline: &Value) -> u64 {
 
 #[test]
 fn what_a_camera_showed_is_played_over_http() {
-    let place = Place::new("");
+    let place = Place::new(&format!(
+        "{}{}{}",
+        camera("plain", "assets/pedestrians.mp4"),
+        camera("reordered", "ingest/tests/assets/bframes.mp4"),
+        camera("hevc", "ingest/tests/assets/hevc.mp4"),
+    ));
     let config = place.config_text();
-    let state = DesiredState {
-        format: FORMAT,
-        revision: 1,
-        written_utc: String::new(),
-        cameras: vec![
-            camera("plain", "assets/pedestrians.mp4"),
-            camera("reordered", "ingest/tests/assets/bframes.mp4"),
-            camera("hevc", "ingest/tests/assets/hevc.mp4"),
-        ],
-        subscriptions: vec![],
-    };
-    std::fs::create_dir_all(place.state()).unwrap();
-    state.store(&place.state().join("desired.json")).unwrap();
     let serve = Process::start(&["serve", "--config", &config]);
     wait_for("serve listens", || TcpStream::connect(("127.0.0.1", place.port)).is_ok());
     // It answers when all of its start is done.
     assert_eq!(get(&place, "/health").0, 200);
-    // Serve publishes a state of its own at its start: this one comes after it.
-    DesiredState { revision: 1000, ..state }.store(&place.state().join("desired.json")).unwrap();
     let ingest = Process::start(&["ingest", "--config", &config]);
     let of = |id: &str, rest: &str| format!("/api/v1/recordings/devices/{id}/{rest}");
     wait_for("every camera has more than a segment", || {
