@@ -134,6 +134,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = accepted_in(directory.path());
         assert_eq!(accepted(&file), None);
+        // One that broke off left more than there is now.
+        fs::write(directory.path().join("clock.accepted.new"), [b'x'; 200]).unwrap();
         accept(&file).unwrap();
         let offset = accepted(&file).unwrap();
         assert!(clocks().offset().fits(offset));
@@ -168,6 +170,20 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert_eq!(keeper.look(at(utc + year + SECOND, 2 * SECOND)), None);
         assert_eq!(open(None).look(at(utc + year, SECOND)), None, "and that is remembered");
+    }
+
+    #[test]
+    fn where_nothing_is_remembered_the_newest_row_speaks() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = accepted_in(directory.path());
+        for text in [None, Some("1 7"), Some("")] {
+            if let Some(text) = text {
+                fs::write(directory.path().join(MEMORY_NAME), text).unwrap();
+            }
+            let newest = || Some(UtcNanos(7 * DAY));
+            let mut keeper = ClockKeeper::open(directory.path(), file.clone(), newest);
+            assert!(keeper.look(at(9 * DAY, SECOND)).is_some(), "{text:?}");
+        }
     }
 
     #[test]

@@ -153,6 +153,10 @@ fn what_can_not_be_remembered_stops_nothing() {
     let memory = events_directory(kept.directory.path()).join(MEMORY_NAME);
     let text = std::fs::read_to_string(&memory).unwrap();
     assert_eq!(text, format!("1 {0} {0} -\n", NOON.0 / SECOND));
+    // A run that broke off left more than there is to write.
+    std::fs::write(memory.with_file_name(format!("{MEMORY_NAME}.new")), [b'x'; 200]).unwrap();
+    writer.expire().unwrap();
+    assert_eq!(std::fs::read_to_string(&memory).unwrap(), text);
     std::fs::remove_file(&memory).unwrap();
     std::fs::create_dir_all(memory.join("in the way")).unwrap();
     kept.pass(DAY_NANOS);

@@ -654,6 +654,20 @@ fn what_is_foreign_is_named_and_holds_up_nothing() {
 }
 
 #[test]
+fn a_day_that_is_nothing_but_an_index_goes() {
+    let mut shelf = Shelf::new();
+    let old = shelf.now.utc.0 - 8 * DAY;
+    let alone = shelf.segment("h", old - DAY, 1);
+    let beside = shelf.segment("h", old, 1);
+    for path in [&alone, &beside] {
+        fs::remove_file(path).unwrap();
+    }
+    shelf.segment("a", old, 1);
+    assert_eq!(shelf.swept(), 1);
+    assert!(!alone.parent().unwrap().exists() && !beside.parent().unwrap().exists());
+}
+
+#[test]
 fn what_is_gone_already_is_no_failure_and_what_can_not_be_removed_is_one() {
     let mut shelf = Shelf::new();
     shelf.segments("a", 3, 7 * DAY - HOUR);
