@@ -384,13 +384,13 @@ impl Scheduler {
         runner.member_count += u64::from(size);
         runner.count_in_time();
         runner.note_tail((now - times.executed).min(now - b.since));
-        let (model, sequence) = (runner.model, self.next_sequence);
+        let (device, sequence) = (runner.device, self.next_sequence);
         let deadline = runner.info.deadline;
         let (mut kept, mut late) = (0, 0);
         for i in 0..b.members.len() {
             let binding = &b.members[i];
-            let waited = now.0.saturating_sub(binding.stamp.published.0);
-            self.models[model.0].trial.count(now, waited);
+            let age = now.0.saturating_sub(binding.stamp.info.capture.0);
+            self.devices[device.0].trial.count(now, age);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
             late += usize::from(now - binding.stamp.info.capture > s.deadline.unwrap_or(deadline));
             s.answer(outcomes[i].as_ref().err().copied());

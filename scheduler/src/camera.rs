@@ -307,9 +307,24 @@ impl Camera {
         if self.period_ns > 0.0 { 1e9 / self.period_ns } else { 0.0 }
     }
 
-    /// When to look for a frame that is published at or after `gate`: the first arrival that may
-    /// pass it, plus the mean deviation, at most `slack`, so that one look mostly suffices; every
-    /// `interval` once that has passed, more rarely the longer it is overdue.
+    /// The predicted arrival of the first frame that may pass `gate`. Needs a known period.
+    fn arrival_for(&self, gate: Instant) -> Instant {
+        // A frame predicted shortly before the gate may come late enough to pass it: it is awaited
+        // too, or it would be noticed a whole period after its publication.
+        let doubt = (2.0 * self.deviation_ns + 5e5).min(self.period_ns / 2.0);
+        let after_newest = later(self.phase, self.period_ns as u64 / 2);
+        self.arrival_from(Instant(gate.0.saturating_sub(doubt as u64)).max(after_newest))
+    }
+
+    /// When a frame that is published at or after `gate` may be there, early as it may come.
+    pub fn chance(&self, gate: Instant) -> Instant {
+        self.arrival_for(gate).back(Duration::from_nanos(self.guard_ns())).max(gate)
+    }
+
+    /// When to look for a frame that is published at or after `gate`. Where arrivals are surer than
+    /// `interval`, at the first one that may pass the gate plus the mean deviation, at most `slack`, so
+    /// that one look mostly suffices; else as early as it may come, at multiples of `interval` that all
+    /// cameras share. Then every `interval`, more rarely the longer it is overdue.
     pub fn next_look(
         &self,
         now: Instant,
@@ -325,14 +340,15 @@ impl Camera {
             let interval = if fresh { UNKNOWN_INTERVAL } else { ABSENT_INTERVAL };
             return gate.max(now + interval);
         }
-        // A frame predicted shortly before the gate may come late enough to pass it: it is awaited
-        // too, or it would be noticed a whole period after its publication.
-        let doubt = (2.0 * self.deviation_ns + 5e5).min(self.period_ns / 2.0);
-        let after_newest = later(self.phase, self.period_ns as u64 / 2);
-        let from = Instant(gate.0.saturating_sub(doubt as u64)).max(after_newest);
-        let arrival = self.arrival_from(from);
-        let late = (self.deviation_ns as u64).min(base::time::nanos(slack));
-        let first = later(arrival, late).max(gate);
+        let arrival = self.arrival_for(gate);
+        let doubtful = 2.0 * self.deviation_ns > base::time::nanos(interval) as f64;
+        let first = if doubtful {
+            let early = arrival.back(Duration::from_nanos(self.guard_ns())).max(gate);
+            next_multiple(early, interval)
+        } else {
+            let late = (self.deviation_ns as u64).min(base::time::nanos(slack));
+            later(arrival, late).max(gate)
+        };
         if first > now {
             return first;
         }
@@ -344,7 +360,8 @@ impl Camera {
         } else {
             interval * 50
         };
-        now + every.min(ABSENT_INTERVAL)
+        let every = every.min(ABSENT_INTERVAL);
+        if doubtful { next_multiple(now, every) } else { now + every }
     }
 }
 

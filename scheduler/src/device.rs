@@ -1,9 +1,10 @@
 //! Devices and models as the core numbers them.
 
 use crate::SubscriptionKey;
-use crate::planning::{Cohorts, Trial};
+use crate::planning::Cohorts;
 use crate::queue::Queue;
 use crate::runner::RunnerIx;
+use crate::trial::Trial;
 use base::{DeviceId, Instant, ModelId};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(crate) struct Device {
     pub bound_at: Instant,
     /// Wanted device time per second, as the planner sees it.
     pub load: f64,
+    /// Whether its models are steered.
+    pub trial: Trial,
     /// More is wanted than there is: the fair order decides, not the timetable.
     pub overloaded: bool,
 }
@@ -78,6 +81,9 @@ pub(crate) struct Model {
     /// When subscriptions may have a frame to bind. An entry counts while its subscription awaits
     /// that instant.
     pub awaited: Queue,
+    /// Subscriptions whose next frame may be there and was not at the last look: looked at again whenever
+    /// a launch is considered.
+    pub overdue: Vec<SubscriptionKey>,
     /// Whether some of its subscriptions look at another model's detections.
     pub crops: bool,
     /// How many groups of subscriptions began so far: places the next one between the others.
@@ -90,7 +96,6 @@ pub(crate) struct Model {
     pub cohorts: Option<Cohorts>,
     /// The last ones that ended: memory for the next.
     pub ended: Option<Cohorts>,
-    pub trial: Trial,
     /// When it is planned next.
     pub plan_at: Instant,
 }
@@ -106,6 +111,7 @@ impl Model {
         self.subscriptions.push(key);
         self.ready.reserve(self.subscriptions.len());
         self.awaited.reserve(self.awaited_max() + 1);
+        self.overdue.reserve(self.subscriptions.len());
     }
 }
 

@@ -282,7 +282,8 @@ impl Scheduler {
         for i in 0..self.devices[device.0].runners.len() {
             let model = self.devices[device.0].models[i];
             let m = &self.models[model.0];
-            if m.ready_count == 0 && m.awaited.first() > self.now.0 {
+            let nothing = m.ready_count == 0 && m.overdue.is_empty();
+            if nothing && m.awaited.first() > self.now.0 {
                 continue;
             }
             let ix = self.devices[device.0].runners[i];

@@ -53,6 +53,7 @@ mod status;
 mod subscription;
 mod timetable;
 pub mod trace;
+mod trial;
 
 pub use camera::AgentState;
 pub use cascade::CROPS_MAX;

@@ -18,6 +18,7 @@ const UNSERVED_LOOK: Duration = Duration::from_secs(1);
 impl Scheduler {
     /// Examines the subscriptions of a model whose next frame may be there.
     pub(crate) fn collect(&mut self, model: ModelIx, index: &mut dyn FrameIndex) {
+        self.look_again(model, index);
         while let Some((at, key)) = self.models[model.0].awaited.peek() {
             if at > self.now.0 {
                 return;
@@ -29,6 +30,26 @@ impl Scheduler {
                 self.examine(key);
             }
         }
+    }
+
+    /// Looks for the frames that may be there and were not at the last look. A header is one word in
+    /// shared memory: what a launch misses would wait for the next one.
+    fn look_again(&mut self, model: ModelIx, index: &mut dyn FrameIndex) {
+        let mut overdue = std::mem::take(&mut self.models[model.0].overdue);
+        overdue.retain(|key| {
+            let Some(s) = self.subscriptions.get(*key) else { return false };
+            if !s.ready {
+                self.look(s.camera, index);
+                self.examine(*key);
+            }
+            let Some(s) = self.subscriptions.get_mut(*key) else { return false };
+            let camera = &self.cameras[s.camera.0 as usize];
+            s.overdue = !s.ready && s.may_come(camera, self.now);
+            s.overdue
+        });
+        // A look may have told others of the same camera.
+        overdue.append(&mut self.models[model.0].overdue);
+        self.models[model.0].overdue = overdue;
     }
 
     /// When the model's next subscription is to be examined, at most `before`.
@@ -193,6 +214,10 @@ impl Scheduler {
                 camera.next_look(self.now, s.gate, slack, interval)
             }
         };
+        if commit.is_none() && !s.overdue && s.may_come(camera, self.now) {
+            s.overdue = true;
+            self.models[s.model.0].overdue.push(key);
+        }
         // Always in the future: what is examined now can't be examined again now.
         let at = at.max(Instant(self.now.0 + 1));
         s.on_time = commit.is_some();

@@ -10,6 +10,7 @@ use crate::plan::{Cyclic, Demand, Division, Launches};
 use crate::runner::{Runner, RunnerIx, RunnerState};
 use crate::subscription::{Subscription, SubscriptionState};
 use crate::timetable::{Course, Timetable};
+use crate::trial::Circumstances;
 use crate::{Steering, SubscriptionKey};
 use base::Instant;
 use std::time::Duration;
@@ -28,18 +29,11 @@ const KEEP: f64 = 0.10;
 /// Plans in a row that must differ before the timetable is changed: a change costs every
 /// subscription a frame (chosen).
 const MISFITS: u32 = 3;
-/// How long a way of choosing frames is measured (study: 10 s).
-const MEASURE: Duration = Duration::from_secs(10);
-/// Before that, what changed settles.
-const SETTLE: Duration = Duration::from_secs(2);
-/// After steering was found to be no better it is tried again (chosen).
-const RETRY: Duration = Duration::from_secs(600);
-/// Steering must be better by this (chosen: above the noise of a mean over ten seconds).
-const BETTER: f64 = 0.97;
+/// Of a frame period, what arrivals may be in doubt of: beyond it a frame is chosen blindly (chosen: gains
+/// are lost at half of it, and the trial decides).
+const DOUBT_MAX: f64 = 1.0 / 8.0;
 /// Load below which frames wait for nobody, and a trial would only cost frames (chosen).
 const LOAD_MIN: f64 = 0.1;
-/// Results below which a mean says nothing (chosen).
-const RESULTS_MIN: u64 = 30;
 /// Periods between two moves of a gate that give up frames (chosen: at most 2 % are lost).
 const SHIFT_EVERY: u32 = 50;
 /// So many moves may follow each other at once (chosen: when steering begins a timetable is made
@@ -58,6 +52,9 @@ pub(crate) struct Wanted {
     pub freedom: f64,
     /// Mean seconds from capture to publication, by rate.
     pub delay: f64,
+    /// Mean seconds by which arrivals are in doubt, by rate, and the same in frame periods.
+    pub doubt: f64,
+    pub blindness: f64,
     /// Shortest deadline, seconds.
     pub deadline: f64,
     /// The interval that most steerable frames share, nanoseconds; 0 = none can be steered.
@@ -128,86 +125,6 @@ enum Fitted {
     Done,
 }
 
-/// Whether steering helps a model: measured, not assumed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Trial {
-    phase: TrialPhase,
-    since: Instant,
-    /// Nanoseconds from publication to result, and how many results, since `since`.
-    waited: u64,
-    results: u64,
-    /// Mean of the even spread, nanoseconds.
-    spread: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TrialPhase {
-    /// Gates are evenly spread; nothing is known of steering yet.
-    Spread,
-    /// Steered on trial.
-    Tried,
-    /// Steered, for it was better.
-    Better,
-    /// It was not better.
-    Worse,
-}
-
-impl Trial {
-    pub fn new(now: Instant) -> Trial {
-        Trial { phase: TrialPhase::Spread, since: now, waited: 0, results: 0, spread: 0.0 }
-    }
-
-    /// A result of the model came this long after its frame was published.
-    pub fn count(&mut self, now: Instant, waited: u64) {
-        if now >= self.since {
-            self.waited += waited;
-            self.results += 1;
-        }
-    }
-
-    pub fn steers(&self) -> bool {
-        matches!(self.phase, TrialPhase::Tried | TrialPhase::Better)
-    }
-
-    fn enter(&mut self, phase: TrialPhase, now: Instant) {
-        self.phase = phase;
-        self.since = now + SETTLE;
-        self.waited = 0;
-        self.results = 0;
-    }
-
-    /// Draws the conclusion once enough was measured.
-    fn conclude(&mut self, now: Instant) {
-        if self.phase == TrialPhase::Worse {
-            if now - self.since > RETRY {
-                self.enter(TrialPhase::Spread, now);
-            }
-            return;
-        }
-        if now < self.since || now - self.since < MEASURE || self.results < RESULTS_MIN {
-            return;
-        }
-        let mean = self.waited as f64 / self.results as f64;
-        match self.phase {
-            TrialPhase::Spread => {
-                self.spread = mean;
-                self.enter(TrialPhase::Tried, now);
-            }
-            TrialPhase::Tried if mean < BETTER * self.spread => {
-                self.enter(TrialPhase::Better, now);
-            }
-            TrialPhase::Better if mean <= self.spread => {
-                // Stays; the next ten seconds are judged by themselves.
-                self.since = now;
-                self.waited = 0;
-                self.results = 0;
-            }
-            TrialPhase::Tried | TrialPhase::Better => self.enter(TrialPhase::Worse, now),
-            TrialPhase::Worse => {}
-        }
-    }
-}
-
 /// The largest batch that is in time even when it takes as long as rarely one does. Half the choice
 /// of frames that other batches leave to the fair order: what is small costs more.
 fn careful(r: &Runner, demand: Demand) -> u32 {
@@ -250,8 +167,8 @@ impl Scheduler {
         for i in 0..self.models[model.0].devices.len() {
             let device = self.models[model.0].devices[i];
             self.plan_device(device);
+            self.conclude_trial(device);
         }
-        self.models[model.0].trial.conclude(self.now);
         match self.course(model) {
             Some(course) => {
                 let kept = self.models[model.0].cohorts.as_mut().is_some_and(|c| {
@@ -294,6 +211,8 @@ impl Scheduler {
             wanted.rate += rate;
             wanted.freedom += rate * rate / fps;
             wanted.delay += rate * camera.delay().as_secs_f64();
+            wanted.doubt += rate * camera.guard_ns() as f64 / 1e9;
+            wanted.blindness += rate * camera.guard_ns() as f64 / 1e9 * fps;
             let limit = s.deadline.unwrap_or(deadline).as_secs_f64();
             wanted.deadline = wanted.deadline.min(limit);
             let Some((interval, frames)) = class_of(s.interval(), fps) else { continue };
@@ -305,6 +224,8 @@ impl Scheduler {
         if wanted.rate > 0.0 {
             wanted.freedom /= wanted.rate;
             wanted.delay /= wanted.rate;
+            wanted.doubt /= wanted.rate;
+            wanted.blindness /= wanted.rate;
         }
         let largest = classes.iter().max_by(|a, b| a.2.total_cmp(&b.2));
         if let Some((period, frames, rate)) = largest
@@ -370,6 +291,32 @@ impl Scheduler {
         d.load = load / f64::from(d.capacity);
         let limit = if d.overloaded { RELIEF * usable } else { usable };
         d.overloaded = load > limit;
+    }
+
+    /// Whether the device is steered from now on; a change is everybody's at once.
+    fn conclude_trial(&mut self, device: DeviceIx) {
+        let d = &self.devices[device.0];
+        let mut at = Circumstances { load: d.load, possible: !d.overloaded, ..Circumstances::default() };
+        let (mut rate, mut blindness, mut any) = (0.0, 0.0, false);
+        for ix in &d.runners {
+            let Some(r) = self.runner(*ix).filter(|r| r.connected()) else { continue };
+            let wanted = &self.models[r.model.0].wanted;
+            at.runners += 1;
+            at.doubt += wanted.rate * wanted.doubt;
+            blindness += wanted.rate * wanted.blindness;
+            rate += wanted.rate;
+            any |= self.could_be_steered(*ix);
+        }
+        at.doubt /= f64::max(rate, 1e-9);
+        at.possible &= any && at.load >= LOAD_MIN && blindness <= DOUBT_MAX * rate;
+        let now = self.now;
+        let changed = self.devices[device.0].trial.conclude(now, at);
+        if changed && self.config.steering == Steering::Auto {
+            for i in 0..self.devices[device.0].models.len() {
+                let model = self.devices[device.0].models[i];
+                self.plan_soon(model);
+            }
+        }
     }
 
     /// Which part of its model's frames a runner is to take: all of them, or by the room that its
@@ -455,14 +402,19 @@ impl Scheduler {
     /// Whether a runner's model is to be steered: its rates allow it, and it is wanted.
     fn to_be_steered(&self, ix: RunnerIx) -> bool {
         let Some(r) = self.runner(ix) else { return false };
-        let m = &self.models[r.model.0];
         let wanted = match self.config.steering {
             Steering::Off => false,
-            Steering::Auto => m.trial.steers() && self.devices[r.device.0].load >= LOAD_MIN,
+            Steering::Auto => self.devices[r.device.0].trial.steers(),
             Steering::On => true,
         };
-        wanted
-            && m.runners.len() == 1
+        wanted && self.could_be_steered(ix)
+    }
+
+    /// Whether its rates and its state allow it.
+    fn could_be_steered(&self, ix: RunnerIx) -> bool {
+        let Some(r) = self.runner(ix) else { return false };
+        let m = &self.models[r.model.0];
+        m.runners.len() == 1
             && m.wanted.period != 0
             && m.wanted.frames >= 2
             && m.wanted.rate > 0.0
@@ -651,7 +603,7 @@ impl Scheduler {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
             if s.cohort.take().is_some() {
-                s.stagger(self.now, i as f64 / count as f64);
+                s.spread(self.now, i as f64 / count as f64);
                 if !s.ready {
                     self.schedule(key);
                 }

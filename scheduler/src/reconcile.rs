@@ -4,7 +4,8 @@ use crate::camera::{Agent, Camera};
 use crate::device::{Device, DeviceIx, Model, ModelIx, golden_share};
 use crate::input::{Desired, SubscriptionSpec};
 use crate::machine::{Name, Scheduler};
-use crate::planning::{Trial, Wanted};
+use crate::planning::Wanted;
+use crate::trial::Trial;
 use crate::queue::Queue;
 use crate::runner::RunnerState;
 use crate::subscription::{Subscription, SubscriptionState};
@@ -194,13 +195,13 @@ impl Scheduler {
             due: Instant::FAR,
             on_time: false,
             awaited: Queue::default(),
+            overdue: Vec::new(),
             crops: false,
             begun: 0,
             virtual_now: 0,
             wanted: Wanted::default(),
             cohorts: None,
             ended: None,
-            trial: Trial::new(self.now),
             plan_at: Instant::FAR,
         });
         ModelIx(self.models.len() - 1)
@@ -225,6 +226,7 @@ impl Scheduler {
             held_until: Instant::FAR,
             bound_at: Instant::FAR,
             load: 0.0,
+            trial: Trial::new(self.now),
             overloaded: false,
         });
         DeviceIx(self.devices.len() - 1)

@@ -56,6 +56,8 @@ pub(crate) struct Subscription {
     pub state: SubscriptionState,
     /// Whether it stands in its model's ready set, with this `tag`.
     pub ready: bool,
+    /// Whether it stands in its model's list of those whose frame may be there.
+    pub overdue: bool,
     /// The launch of its model's timetable that it is taken for.
     pub cohort: Option<u32>,
     /// Its next frame is taken for a launch of the timetable, at `awaits`.
@@ -132,6 +134,7 @@ impl Subscription {
             parent: false,
             state: SubscriptionState::NoRunner,
             ready: false,
+            overdue: false,
             cohort: None,
             on_time: false,
             gate: Instant::ZERO,
@@ -199,6 +202,16 @@ impl Subscription {
         }
     }
 
+    /// Moves the gate to the next of its places `share` (0..1) into an interval that is counted from now:
+    /// those of a model are evenly spread again, wherever they stood. Never earlier than it would open.
+    pub fn spread(&mut self, now: Instant, share: f64) {
+        let Some(interval) = self.interval() else { return };
+        let place = now + interval.mul_f64(share);
+        let late = self.gate - place;
+        let turns = late.as_nanos().div_ceil(interval.as_nanos().max(1));
+        self.gate = place + interval * u32::try_from(turns).unwrap_or(u32::MAX);
+    }
+
     /// Moves a gate that has passed to its next opening, whole intervals on: cameras that return
     /// together stay spread as they were.
     pub fn reopen(&mut self, now: Instant) {
@@ -256,6 +269,15 @@ impl Subscription {
             && stamp.frame_id.0 >= self.undecided
             && self.undecided != NOTHING_SEEN
             && stamp.published >= self.gate
+    }
+
+    /// Whether its next frame may be there although the last look did not show it.
+    pub fn may_come(&self, camera: &Camera, now: Instant) -> bool {
+        self.state == SubscriptionState::Active
+            && camera.absent.is_none()
+            && camera.period_ns() > 0.0
+            && camera.chance(self.gate) <= now
+            && !camera.pauses(now)
     }
 
     /// Ends pending ids that can no longer be bound because of the gate or because nobody serves.

@@ -1,16 +1,19 @@
 //! Runs workloads and says how it went, beside the bounds.
 
 mod measure;
+mod seeds;
 mod streams;
 mod table;
 
 pub use measure::Plots;
+pub use seeds::{Seeds, Spread};
 
 use crate::bounds::Bounds;
 use crate::policy::Policy;
-use crate::rivals::{RIVALS, rival};
+use crate::rivals::{FAIR, RIVALS, rival};
 use crate::workload::Workload;
-use scheduler::Scheduler;
+use base::Instant;
+use scheduler::{Config, Scheduler, Steering};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -18,6 +21,10 @@ use std::collections::BTreeMap;
 pub const FAB: &str = "fab";
 /// The production policy as production sets it.
 pub const FAB_DEFAULTS: &str = "fab-defaults";
+/// The same, never steered.
+pub const FAB_OFF: &str = "fab-off";
+/// The same, steered wherever the rates allow it.
+pub const FAB_ON: &str = "fab-on";
 
 /// A workload under one or several policies. Holds no wall-clock figure: same workload and seed,
 /// same bytes.
@@ -120,7 +127,12 @@ pub fn run(name: &str, workload: &Workload, seed: u64) -> Comparison {
 
 /// Names of the policies, the production policy first.
 pub fn policies() -> Vec<&'static str> {
-    [&[FAB, FAB_DEFAULTS][..], &RIVALS].concat()
+    [&[FAB, FAB_DEFAULTS, FAB_OFF, FAB_ON][..], &RIVALS].concat()
+}
+
+/// Names of the rivals that pay as production does.
+pub fn fair_rivals() -> Vec<String> {
+    RIVALS.iter().map(|name| format!("{name}{FAIR}")).collect()
 }
 
 /// Runs policies over a workload, each in a world of the same seed. `None` for an unknown policy.
@@ -154,12 +166,26 @@ pub fn compare(
 }
 
 fn one(workload: &Workload, seed: u64, policy: &str) -> Option<RunReport> {
+    windows(workload, seed, policy, &[workload.warm_up_s]).map(|mut reports| reports.remove(0))
+}
+
+/// One world, measured for the workload's time from each of `begins` on (seconds, rising, at least that
+/// far apart). `None` for an unknown policy.
+pub fn windows(
+    workload: &Workload,
+    seed: u64,
+    policy: &str,
+    begins: &[f64],
+) -> Option<Vec<RunReport>> {
+    let default = workload.default_config();
     let config = match policy {
         FAB => workload.config(),
-        _ => workload.default_config(),
+        FAB_OFF => Config { steering: Steering::Off, ..default },
+        FAB_ON => Config { steering: Steering::On, ..default },
+        _ => default,
     };
     let made: Box<dyn Policy> = match policy {
-        FAB | FAB_DEFAULTS => Box::new(Scheduler::new(config.clone())),
+        FAB | FAB_DEFAULTS | FAB_OFF | FAB_ON => Box::new(Scheduler::new(config.clone())),
         _ => rival(policy)?,
     };
     let demand = match made.privileges().free_copies {
@@ -167,8 +193,14 @@ fn one(workload: &Workload, seed: u64, policy: &str) -> Option<RunReport> {
         false => workload.demand(),
     };
     let bounds = workload.steady().then(|| demand.bounds());
-    let play = workload.play_policy(made, config, seed);
-    Some(measure::measure(policy, workload, bounds.as_ref(), play))
+    let last = begins.last().copied().unwrap_or(workload.warm_up_s);
+    let lasting = Workload { warm_up_s: last, ..workload.clone() };
+    let mut play = lasting.play_policy(made, config, seed);
+    let report = |begin: &f64| {
+        let start = Instant::ZERO + std::time::Duration::from_secs_f64(*begin);
+        measure::measure(policy, workload, bounds.as_ref(), &mut play, start)
+    };
+    Some(begins.iter().map(report).collect())
 }
 
 impl RunReport {

@@ -10,6 +10,9 @@
 //!   begin together stay together, those that begin at random instants are spread at random;
 //! * see the capture stamp, so that a deadline is one of age.
 //!
+//! With `+fair` behind its name a rival pays as production does: the copy of a batch, and a socket's way
+//! before it learns of a frame. It still knows the exact L(b) and needs no look at a camera.
+//!
 //! None knows weights. Results older than their deadline are delivered and count as late.
 //!
 //! Nexus, Clockwork, Symphony and `token-due` get the token of production with its lease; under
@@ -50,25 +53,34 @@ pub const RIVALS: [&str; 13] = [
     "fifo1",
 ];
 
-/// The rival of that name.
+/// What a rival that pays as production does has behind its name.
+pub const FAIR: &str = "+fair";
+
+/// The rival of that name, with [`FAIR`] behind it where it is to pay.
 pub fn rival(name: &str) -> Option<Box<dyn Policy>> {
+    let (name, fair) = name.strip_suffix(FAIR).map_or((name, false), |name| (name, true));
     let ms = Duration::from_millis;
-    let triton = |delay, queue_max| Box::new(Rival::new(triton::Triton::new(delay, queue_max)));
+    let triton =
+        |delay, queue_max| boxed(fair, triton::Triton::new(delay, queue_max));
     Some(match name {
         "triton-d0" => triton(ms(0), usize::MAX),
         "triton-d1" => triton(ms(1), usize::MAX),
         "triton-d5" => triton(ms(5), usize::MAX),
         "triton-d20" => triton(ms(20), usize::MAX),
         "triton-d5-q64" => triton(ms(5), 64),
-        "mux-old" => Box::new(Rival::new(mux::Mux::old())),
+        "mux-old" => boxed(fair, mux::Mux::old()),
         // The default of overall-min-fps, and one that suits cameras.
-        "mux-new" => Box::new(Rival::new(mux::Mux::new(5))),
-        "mux-new-30" => Box::new(Rival::new(mux::Mux::new(30))),
-        "nexus" => Box::new(Rival::new(nexus::Nexus::default())),
-        "clockwork" => Box::new(Rival::new(clockwork::Clockwork)),
-        "symphony" => Box::new(Rival::new(symphony::Symphony)),
-        "token-due" => Box::new(Rival::new(token_due::TokenDue::default())),
-        "fifo1" => Box::new(Rival::new(fifo::Fifo::default())),
+        "mux-new" => boxed(fair, mux::Mux::new(5)),
+        "mux-new-30" => boxed(fair, mux::Mux::new(30)),
+        "nexus" => boxed(fair, nexus::Nexus::default()),
+        "clockwork" => boxed(fair, clockwork::Clockwork),
+        "symphony" => boxed(fair, symphony::Symphony),
+        "token-due" => boxed(fair, token_due::TokenDue::default()),
+        "fifo1" => boxed(fair, fifo::Fifo::default()),
         _ => return None,
     })
+}
+
+fn boxed<R: rule::Rule + 'static>(fair: bool, rule: R) -> Box<dyn Policy> {
+    Box::new(Rival::new(rule, fair))
 }

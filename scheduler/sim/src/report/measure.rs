@@ -75,18 +75,18 @@ impl Ages {
     }
 }
 
-/// Runs the play to its end and measures it.
+/// Runs the play on and measures the workload's time from `start` on.
 pub(super) fn measure<P: Policy>(
     policy: &str,
     workload: &Workload,
     bounds: Option<&Bounds>,
-    mut play: Play<P>,
+    play: &mut Play<P>,
+    start: Instant,
 ) -> RunReport {
-    let start = Instant::ZERO + Duration::from_secs_f64(workload.warm_up_s);
     let end = start + Duration::from_secs_f64(workload.seconds);
     play.run_until(start);
     play.outcomes();
-    play.world.keep_executions();
+    play.world.executions = Some(Vec::new());
     let busy_before: Duration = play.world.busy.iter().sum();
     let present_before = play.presence();
     play.run_until(end);
@@ -109,10 +109,10 @@ pub(super) fn measure<P: Policy>(
     let busy = play.world.busy.iter().sum::<Duration>() - busy_before;
     let demand = workload.demand();
     let capacity: f64 = demand.capacity.iter().sum();
-    let batches = batches(&play);
-    let models = models(workload, &play, &outcomes, &batches);
+    let batches = batches(play);
+    let models = models(workload, play, &outcomes, &batches);
     let ages = Ages::new(outcomes.iter().map(|o| o.age));
-    let shares = shares(bounds, &play, &timely, &present);
+    let shares = shares(bounds, play, &timely, &present);
     let of_all = |some: &[f64]| some.iter().copied().min_by(f64::total_cmp);
     let goodput = good as f64 / seconds;
     let (frames, runs) =
@@ -142,7 +142,7 @@ pub(super) fn measure<P: Policy>(
         violations: play.world.checker.violations().iter().map(Violation::to_string).collect(),
         plots: Plots {
             ages_ms: (0..=POINTS).map(|n| ages.quantile_ms(n as f64 / POINTS as f64)).collect(),
-            launches: launches(&play, start),
+            launches: launches(play, start),
             shares: shares.quantiles(),
         },
     };

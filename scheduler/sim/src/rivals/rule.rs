@@ -7,6 +7,7 @@ use scheduler::{
     BatchId, Binding, CameraKey, Config, Input, Output, RunnerKey, SubscriptionKey, WaitReason,
 };
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What to do next.
 pub(super) enum Next {
@@ -54,12 +55,15 @@ pub(super) struct Rival<R> {
     server: Server,
     results: VecDeque<Output<'static>>,
     sequence: u64,
+    fair: bool,
 }
 
 impl<R: Rule> Rival<R> {
-    pub fn new(rule: R) -> Rival<R> {
-        let server = Server::new(R::TOKENS);
-        Rival { rule, server, results: VecDeque::new(), sequence: 0 }
+    /// `fair`: it pays for copies, and hears of frames over a socket.
+    pub fn new(rule: R, fair: bool) -> Rival<R> {
+        let notice = if fair { crate::world::WIRE } else { Duration::ZERO };
+        let server = Server::new(R::TOKENS, notice);
+        Rival { rule, server, results: VecDeque::new(), sequence: 0, fair }
     }
 
     /// Shows the rule every frame published until now.
@@ -111,7 +115,7 @@ impl<R: Rule> Policy for Rival<R> {
     }
 
     fn privileges(&self) -> Privileges {
-        Privileges { sharing: !R::TOKENS, exact_tables: true, free_copies: true }
+        Privileges { sharing: !R::TOKENS, exact_tables: true, free_copies: !self.fair }
     }
 
     fn handle(&mut self, now: Instant, input: Input) {

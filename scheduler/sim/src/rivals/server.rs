@@ -119,11 +119,13 @@ pub(super) struct Server {
     arrivals: BinaryHeap<Reverse<(Instant, CameraKey)>>,
     config: Config,
     tokens: bool,
+    /// From publication until it is known.
+    notice: Duration,
 }
 
 impl Server {
     /// A server that knows nothing yet.
-    pub fn new(tokens: bool) -> Server {
+    pub fn new(tokens: bool, notice: Duration) -> Server {
         Server {
             subscriptions: Vec::new(),
             keys: BTreeMap::new(),
@@ -138,6 +140,7 @@ impl Server {
             arrivals: BinaryHeap::new(),
             config: Config::default(),
             tokens,
+            notice,
         }
     }
 
@@ -410,7 +413,8 @@ impl Server {
             }
             let before = camera.newest.map_or(FrameId::default(), |n| n.frame_id);
             let newest = frames.newest(key);
-            self.arrivals.push(Reverse((frames.next_publication(key), key)));
+            let known = frames.next_publication(key).0.saturating_add(base::time::nanos(self.notice));
+            self.arrivals.push(Reverse((Instant(known), key)));
             if let Newest::Frame(stamp) = newest
                 && stamp.frame_id > before
             {
