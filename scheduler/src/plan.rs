@@ -16,7 +16,7 @@ const ALPHA_MIN: f64 = 1e-6;
 const CLEARLY: f64 = 0.9;
 /// Share of the device by which launches may exceed the plan before they are changed (chosen: what
 /// a plan is off by while it learns).
-const OVERDRAFT: f64 = 0.008;
+const OVERDRAFT: f64 = 0.002;
 /// The usable share that leaves nothing for what executions differ by.
 const FULL: f64 = 0.99;
 /// Launches per period beyond this make no frame wait noticeably less (chosen).

@@ -296,7 +296,8 @@ impl Scheduler {
     /// Whether the device is steered from now on; a change is everybody's at once.
     fn conclude_trial(&mut self, device: DeviceIx) {
         let d = &self.devices[device.0];
-        let mut at = Circumstances { load: d.load, possible: !d.overloaded, ..Circumstances::default() };
+        let mut at =
+            Circumstances { load: d.load, possible: !d.overloaded, ..Circumstances::default() };
         let (mut rate, mut blindness, mut any) = (0.0, 0.0, false);
         for ix in &d.runners {
             let Some(r) = self.runner(*ix).filter(|r| r.connected()) else { continue };

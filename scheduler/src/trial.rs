@@ -15,13 +15,13 @@ const MEASURE_MAX: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(3);
 /// Results below which a 99th percentile says nothing (ten beyond it).
 const RESULTS_MIN: u64 = 1000;
-/// Steering pays when the mean is at most this share of the even spread's and p99 no worse ...
-const MEAN_BETTER: f64 = 0.985;
-const P99_NO_WORSE: f64 = 1.04;
-/// ... or p99 at most this share and the mean no worse. (The targets of docs/simulator.md are 1.02 for the
-/// mean and 1.05 for p99 against either way.)
-const P99_BETTER: f64 = 0.96;
-const MEAN_NO_WORSE: f64 = 1.005;
+/// By how much mean and p99 may exceed those of the other way (targets of docs/simulator.md): where each way
+/// is better in one of them, the lesser excess decides.
+const MEAN_MAX: f64 = 1.02;
+const P99_MAX: f64 = 1.05;
+/// And steering must gain this much of one of them (chosen: half of what is tolerated).
+const MEAN_GAIN: f64 = 0.99;
+const P99_GAIN: f64 = 0.975;
 /// What was found holds for loads within this share of the load that it was found at.
 const SAME_LOAD: f64 = 0.15;
 /// Doubts of cameras within this factor are the same, and those below [`DOUBT_MIN`] are none.
@@ -148,9 +148,7 @@ impl Trial {
                 self.enter(Phase::Tried, now, at);
             }
             Phase::Tried => {
-                let (mean, p99) = (mean / self.even.0, p99 / self.even.1);
-                let better = (mean <= MEAN_BETTER && p99 <= P99_NO_WORSE)
-                    || (p99 <= P99_BETTER && mean <= MEAN_NO_WORSE);
+                let better = pays(mean / self.even.0, p99 / self.even.1);
                 self.rest(if better { Phase::Better } else { Phase::Worse }, now, at);
             }
             Phase::Better | Phase::Worse => {}
@@ -161,6 +159,13 @@ impl Trial {
         self.enter(phase, now, at);
         self.rest_until = now + REST;
     }
+}
+
+/// Whether a way with these ratios to the other one is to be preferred.
+fn pays(mean: f64, p99: f64) -> bool {
+    let excess = |mean: f64, p99: f64| f64::max(mean / MEAN_MAX, p99 / P99_MAX);
+    let gains = mean <= MEAN_GAIN || p99 <= P99_GAIN;
+    gains && excess(mean, p99) < excess(1.0 / mean, 1.0 / p99)
 }
 
 /// Ages in sixteen buckets per power of two, at most 6 % wide; within one they are taken for evenly spread.
@@ -198,7 +203,7 @@ impl Ages {
 
     fn count(&mut self, age: u64) {
         self.count += 1;
-        self.sum += age;
+        self.sum = self.sum.saturating_add(age);
         let bucket = &mut self.buckets[Ages::bucket(age)];
         *bucket = bucket.saturating_add(1);
     }
@@ -265,6 +270,13 @@ mod tests {
         run(&mut trial, 210, 5, Circumstances { possible: false, ..busy }, 1, 1);
         run(&mut trial, 215, 90, busy, 40 * MS, 36 * MS);
         assert!(trial.steers(), "what ends by itself begins anew");
+    }
+
+    #[test]
+    fn the_lesser_excess_decides() {
+        assert!(pays(0.97, 1.0) && pays(1.0, 0.9) && pays(0.885, 1.06) && pays(1.015, 0.9));
+        assert!(!pays(0.995, 0.99), "too little is gained");
+        assert!(!pays(0.98, 1.2) && !pays(1.1, 0.96) && !pays(1.0, 1.0));
     }
 
     #[test]

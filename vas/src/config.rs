@@ -102,7 +102,7 @@ pub struct Config {
     /// Batches that the CPU executes at a time, 1..256. Default: as many as half the cores have
     /// threads for, at least 1.
     pub cpu_capacity: u32,
-    /// Share of every device that the scheduler plans with, 0.5..0.99. Default 0.95.
+    /// Share of every device that the scheduler plans with, 0.5..0.99. Default 0.99.
     pub usable_share: f64,
     /// Whether cameras are steered into cohorts. Default: where it was measured to gain.
     pub steering: Steering,

@@ -54,7 +54,7 @@ fn scheduler(directories: &Directories) -> Fallible<()> {
     let options = scheduler_driver::Options {
         directories,
         capacities: Vec::new(),
-        usable_share: 0.95,
+        usable_share: 0.99,
         steering: scheduler_driver::Steering::default(),
         trace: None,
     };

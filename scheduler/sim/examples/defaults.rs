@@ -9,8 +9,10 @@
 //! settings. A figure is the ratio of the same seed, its median over the seeds. Ends with an error when a
 //! world misses its target.
 
-use scheduler_sim::report::{FAB_DEFAULTS, FAB_OFF, FAB_ON, RunReport, Spread, fair_rivals, windows};
 use scheduler_sim::Workload;
+use scheduler_sim::report::{
+    FAB_DEFAULTS, FAB_OFF, FAB_ON, RunReport, Spread, fair_rivals, windows,
+};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -37,7 +39,8 @@ struct World {
 
 impl World {
     fn built_in(name: &str) -> World {
-        let built_in = Workload::built_in(name).unwrap_or_else(|| panic!("no world is called {name}"));
+        let built_in =
+            Workload::built_in(name).unwrap_or_else(|| panic!("no world is called {name}"));
         let mut workload = built_in.expect("built-in worlds are tested");
         workload.seconds = WINDOW_S;
         World { name: name.to_owned(), workload }
@@ -61,7 +64,9 @@ struct Run {
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let seeds: u64 = arguments.next().map_or(12, |n| n.parse().expect("the first argument is a number of seeds"));
+    let seeds: u64 = arguments
+        .next()
+        .map_or(12, |n| n.parse().expect("the first argument is a number of seeds"));
     let names: Vec<String> = arguments.collect();
     let worlds = if names.is_empty() { all() } else { names.iter().map(|n| named(n)).collect() };
     let rivals = fair_rivals();
@@ -72,7 +77,10 @@ fn main() -> ExitCode {
     runs.sort_by_key(|r| (r.world, r.policy, r.seed));
     let mut missed = 0;
     println!("ratio of the defaults to another policy, mean / p99; median of {seeds} seeds\n");
-    println!("{:<16} {:>6} {:>15} {:>12} {:>12}  best fair rival", "world", "from", "defaults, ms", "to off", "to on");
+    println!(
+        "{:<16} {:>6} {:>15} {:>12} {:>12}  best fair rival",
+        "world", "from", "defaults, ms", "to off", "to on"
+    );
     for (w, world) in worlds.iter().enumerate() {
         let of = |policy: usize, window: usize| -> Vec<&RunReport> {
             let its = runs.iter().filter(|r| (r.world, r.policy) == (w, policy));
@@ -80,11 +88,16 @@ fn main() -> ExitCode {
         };
         for (window, begin) in BEGINS.iter().enumerate() {
             let mine = of(0, window);
-            let median = |figure: fn(&RunReport) -> f64| Spread::of(mine.iter().map(|r| figure(r)).collect()).median;
+            let median = |figure: fn(&RunReport) -> f64| {
+                Spread::of(mine.iter().map(|r| figure(r)).collect()).median
+            };
             let (off, on) = (ratio(&mine, &of(1, window)), ratio(&mine, &of(2, window)));
             let beaten = (ours.len()..policies.len()).filter_map(|p| {
                 let its = of(p, window);
-                let counts = its.iter().zip(&mine).all(|(r, m)| r.goodput >= IN_TIME_MIN * m.goodput && r.share_min >= SHARE_MIN);
+                let counts = its
+                    .iter()
+                    .zip(&mine)
+                    .all(|(r, m)| r.goodput >= IN_TIME_MIN * m.goodput && r.share_min >= SHARE_MIN);
                 (counts && !its.is_empty()).then(|| (policies[p], ratio(&mine, &its)))
             });
             let worst = beaten.max_by(|(_, a), (_, b)| excess(*a).total_cmp(&excess(*b)));
@@ -103,7 +116,8 @@ fn main() -> ExitCode {
             );
         }
     }
-    let broken: Vec<&String> = runs.iter().flat_map(|r| &r.reports).flat_map(|r| &r.violations).collect();
+    let broken: Vec<&String> =
+        runs.iter().flat_map(|r| &r.reports).flat_map(|r| &r.violations).collect();
     broken.iter().take(10).for_each(|violation| println!("broken: {violation}"));
     println!("\n{missed} of {} missed", worlds.len() * BEGINS.len());
     if missed == 0 && broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -111,8 +125,11 @@ fn main() -> ExitCode {
 
 fn all() -> Vec<World> {
     let variants = ["", "+sync", "+noisy"];
-    let plain = WORLDS.iter().flat_map(|w| variants.iter().map(move |v| World::built_in(&format!("{w}{v}"))));
-    let jittered = JITTERED.iter().flat_map(|w| JITTERS_MS.iter().map(|ms| World::jittered(w, *ms)));
+    let plain = WORLDS
+        .iter()
+        .flat_map(|w| variants.iter().map(move |v| World::built_in(&format!("{w}{v}"))));
+    let jittered =
+        JITTERED.iter().flat_map(|w| JITTERS_MS.iter().map(|ms| World::jittered(w, *ms)));
     plain.chain(jittered).collect()
 }
 
@@ -149,11 +166,16 @@ fn play(worlds: &[World], policies: &[&str], seeds: u64) -> Vec<Run> {
         for _ in 0..threads {
             let (sender, next, jobs) = (sender.clone(), &next, &jobs);
             scope.spawn(move || {
-                while let Some(&(world, policy, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(&(world, policy, seed)) =
+                    jobs.get(next.fetch_add(1, Ordering::Relaxed))
+                {
                     let name = policies[policy];
                     let begins = if name.starts_with("fab") { &BEGINS[..] } else { &BEGINS[..1] };
-                    let reports = windows(&worlds[world].workload, seed, name, begins).expect("the policy is known");
-                    sender.send(Run { world, policy, seed, reports }).expect("main receives until all threads end");
+                    let reports = windows(&worlds[world].workload, seed, name, begins)
+                        .expect("the policy is known");
+                    sender
+                        .send(Run { world, policy, seed, reports })
+                        .expect("main receives until all threads end");
                 }
             });
         }

@@ -60,8 +60,7 @@ pub const FAIR: &str = "+fair";
 pub fn rival(name: &str) -> Option<Box<dyn Policy>> {
     let (name, fair) = name.strip_suffix(FAIR).map_or((name, false), |name| (name, true));
     let ms = Duration::from_millis;
-    let triton =
-        |delay, queue_max| boxed(fair, triton::Triton::new(delay, queue_max));
+    let triton = |delay, queue_max| boxed(fair, triton::Triton::new(delay, queue_max));
     Some(match name {
         "triton-d0" => triton(ms(0), usize::MAX),
         "triton-d1" => triton(ms(1), usize::MAX),

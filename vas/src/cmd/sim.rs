@@ -75,8 +75,8 @@ pub fn run(args: &Args) -> Outcome {
     for named in &args.workload {
         let (name, workload) = load(named, args)?;
         let seed = args.seed.unwrap_or(workload.seed);
-        let mut comparison = report::compare(&name, &workload, seed, &policies)
-            .ok_or("a policy is not known")?;
+        let mut comparison =
+            report::compare(&name, &workload, seed, &policies).ok_or("a policy is not known")?;
         if args.streams {
             comparison.search_streams(&workload);
         }
@@ -110,9 +110,13 @@ fn several(args: &Args, seeds: u64, policies: &[&str]) -> Outcome {
     for named in &args.workload {
         let (name, workload) = load(named, args)?;
         let row = |policy: &&str| Seeds::run(&workload, &seeds, policy);
-        let rows: Vec<Seeds> = policies.iter().map(row).collect::<Option<_>>().ok_or("a policy is not known")?;
+        let rows: Vec<Seeds> =
+            policies.iter().map(row).collect::<Option<_>>().ok_or("a policy is not known")?;
         let (from, to) = (workload.warm_up_s, workload.warm_up_s + workload.seconds);
-        let head = format!("{name}: median of {} seeds (range), ages in ms, {from} s to {to} s", seeds.len());
+        let head = format!(
+            "{name}: median of {} seeds (range), ages in ms, {from} s to {to} s",
+            seeds.len()
+        );
         output::print(format!("{head}\n{}\n", Seeds::table(&rows)))?;
         sound &= rows.iter().flat_map(|row| &row.runs).all(|run| run.violations.is_empty());
         figures.insert(name, rows);

@@ -176,7 +176,7 @@ fn an_empty_file_is_the_defaults() {
     assert!(parse("").unwrap().to_string().contains("\nkeep_at_least = \"2h\"  # "));
     assert_eq!(config.webrtc, Webrtc { udp_port: 8189, announce: vec![] });
     assert!(config.cameras.is_empty() && config.models.is_empty());
-    assert_eq!((config.usable_share, config.steering), (0.95, Steering::Auto));
+    assert_eq!((config.usable_share, config.steering), (0.99, Steering::Auto));
     let [cpu] = &config.devices[..] else { panic!("{:?}", config.devices) };
     assert_eq!((cpu.id.as_str(), cpu.capacity, cpu.memory_mib), ("cpu", 1, None));
 }

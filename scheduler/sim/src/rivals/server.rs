@@ -413,7 +413,8 @@ impl Server {
             }
             let before = camera.newest.map_or(FrameId::default(), |n| n.frame_id);
             let newest = frames.newest(key);
-            let known = frames.next_publication(key).0.saturating_add(base::time::nanos(self.notice));
+            let known =
+                frames.next_publication(key).0.saturating_add(base::time::nanos(self.notice));
             self.arrivals.push(Reverse((Instant(known), key)));
             if let Newest::Frame(stamp) = newest
                 && stamp.frame_id > before
