@@ -406,7 +406,8 @@ mod tests {
 
     #[test]
     fn what_can_not_be_a_subscription_is_refused_by_name_and_the_others_go_on() {
-        let change: [(fn(&mut DesiredSubscription), &str); 7] = [
+        type Change = fn(&mut DesiredSubscription);
+        let changes: [(Change, &str); 7] = [
             (|s| s.id = "x".repeat(161), "its id has 161 bytes, allowed are 160"),
             (|s| s.camera = "no such/id".into(), "camera id"),
             (|s| s.max_fps = Some(1e9), "max_fps 1000000000 is not 0.1 to 30"),
@@ -415,7 +416,7 @@ mod tests {
             (|s| s.max_regions = 0, "max_regions 0 is not 1 to 64"),
             (|s| s.parameters = serde_json::json!([1]), "parameters are a list, must be an object"),
         ];
-        for (change, part) in change {
+        for (change, part) in changes {
             let mut state = state();
             change(&mut state.subscriptions[1]);
             let (desired, refused) = taken(&state, &mut Parameters::default());
