@@ -24,7 +24,7 @@ fn cost(states: &[Vec<SubscriptionSpec>]) -> Duration {
     let tries = (0..5).map(|_| {
         let mut core = Scheduler::new(Config::default());
         let mut took = Duration::ZERO;
-        for (n, subscriptions) in states.to_vec().into_iter().enumerate() {
+        for (n, subscriptions) in states.iter().cloned().enumerate() {
             let begun = std::time::Instant::now();
             core.handle(Instant(1), Input::Desired(Desired { revision: 1, subscriptions }));
             if n > 0 {

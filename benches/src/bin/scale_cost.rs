@@ -1,13 +1,15 @@
-//! How long does a launch wait while thousands of subscriptions are told of, or change?
+//! What do thousands of subscriptions cost, and how long does a launch wait while they are told of or change?
 //!
 //! usage: scale_cost [--subscriptions N] [--seconds S]
 //!
-//! The real scheduler loop on a thread of its own, with rings of 100 cameras at 25 fps, a serve that
-//! reads, and a runner that takes 4 ms per frame: there is always a frame to launch with, so what passes
-//! from its Reply to the next Prepare is the scheduler's. N subscriptions (10,000) of N / 100 models are
-//! on these cameras; one model has the runner. Three times S seconds (10): nothing changes but that the
-//! status is told every second; one assignment changes every second; all of them do. The desired state
-//! is parsed on another thread, as in production. Percentiles are of all launches of a phase.
+//! First the CPU time of the core's thread for a desired state and for the status, then waits. The real
+//! scheduler loop on a thread of its own, with rings of 100 cameras at 25 fps, a serve that reads, and a
+//! runner that takes 4 ms per frame: there is always a frame to launch with, so what passes from its
+//! Reply to the next Prepare is the scheduler's. N subscriptions (10,000) of N / 100 models are on these
+//! cameras; one model has the runner. Three times S seconds (10): nothing changes but that the status is
+//! told every second; one assignment changes every second; all of them do. The desired state is parsed
+//! on another thread, as in production. Percentiles are of all launches of a phase, and say little on
+//! a machine that others use.
 
 use base::{
     CameraId, FrameDetections, FrameFlags, FrameInfo, InstanceId, LatencyEntry, LatencyTable,
@@ -20,6 +22,8 @@ use ipc::framing::{read_message, write_message};
 use ipc::ring::{RingSpec, RingWriter};
 use ipc::runner_message::{Encoder, Hello, Reply, RunnerMessage};
 use ipc::{clock, stop::Stop};
+use scheduler::{Config, Desired, Input, Scheduler, SubscriptionSpec};
+use scheduler_sim::World;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
@@ -85,6 +89,7 @@ fn main() -> Fallible<()> {
     std::thread::spawn(move || cameras(&shm, &ids));
 
     println!("{} subscriptions, {CAMERAS} cameras, {models} models", state.subscriptions.len());
+    on_the_thread(&state)?;
     std::thread::sleep(Duration::from_secs(3));
     let phases: [(&str, usize); 3] = [
         ("status alone", 0),
@@ -127,6 +132,44 @@ fn main() -> Fallible<()> {
         }
     }
     Ok(())
+}
+
+/// Prints what the core itself takes, as CPU time of its thread: nobody else's work counts.
+fn on_the_thread(state: &DesiredState) -> Fallible<()> {
+    let spec = |s: &DesiredSubscription| World::subscription(&s.camera, &s.model, s.max_fps);
+    let specs: Vec<SubscriptionSpec> = state.subscriptions.iter().map(spec).collect();
+    let mut one = specs.clone();
+    one[0].weight = 2.0;
+    let all = specs.iter().map(|s| SubscriptionSpec { weight: 3.0, ..s.clone() }).collect();
+    let now = base::Instant(1_000_000_000);
+    let mut core = Scheduler::new(Config::default());
+    for (what, subscriptions) in [
+        ("from nothing", specs.clone()),
+        ("unchanged", specs),
+        ("one changes", one),
+        ("all do", all),
+    ] {
+        let begun = cpu();
+        core.handle(now, Input::Desired(Desired { revision: 1, subscriptions }));
+        println!("desired state, {what:<12} {:.3} ms of CPU", (cpu() - begun).as_secs_f64() * 1e3);
+    }
+    let mut report = |count: usize| {
+        let tries = (0..50).map(|_| {
+            let begun = cpu();
+            core.report_part(now, 0, count);
+            cpu() - begun
+        });
+        tries.min().unwrap_or_default().as_secs_f64() * 1e3
+    };
+    let (page, whole) = (report(limits::STATUS_PAGE), report(usize::MAX));
+    println!("status, before it is encoded: a page {page:.3} ms of CPU, all of it {whole:.3} ms");
+    Ok(())
+}
+
+/// CPU time of this thread.
+fn cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Says hello, then answers every Prepare after [`EXECUTE`]; tells how long each was awaited.
