@@ -72,6 +72,8 @@ pub struct AssignmentRow {
     pub desired_fps: Option<f64>,
     /// 0 to 100; default 50.
     pub priority: Option<u8>,
+    /// Second stage: regions of one frame that are looked at at most, 1 to 64; default 16.
+    pub max_regions: Option<u32>,
     /// Overrides the model's deadline, milliseconds.
     pub deadline_ms: Option<u64>,
     /// For the model, checked against its config_schema.
@@ -89,6 +91,7 @@ impl AssignmentRow {
             parent_model: None,
             desired_fps: None,
             priority: None,
+            max_regions: None,
             deadline_ms: None,
             parameters: None,
             enabled: None,

@@ -145,6 +145,7 @@ fn assignment_row(row: &AssignmentRow) -> ConfigAssignment {
         parent_model: row.parent_model.clone(),
         desired_fps: row.desired_fps,
         priority: row.priority,
+        max_regions: row.max_regions,
         deadline_ms: row.deadline_ms,
         parameters: row.parameters.clone(),
         enabled: row.enabled,

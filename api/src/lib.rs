@@ -32,6 +32,7 @@ pub mod schema;
 mod serve;
 mod services;
 mod slots;
+mod status_pages;
 mod stills;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 //! say. In memory only, filled by the intake thread, read by HTTP.
 
 use crate::age_histogram::{AgeHistogram, percentile};
+use crate::status_pages::StatusPages;
 use base::Stages;
 use base::limits::DETECTIONS_MAX;
 use base::{CameraId, DeviceId, FrameDetections, Instant, Keypoint, MemberError, ModelId, Rect};
@@ -14,6 +15,8 @@ use std::time::Duration;
 pub const STALE: Duration = Duration::from_secs(5);
 /// Percentiles and means cover the current and the previous half of a minute.
 pub const HALF_WINDOW: Duration = Duration::from_secs(30);
+/// Subscriptions that are counted at most (derived: all that run, and as many that ran of late).
+const VIEWS_MAX: usize = 2 * base::limits::SUBSCRIPTIONS_MAX;
 /// A subscription that the scheduler no longer names is forgotten when its last result is older.
 const FORGOTTEN: Duration = Duration::from_secs(300);
 
@@ -26,6 +29,7 @@ struct Inner {
     connected: bool,
     connections: u64,
     refused_messages: u64,
+    pages: StatusPages,
     status: Option<(Instant, Arc<Status>)>,
     models: Option<(Instant, Arc<Vec<ModelInfo>>)>,
     device_use: DeviceUse,
@@ -226,7 +230,7 @@ impl Live {
     pub fn results(&self, now: Instant, results: &Results) {
         let mut inner = self.lock();
         for item in &results.results {
-            let full = inner.subscriptions.len() >= base::limits::SUBSCRIPTIONS_MAX;
+            let full = inner.subscriptions.len() >= VIEWS_MAX;
             if full && !inner.subscriptions.contains_key(&item.subscription) {
                 continue;
             }
@@ -257,10 +261,11 @@ impl Live {
         }
     }
 
-    /// Takes the scheduler's status.
-    pub fn status(&self, now: Instant, status: Status) {
-        let named: BTreeSet<&str> = status.subscriptions.iter().map(|s| s.id.as_str()).collect();
+    /// Takes a page of the scheduler's status. What is told is the last one that came whole.
+    pub fn status(&self, now: Instant, page: Status) {
         let mut inner = self.lock();
+        let Some(status) = inner.pages.add(page) else { return };
+        let named: BTreeSet<&str> = status.subscriptions.iter().map(|s| s.id.as_str()).collect();
         inner.subscriptions.retain(|id, subscription| {
             now.since(subscription.touched) < FORGOTTEN || named.contains(id.as_str())
         });

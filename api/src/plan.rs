@@ -5,16 +5,15 @@ use crate::canonical;
 use crate::config_rows::NamedFiles;
 use crate::registry::Registry;
 use base::ModelId;
-use base::limits::{DEADLINE_DEFAULT, MAX_FPS_RANGE, PARAMETERS_BYTES_MAX};
+use base::limits::{
+    DEADLINE_DEFAULT, DEADLINE_MS_RANGE, MAX_FPS_RANGE, MAX_REGIONS_DEFAULT, MAX_REGIONS_RANGE,
+    PARAMETERS_BYTES_MAX, SUBSCRIPTIONS_MAX,
+};
 use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredStream, DesiredSubscription};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 use std::time::Duration;
 use store::control::{Assignment, Device};
-
-/// Deadlines that an assignment may ask for: a frame at 1000 fps to a minute (chosen).
-const DEADLINE_MS: RangeInclusive<u64> = 1..=60_000;
 
 /// What should run.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -55,8 +54,11 @@ impl Plan {
             let parent = assignment.parent_model.as_ref().map_or(Ok(None), |parent| {
                 parent_state(assignment, parent, assignments, registry, &plan.subscriptions)
             });
-            let checked =
-                parent.and_then(|waits| Ok((waits, check(assignment, &known, registry)?)));
+            let room = room_beside(plan.subscriptions.len());
+            let checked = parent.and_then(|waits| {
+                let checked = check(assignment, &known, registry)?;
+                room.map(|()| (waits, checked))
+            });
             match checked {
                 Ok((waits, (subscription, deadline))) => {
                     plan.waiting.extend(waits.map(|reason| (subscription.id.clone(), reason)));
@@ -100,6 +102,14 @@ impl Plan {
     pub fn matches(&self, state: &DesiredState) -> bool {
         state.cameras == self.cameras && state.subscriptions == self.subscriptions
     }
+}
+
+/// Whether a node runs one more subscription beside those that are accepted.
+fn room_beside(accepted: usize) -> Result<(), String> {
+    if accepted < SUBSCRIPTIONS_MAX {
+        return Ok(());
+    }
+    Err(format!("a node runs at most {SUBSCRIPTIONS_MAX} assignments; remove others first"))
 }
 
 /// What the assignment of a parent model means for the second stage on the same camera: nothing
@@ -165,9 +175,14 @@ fn check(
     if let Some(priority) = assignment.priority.filter(|priority| *priority > 100) {
         return Err(format!("priority is {priority}, allowed are 0 to 100"));
     }
-    if let Some(deadline) = assignment.deadline_ms.filter(|ms| !DEADLINE_MS.contains(ms)) {
-        let (least, most) = (DEADLINE_MS.start(), DEADLINE_MS.end());
+    let (least, most) = DEADLINE_MS_RANGE;
+    if let Some(deadline) = assignment.deadline_ms.filter(|ms| !(least..=most).contains(ms)) {
         return Err(format!("deadline_ms is {deadline}, allowed are {least} to {most}"));
+    }
+    let (least, most) = MAX_REGIONS_RANGE;
+    let max_regions = assignment.max_regions.unwrap_or(MAX_REGIONS_DEFAULT);
+    if !(least..=most).contains(&max_regions) {
+        return Err(format!("max_regions is {max_regions}, allowed are {least} to {most}"));
     }
     let parameters = assignment.parameters.clone().map_or(Value::Null, Value::Object);
     let bytes = parameters.to_string().len();
@@ -182,15 +197,14 @@ fn check(
     if !problems.is_empty() {
         return Err(problems.into_iter().take(5).collect::<Vec<String>>().join("; "));
     }
-    let priority = assignment.priority.unwrap_or(50);
     let subscription = DesiredSubscription {
         id: assignment.id.to_string(),
         camera: camera.to_string(),
         model: assignment.model.to_string(),
         parent_model: assignment.parent_model.as_ref().map(ToString::to_string),
         max_fps: assignment.desired_fps,
-        priority,
-        weight: ipc::desired::weight(priority),
+        priority: assignment.priority.unwrap_or(50),
+        max_regions,
         deadline_ms: assignment.deadline_ms,
         parameters_id: canonical::id(&parameters),
         parameters,
@@ -223,5 +237,17 @@ fn desired_camera(
         live: camera.live,
         decode: if full { DecodeMode::Full } else { DecodeMode::Off },
         deadline_ms: deadline.as_millis() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_runs_as_many_assignments_as_its_scheduler_takes() {
+        assert_eq!(room_beside(SUBSCRIPTIONS_MAX - 1), Ok(()));
+        let error = room_beside(SUBSCRIPTIONS_MAX).unwrap_err();
+        assert!(error.contains("at most 100000 assignments"), "{error}");
     }
 }

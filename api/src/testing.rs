@@ -146,13 +146,21 @@ pub fn status() -> Status {
             stage_sums: [Duration::from_millis(60); 9],
             latency: LatencyTable::default(),
             batch_size: 1,
+            batch_planned: 1.5,
+            interval: Duration::from_millis(40),
+            steered: false,
         }],
         devices: vec![DeviceStatus {
             id: "cpu".parse().unwrap(),
             suspect: false,
             busy: Duration::from_secs(2),
+            load: 0.5,
+            overloaded: false,
         }],
         results_dropped: 0,
+        page: 0,
+        more: false,
+        broken: [0; 5],
     }
 }
 

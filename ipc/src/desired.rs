@@ -111,9 +111,9 @@ pub struct DesiredSubscription {
     /// 0..100, 50 = normal.
     #[serde(default = "priority_default")]
     pub priority: u8,
-    /// `2^((priority - 50) / 25)`.
-    #[serde(default = "weight_default")]
-    pub weight: f64,
+    /// Second stage: regions of one frame that are looked at at most, 1..64, the best scores first.
+    #[serde(default = "max_regions_default")]
+    pub max_regions: u32,
     /// Overrides the model's deadline, milliseconds.
     #[serde(default)]
     pub deadline_ms: Option<u64>,
@@ -131,8 +131,8 @@ fn priority_default() -> u8 {
     50
 }
 
-fn weight_default() -> f64 {
-    1.0
+fn max_regions_default() -> u32 {
+    base::limits::MAX_REGIONS_DEFAULT
 }
 
 /// The weight of a priority: `2^((priority - 50) / 25)`, 0.25 to 4.

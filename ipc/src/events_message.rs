@@ -86,6 +86,8 @@ pub struct Ledger {
     pub in_flight: u64,
     /// Observed but not yet decided: the newest id; of a second stage the regions of one frame.
     pub pending: u64,
+    /// Regions beyond those that the second stage looks at of one frame.
+    pub crowded: u64,
 }
 
 impl Ledger {
@@ -98,6 +100,7 @@ impl Ledger {
             + self.unserved_paused
             + self.unserved_gap
             + self.expired
+            + self.crowded
             + self.bound
             + self.pending;
         let bound = self.sampled
@@ -175,8 +178,6 @@ pub enum RunnerState {
     Demoted,
     /// Overran the hang limit; refused until it is gone.
     Hung,
-    /// Its connection is closed.
-    Gone,
 }
 
 /// One runner, once per second.
@@ -200,8 +201,14 @@ pub struct RunnerStatus {
     pub stage_sums: [Duration; 9],
     /// L(b).
     pub latency: LatencyTable,
-    /// Batch size that the planner allows now.
+    /// Largest batch that pays.
     pub batch_size: u32,
+    /// Members of a batch as planned.
+    pub batch_planned: f64,
+    /// Planned time between two launches.
+    pub interval: Duration,
+    /// Whether frames are chosen to land before a launch.
+    pub steered: bool,
 }
 
 /// One device, once per second.
@@ -213,9 +220,18 @@ pub struct DeviceStatus {
     pub suspect: bool,
     /// Time granted and used.
     pub busy: Duration,
+    /// Wanted share of the device with the largest batches in time; above 1 is overload for sure.
+    pub load: f64,
+    /// More is wanted than there is.
+    pub overloaded: bool,
 }
 
-/// Once per second.
+/// Invariants of the core, in the order of [`Status::broken`].
+pub const INVARIANTS: [&str; 5] = ["token", "in_flight", "tag", "gate", "ledger"];
+
+/// Once per second, in pages: a page has up to [`base::limits::STATUS_PAGE`] subscriptions and
+/// cameras, the first one also all else. Pages of one status have the same `now`; without one of
+/// them the others are worth nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     /// The scheduler's life.
@@ -228,12 +244,18 @@ pub struct Status {
     pub subscriptions: Vec<SubscriptionStatus>,
     /// All cameras.
     pub cameras: Vec<CameraStatus>,
-    /// All runners of this scheduler's life.
+    /// All runners that are connected or hang.
     pub runners: Vec<RunnerStatus>,
     /// All devices.
     pub devices: Vec<DeviceStatus>,
     /// Messages to serve that were dropped because serve was slow.
     pub results_dropped: u64,
+    /// Number of the page, from 0.
+    pub page: u32,
+    /// Another page follows.
+    pub more: bool,
+    /// How often each of [`INVARIANTS`] was broken. Any but 0 is a fault of the scheduler.
+    pub broken: [u64; INVARIANTS.len()],
 }
 
 /// One runner's description, on connect and on change.
@@ -286,7 +308,6 @@ fn runner_state_to_wire(state: RunnerState) -> fb::RunnerState {
         RunnerState::Late => fb::RunnerState::Late,
         RunnerState::Demoted => fb::RunnerState::Demoted,
         RunnerState::Hung => fb::RunnerState::Hung,
-        RunnerState::Gone => fb::RunnerState::Gone,
     }
 }
 
@@ -297,8 +318,7 @@ fn runner_state(state: fb::RunnerState) -> Result<RunnerState, WireError> {
         fb::RunnerState::Late => RunnerState::Late,
         fb::RunnerState::Demoted => RunnerState::Demoted,
         fb::RunnerState::Hung => RunnerState::Hung,
-        fb::RunnerState::Gone => RunnerState::Gone,
-        other => return Err(WireError::value("runner.state", other.0, "0 to 5")),
+        other => return Err(WireError::value("runner.state", other.0, "0 to 4")),
     })
 }
 
@@ -500,6 +520,7 @@ fn ledger_to_wire<'a>(b: &mut FlatBufferBuilder<'a>, l: &Ledger) -> WIPOffset<fb
         lost_with_runner: l.lost_with_runner,
         in_flight: l.in_flight,
         pending: l.pending,
+        crowded: l.crowded,
     };
     fb::Ledger::create(b, &args)
 }
@@ -527,6 +548,7 @@ fn ledger(l: fb::Ledger<'_>) -> Ledger {
         lost_with_runner: l.lost_with_runner(),
         in_flight: l.in_flight(),
         pending: l.pending(),
+        crowded: l.crowded(),
     }
 }
 
@@ -577,6 +599,9 @@ fn status_to_wire<'a>(b: &mut FlatBufferBuilder<'a>, m: &Status) -> WIPOffset<fb
                 stage_sums_ns: Some(b.create_vector(&r.stage_sums.map(ns))),
                 latency: Some(b.create_vector(&wire::latency_to_wire(&r.latency))),
                 batch_size: r.batch_size,
+                batch_planned: r.batch_planned,
+                interval_ns: ns(r.interval),
+                steered: r.steered,
             };
             fb::RunnerStatus::create(b, &args)
         })
@@ -586,7 +611,13 @@ fn status_to_wire<'a>(b: &mut FlatBufferBuilder<'a>, m: &Status) -> WIPOffset<fb
         .iter()
         .map(|d| {
             let id = Some(b.create_string(d.id.as_str()));
-            let args = fb::DeviceStatusArgs { id, suspect: d.suspect, busy_ns: ns(d.busy) };
+            let args = fb::DeviceStatusArgs {
+                id,
+                suspect: d.suspect,
+                busy_ns: ns(d.busy),
+                load: d.load,
+                overloaded: d.overloaded,
+            };
             fb::DeviceStatus::create(b, &args)
         })
         .collect();
@@ -599,6 +630,9 @@ fn status_to_wire<'a>(b: &mut FlatBufferBuilder<'a>, m: &Status) -> WIPOffset<fb
         runners: Some(b.create_vector(&runners)),
         devices: Some(b.create_vector(&devices)),
         results_dropped: m.results_dropped,
+        page: m.page,
+        more: m.more,
+        broken: Some(b.create_vector(&m.broken)),
     };
     fb::Status::create(b, &args)
 }
@@ -644,6 +678,9 @@ fn status(m: fb::Status<'_>) -> Result<Status, WireError> {
             stage_sums,
             latency: wire::latency_from_wire(r.latency())?,
             batch_size: r.batch_size(),
+            batch_planned: r.batch_planned(),
+            interval: wire::duration(r.interval_ns()),
+            steered: r.steered(),
         });
     }
     let mut devices = Vec::with_capacity(m.devices().len());
@@ -652,7 +689,13 @@ fn status(m: fb::Status<'_>) -> Result<Status, WireError> {
             id: wire::id("device.id", d.id())?,
             suspect: d.suspect(),
             busy: wire::duration(d.busy_ns()),
+            load: d.load(),
+            overloaded: d.overloaded(),
         });
+    }
+    let mut broken = [0; INVARIANTS.len()];
+    for (to, from) in broken.iter_mut().zip(m.broken().iter().flatten()) {
+        *to = from;
     }
     Ok(Status {
         instance: InstanceId(m.instance()),
@@ -663,6 +706,9 @@ fn status(m: fb::Status<'_>) -> Result<Status, WireError> {
         runners,
         devices,
         results_dropped: m.results_dropped(),
+        page: m.page(),
+        more: m.more(),
+        broken,
     })
 }
 
@@ -701,155 +747,4 @@ fn model(m: fb::ModelInfo<'_>) -> Result<ModelInfo, WireError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use base::{Detection, FrameDetections, LatencyEntry, MemberError, TrackId};
-
-    fn round_trip(message: EventsMessage) {
-        let mut encoder = Encoder::default();
-        let bytes = message.encode(&mut encoder).to_vec();
-        assert_eq!(EventsMessage::decode(&bytes).as_ref(), Ok(&message));
-        for cut in 0..bytes.len() {
-            let _ = EventsMessage::decode(&bytes[..cut]);
-            let mut flipped = bytes.clone();
-            flipped[cut] ^= 0xff;
-            let _ = EventsMessage::decode(&flipped);
-        }
-    }
-
-    fn item() -> ResultItem {
-        ResultItem {
-            camera: "front".parse().unwrap(),
-            subscription: "s1".into(),
-            sequence: 7,
-            parent: 0,
-            region: Rect::WHOLE,
-            generation: Generation(11),
-            frame_id: FrameId(12),
-            slot: 3,
-            size: Size { width: 768, height: 576 },
-            media: MediaTime(90_000),
-            flags: FrameFlags::KEY,
-            capture: Instant(100),
-            capture_utc: UtcNanos(1_700_000_000_000_000_000),
-            received: Instant(145),
-            stages: Stages::from_array([1, 2, 3, 4, 5, 6, 7, 8, 9].map(Duration::from_nanos)),
-            outcome: Ok(FrameDetections {
-                detections: vec![Detection {
-                    bbox: Rect::WHOLE,
-                    score: 1.0,
-                    class_id: 0,
-                    track: TrackId(0),
-                }],
-                ..Default::default()
-            }),
-        }
-    }
-
-    fn one_batch() -> Results {
-        Results {
-            instance: InstanceId(1),
-            model_id: "m".parse().unwrap(),
-            model_version: "1".into(),
-            device: "cpu".parse().unwrap(),
-            batch: 4,
-            results: vec![item()],
-        }
-    }
-
-    #[test]
-    fn every_message_round_trips() {
-        let item = item();
-        assert_eq!(item.stages.age(), item.received - item.capture);
-        let torn = ResultItem { outcome: Err(MemberError::Torn), ..item.clone() };
-        let region = Rect { x1: 0.25, y1: 0.0, x2: 0.5, y2: 1.0 };
-        let crop = ResultItem { parent: 7, region, ..item.clone() };
-        let (model_id, device): (ModelId, DeviceId) =
-            ("m".parse().unwrap(), "cpu".parse().unwrap());
-        round_trip(EventsMessage::Results(Results {
-            results: vec![item, torn, crop],
-            ..one_batch()
-        }));
-        let ledger = Ledger {
-            observed: 3,
-            bound: 2,
-            sampled: 1,
-            in_flight: 1,
-            pending: 1,
-            ..Default::default()
-        };
-        assert!(ledger.balanced());
-        assert!(!Ledger { observed: 4, ..ledger }.balanced());
-        let entry =
-            LatencyEntry { batch: 1, p50: Duration::from_millis(1), p99: Duration::from_millis(2) };
-        round_trip(EventsMessage::Status(Status {
-            instance: InstanceId(1),
-            now: Instant(5),
-            desired_revision: 2,
-            subscriptions: vec![SubscriptionStatus {
-                id: "s1".into(),
-                camera: "front".parse().unwrap(),
-                model_id: model_id.clone(),
-                state: SubscriptionState::NoRunner,
-                max_fps: Some(5.0),
-                granted_fps: 4.5,
-                reason: "no_runner".into(),
-                ledger,
-            }],
-            cameras: vec![CameraStatus {
-                id: "front".parse().unwrap(),
-                absent: "stale".into(),
-                generation: Generation(1),
-                newest: FrameId(2),
-                fps: 25.0,
-            }],
-            runners: vec![RunnerStatus {
-                model_id: model_id.clone(),
-                device: device.clone(),
-                instance: InstanceId(3),
-                state: RunnerState::Demoted,
-                batches: 1,
-                members: 2,
-                busy: Duration::from_millis(3),
-                stage_sums: [Duration::from_nanos(4); 9],
-                latency: LatencyTable::new([entry]),
-                batch_size: 1,
-            }],
-            devices: vec![DeviceStatus {
-                id: device.clone(),
-                suspect: true,
-                busy: Duration::from_secs(1),
-            }],
-            results_dropped: 6,
-        }));
-        round_trip(EventsMessage::Models {
-            instance: InstanceId(1),
-            models: vec![ModelInfo {
-                model_id,
-                model_version: "1".into(),
-                device,
-                labels: vec!["person".into()],
-                input: Size { width: 416, height: 416 },
-                batch_max: 16,
-                deadline: Duration::from_millis(500),
-                state: RunnerState::Hung,
-                runtime: "onnxruntime".into(),
-            }],
-        });
-    }
-
-    #[test]
-    fn a_region_outside_the_frame_is_refused() {
-        let mut encoder = Encoder::default();
-        for region in [
-            Rect { x2: 1.5, ..Rect::WHOLE },
-            Rect { x1: f32::NAN, ..Rect::WHOLE },
-            Rect { x1: 0.6, x2: 0.5, ..Rect::WHOLE },
-        ] {
-            let results = vec![ResultItem { parent: 6, region, ..item() }];
-            let message = EventsMessage::Results(Results { results, ..one_batch() });
-            let error = EventsMessage::decode(message.encode(&mut encoder)).unwrap_err();
-            assert!(error.to_string().contains("result.region"), "{error}");
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,9 @@
 
 use crate::generated::vas::wire as fb;
 use crate::wire::{self, WireError};
-use base::limits::{BATCH_MAX, CLASSES_MAX, PARAMETERS_BYTES_MAX};
+use base::limits::{
+    BATCH_MAX, CLASSES_MAX, MODEL_VERSION_BYTES_MAX, PARAMETERS_BYTES_MAX, REPLY_BYTES_MAX,
+};
 use base::{CameraId, DeviceId, FrameDetections, FrameId, Generation, InstanceId, Instant};
 use base::{LatencyTable, MemberError, ModelId, Rect, Size, StageTimes};
 use flatbuffers::FlatBufferBuilder;
@@ -332,6 +334,9 @@ impl RunnerMessage {
                     executed: Instant(m.executed_ns()),
                 }
             }
+            fb::RunnerBody::Reply if bytes.len() > REPLY_BYTES_MAX => {
+                return Err(WireError::value("reply", bytes.len(), "at most 8 MiB"));
+            }
             fb::RunnerBody::Reply => {
                 RunnerMessage::Reply(reply(root.body_as_reply().ok_or_else(missing)?)?)
             }
@@ -378,6 +383,10 @@ fn hello(m: fb::Hello<'_>) -> Result<Hello, WireError> {
     }
     if m.instance() == 0 {
         return Err(WireError::value("hello.instance", 0, "not 0"));
+    }
+    if m.model_version().len() > MODEL_VERSION_BYTES_MAX {
+        let rule = "at most 256 bytes";
+        return Err(WireError::value("hello.model_version", m.model_version().len(), rule));
     }
     Ok(Hello {
         protocol: m.protocol(),

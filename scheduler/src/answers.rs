@@ -2,11 +2,13 @@
 
 use crate::device::{DeviceIx, ModelIx};
 use crate::input::{Outcome, RunnerInfo};
+use crate::invariant::{Invariant, Invariants};
 use crate::ledger::Ledger;
 use crate::machine::{Replied, Scheduler};
 use crate::output::{Binding, CloseReason, Output};
-use crate::runner::{Batch, Bound, Phase, Runner, RunnerIx, RunnerState};
+use crate::runner::{Batch, Bound, Hung, Phase, Runner, RunnerIx, RunnerState};
 use crate::slab::Subscriptions;
+use crate::status::RunnerReport;
 use crate::{BatchId, RunnerKey};
 use base::{InstanceId, Instant, LatencyEntry, StageTimes, Stages, Stamp};
 use std::time::Duration;
@@ -18,12 +20,13 @@ const OVERRUN_COUNTED: u32 = 4;
 /// Ends bound frames that get no answer: `count` names where the ledger keeps them.
 fn end_members(
     subscriptions: &mut Subscriptions,
+    invariants: &mut Invariants,
     members: &[Binding],
     count: impl Fn(&mut Ledger),
 ) {
     for binding in members {
         if let Some(s) = subscriptions.get_mut(binding.subscription) {
-            s.counts.in_flight -= 1;
+            invariants.hold(Invariant::InFlight, s.land());
             count(&mut s.details.ledger);
         }
     }
@@ -52,33 +55,21 @@ impl Replied {
 
 impl Scheduler {
     pub(crate) fn runner_up(&mut self, key: RunnerKey, info: RunnerInfo) {
-        if self.refused.contains(&info.instance) {
+        if self.hung.contains_key(&info.instance) {
             self.queue
                 .push_back(Output::Close { runner: key, reason: CloseReason::RefusedInstance });
             return;
         }
         let model = self.model_ix(&info.model);
         let device = self.device_ix(&info.device);
-        // What is known of earlier lives of this runner goes; a live one is replaced.
-        let of_model = |ix: &RunnerIx| self.runner(*ix).is_some_and(|r| r.model == model);
-        let earlier = self.devices[device.0].runners.iter().copied().filter(of_model);
-        for other in earlier.collect::<Vec<_>>() {
-            let Some(r) = self.runner(other) else { continue };
-            let other_key = r.key;
-            if r.connected() {
-                let reason = CloseReason::Replaced;
-                self.queue.push_back(Output::Close { runner: other_key, reason });
-                self.lose_runner(other, RunnerState::Gone);
-            }
-            self.runners[other.0] = None;
-            self.runner_keys.remove(&other_key);
-            let d = &mut self.devices[device.0];
-            if let Some(at) = d.runners.iter().position(|ix| *ix == other) {
-                d.runners.remove(at);
-                d.models.remove(at);
-            }
-            self.models[model.0].runners.retain(|ix| *ix != other);
+        let of_model = |ix: &&RunnerIx| self.runner(**ix).is_some_and(|r| r.model == model);
+        let before = self.devices[device.0].runners.iter().find(of_model).copied();
+        if let Some((before, runner)) = before.and_then(|ix| Some((ix, self.runner(ix)?.key))) {
+            self.queue.push_back(Output::Close { runner, reason: CloseReason::Replaced });
+            self.lose_runner(before);
         }
+        // Two processes can't have one place: a hung one of it has ended.
+        self.hung.retain(|_, h| (h.model, h.device) != (model, device));
         let ix = match self.runners.iter().position(Option::is_none) {
             Some(free) => RunnerIx(free),
             None => {
@@ -89,9 +80,7 @@ impl Scheduler {
         self.devices[device.0].runners.push(ix);
         self.devices[device.0].models.push(model);
         self.models[model.0].runners.push(ix);
-        if !self.models[model.0].devices.contains(&device) {
-            self.models[model.0].devices.push(device);
-        }
+        self.models[model.0].devices.push(device);
         self.runner_keys.insert(key, ix);
         self.runners[ix.0] = Some(Runner::new(key, info, model, device));
         self.rebase_tags(model);
@@ -105,14 +94,16 @@ impl Scheduler {
     /// of the virtual time that orders its model now than one of its own steps.
     pub(crate) fn rebase_tags(&mut self, model: ModelIx) {
         let runners = &self.models[model.0].runners;
-        let clocks = runners.iter().filter(|ix| self.serves(**ix)).map(|ix| self.virtual_now(*ix));
-        let Some(virtual_now) = clocks.min() else { return };
+        let Some(virtual_now) = runners.iter().map(|ix| self.virtual_now(*ix)).min() else {
+            return;
+        };
         for i in 0..self.models[model.0].subscriptions.len() {
             let key = self.models[model.0].subscriptions[i];
             let Some(s) = self.subscriptions.get_mut(key) else { continue };
             let furthest = virtual_now.saturating_add(s.step());
             if s.tag > furthest {
                 s.tag = furthest;
+                s.details.audited.set_back(s.gate, s.tag);
                 if s.ready {
                     self.models[model.0].ready.push(furthest, key);
                 }
@@ -121,53 +112,69 @@ impl Scheduler {
     }
 
     pub(crate) fn runner_down(&mut self, key: RunnerKey) {
-        let Some(ix) = self.runner_ix(key) else { return };
-        if self.runner(ix).is_some_and(Runner::connected) {
-            self.lose_runner(ix, RunnerState::Gone);
+        if let Some(ix) = self.runner_ix(key) {
+            self.lose_runner(ix);
         }
     }
 
     pub(crate) fn runner_gone(&mut self, instance: InstanceId) {
-        let hung = |r: &&mut Runner| r.info.instance == instance && r.state == RunnerState::Hung;
-        let Some(runner) = self.runners.iter_mut().flatten().find(hung) else { return };
-        runner.state = RunnerState::Gone;
-        let (model, device) = (runner.model, runner.device);
+        let Some(Hung { model, device, .. }) = self.hung.remove(&instance) else { return };
         self.refresh_suspect(device);
         self.refresh_states(model);
     }
 
-    /// Settles everything a runner owes and frees its tokens.
-    pub(crate) fn lose_runner(&mut self, ix: RunnerIx, state: RunnerState) {
-        let Some(runner) = self.runners[ix.0].as_mut() else { return };
+    /// Takes a runner out: settles everything it owes and frees its tokens.
+    pub(crate) fn lose_runner(&mut self, ix: RunnerIx) {
+        let Some(runner) = self.remove_runner(ix) else { return };
         let (model, device) = (runner.model, runner.device);
         let measured = runner.profiling.is_some() || !runner.profile_queue.is_empty();
-        let mut tokens = u32::from(runner.state == RunnerState::Profiling);
-        runner.state = state;
-        runner.profiling = None;
-        runner.profile_queue.clear();
-        for batch in std::mem::take(&mut runner.batches) {
-            tokens += u32::from(batch.phase == Phase::Executing);
+        let tokens = runner.tokens();
+        for batch in runner.batches {
             if batch.phase != Phase::Late {
-                end_members(&mut self.subscriptions, &batch.members, |l| l.lost_with_runner += 1);
+                let (subscriptions, invariants) = (&mut self.subscriptions, &mut self.invariants);
+                end_members(subscriptions, invariants, &batch.members, |l| l.lost_with_runner += 1);
             }
             self.give_back_members(batch.members);
         }
-        self.devices[device.0].lent -= tokens;
-        self.devices[device.0].dirty = true;
+        let d = &mut self.devices[device.0];
+        for _ in 0..tokens {
+            self.invariants.hold(Invariant::Token, d.give_back(Duration::ZERO));
+        }
+        d.dirty = true;
+        if d.runners.is_empty() {
+            (d.load, d.overloaded) = (0.0, false);
+        }
         if measured && !self.measuring(device) {
             self.begin_serving_on(device);
         }
-        // Its model may be ordered by the clock of another device from here on.
+        // Its model may be ordered by the clock of another device from here on, and those that
+        // stay divide the device anew.
         self.rebase_tags(model);
         self.refresh_suspect(device);
         self.refresh_states(model);
         self.plan_soon(model);
+        for i in 0..self.devices[device.0].models.len() {
+            self.plan_soon(self.devices[device.0].models[i]);
+        }
+    }
+
+    /// Forgets a runner wherever it is named.
+    fn remove_runner(&mut self, ix: RunnerIx) -> Option<Runner> {
+        let runner = self.runners[ix.0].take()?;
+        self.runner_keys.remove(&runner.key);
+        let d = &mut self.devices[runner.device.0];
+        if let Some(at) = d.runners.iter().position(|other| *other == ix) {
+            d.runners.remove(at);
+            d.models.remove(at);
+        }
+        let m = &mut self.models[runner.model.0];
+        m.runners.retain(|other| *other != ix);
+        m.devices.retain(|device| *device != runner.device);
+        Some(runner)
     }
 
     pub(crate) fn refresh_suspect(&mut self, device: DeviceIx) {
-        let hung = |ix: &RunnerIx| self.runner(*ix).is_some_and(|r| r.state == RunnerState::Hung);
-        let suspect = self.devices[device.0].runners.iter().any(hung);
-        self.devices[device.0].suspect = suspect;
+        self.devices[device.0].suspect = self.hung.values().any(|h| h.device == device);
     }
 
     /// A runner's bounds may have changed.
@@ -210,9 +217,8 @@ impl Scheduler {
             Bound::ProfileLease => {
                 let Some(runner) = self.runners[ix.0].as_mut() else { return };
                 runner.state = RunnerState::Late;
-                let device = &mut self.devices[runner.device.0];
-                device.lent -= 1;
-                device.dirty = true;
+                let back = self.devices[runner.device.0].give_back(Duration::ZERO);
+                self.invariants.hold(Invariant::Token, back);
             }
         }
     }
@@ -220,9 +226,11 @@ impl Scheduler {
     pub(crate) fn hang(&mut self, ix: RunnerIx) {
         let Some(runner) = self.runner(ix) else { return };
         let (key, instance) = (runner.key, runner.info.instance);
-        self.refused.insert(instance);
+        let report = RunnerReport { state: RunnerState::Hung, ..self.runner_report(runner) };
+        let hung = Hung { model: runner.model, device: runner.device, report };
+        self.hung.insert(instance, hung);
         self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Hung });
-        self.lose_runner(ix, RunnerState::Hung);
+        self.lose_runner(ix);
     }
 
     pub(crate) fn lease_passed(&mut self, ix: RunnerIx, batch: BatchId) {
@@ -241,10 +249,11 @@ impl Scheduler {
         for b in runner.batches.iter_mut().filter(|b| b.id == batch) {
             b.phase = Phase::Late;
             lent = now - b.since;
-            end_members(&mut self.subscriptions, &b.members, |l| l.expired_late += 1);
+            let (subscriptions, invariants) = (&mut self.subscriptions, &mut self.invariants);
+            end_members(subscriptions, invariants, &b.members, |l| l.expired_late += 1);
         }
         runner.spend(now, lent);
-        self.devices[device.0].take_token(lent);
+        self.invariants.hold(Invariant::Token, self.devices[device.0].give_back(lent));
     }
 
     /// Settles a prepared batch that is not granted.
@@ -254,12 +263,14 @@ impl Scheduler {
         let batch = runner.batches.remove(at);
         runner.note_revoked(id);
         self.devices[runner.device.0].dirty = true;
-        end_members(&mut self.subscriptions, &batch.members, |l| l.revoked += 1);
-        // It was not served: its turn comes again.
-        let model = runner.model;
-        for m in &batch.members {
+        // A runner holds one prepared batch at a time: it was the last one launched.
+        let (model, bound) = (runner.model, runner.launched_at);
+        let (subscriptions, invariants) = (&mut self.subscriptions, &mut self.invariants);
+        end_members(subscriptions, invariants, &batch.members, |l| l.revoked += 1);
+        // Whoever was not served has its turn again.
+        for m in batch.members.iter().filter(|m| m.first) {
             let Some(s) = self.subscriptions.get_mut(m.subscription) else { continue };
-            s.tag = s.tag.saturating_sub(s.step());
+            s.unbind(bound);
             if s.ready {
                 self.models[model.0].ready.push(s.tag, m.subscription);
             }
@@ -271,13 +282,13 @@ impl Scheduler {
     /// the batch was taken back while the message was on its way.
     pub(crate) fn stale_message(&self, key: RunnerKey, batch: BatchId) -> bool {
         let runner = self.runner_ix(key).and_then(|ix| self.runner(ix));
-        runner.is_none_or(|r| !r.connected() || r.was_revoked(batch))
+        runner.is_none_or(|r| r.was_revoked(batch))
     }
 
     pub(crate) fn protocol_error(&mut self, key: RunnerKey, what: &'static str) {
         self.queue.push_back(Output::Close { runner: key, reason: CloseReason::Protocol(what) });
         if let Some(ix) = self.runner_ix(key) {
-            self.lose_runner(ix, RunnerState::Gone);
+            self.lose_runner(ix);
         }
     }
 
@@ -334,7 +345,7 @@ impl Scheduler {
         runner.executed(size, busy);
         runner.note_turnaround(out - busy);
         runner.spend(now, busy);
-        self.devices[device.0].take_token(busy);
+        self.invariants.hold(Invariant::Token, self.devices[device.0].give_back(busy));
     }
 
     pub(crate) fn reply(
@@ -369,7 +380,8 @@ impl Scheduler {
             runner.executed(size, busy);
             runner.note_turnaround(out - busy);
             runner.spend(now, busy);
-            self.devices[runner.device.0].take_token(busy);
+            let back = self.devices[runner.device.0].give_back(busy);
+            self.invariants.hold(Invariant::Token, back);
         }
         if b.phase == Phase::Late {
             // Its members have ended; the answer is discarded, what it took is not forgotten.
@@ -393,6 +405,7 @@ impl Scheduler {
             self.devices[device.0].trial.count(now, age);
             let Some(s) = self.subscriptions.get_mut(binding.subscription) else { continue };
             late += usize::from(now - binding.stamp.info.capture > s.deadline.unwrap_or(deadline));
+            self.invariants.hold(Invariant::InFlight, s.land());
             s.answer(outcomes[i].as_ref().err().copied());
             if let (true, Ok(found)) = (s.parent, &outcomes[i]) {
                 let at = sequence + kept as u64;
@@ -463,8 +476,9 @@ impl Scheduler {
         let device = runner.device;
         if runner.state == RunnerState::Profiling {
             runner.resume();
-            self.devices[device.0].take_token(now - since);
-        } else if runner.connected() {
+            let back = self.devices[device.0].give_back(now - since);
+            self.invariants.hold(Invariant::Token, back);
+        } else {
             runner.demote();
         }
         self.devices[device.0].dirty = true;

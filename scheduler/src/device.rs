@@ -22,7 +22,7 @@ pub(crate) struct Device {
     pub id: DeviceId,
     pub capacity: u32,
     /// Tokens lent: batches executing and sizes being measured.
-    pub lent: u32,
+    lent: u32,
     /// Virtual time of the fair order; stalls under overload.
     pub virtual_now: u64,
     pub runners: Vec<RunnerIx>,
@@ -50,15 +50,51 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    pub fn new(id: DeviceId, capacity: u32, now: Instant) -> Device {
+        Device {
+            id,
+            capacity,
+            lent: 0,
+            virtual_now: 0,
+            runners: Vec::new(),
+            models: Vec::new(),
+            suspect: false,
+            busy: Duration::ZERO,
+            profiled_last: false,
+            dirty: true,
+            next_at: Instant::FAR,
+            held_until: Instant::FAR,
+            bound_at: Instant::FAR,
+            load: 0.0,
+            trial: Trial::new(now),
+            overloaded: false,
+        }
+    }
+
     pub fn free(&self) -> bool {
         self.lent < self.capacity
     }
 
-    /// A token comes back after it was used for this long.
-    pub fn take_token(&mut self, busy: Duration) {
+    pub fn lent(&self) -> u32 {
+        self.lent
+    }
+
+    /// A token goes out. False = there was none: [`crate::Invariant::Token`] is broken.
+    #[must_use]
+    pub fn lend(&mut self) -> bool {
+        let free = self.free();
+        self.lent += 1;
+        free
+    }
+
+    /// A token comes back after it was used for this long. False = none was out.
+    #[must_use]
+    pub fn give_back(&mut self, busy: Duration) -> bool {
         self.busy += busy;
-        self.lent -= 1;
         self.dirty = true;
+        let out = self.lent > 0;
+        self.lent = self.lent.saturating_sub(1);
+        out
     }
 }
 

@@ -134,6 +134,8 @@ pub struct SubscriptionSpec {
     pub deadline: Option<Duration>,
     /// Number of its parameter set, given by the driver; 0 = none.
     pub parameters: u32,
+    /// Second stage: regions of one frame that are looked at at most, the best scores first.
+    pub regions_max: u32,
     /// False = paused: frames are counted, none is bound.
     pub enabled: bool,
 }

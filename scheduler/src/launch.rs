@@ -6,6 +6,7 @@
 //! where one exists. Once more is wanted than there is, the fair order decides.
 
 use crate::device::DeviceIx;
+use crate::invariant::Invariant;
 use crate::machine::Scheduler;
 use crate::output::{Binding, Output, WaitReason};
 use crate::runner::{Batch, Bound, Phase, RunnerIx, RunnerState};
@@ -153,7 +154,7 @@ impl Scheduler {
             return None;
         }
         let lease = runner.lease(size);
-        self.devices[device.0].lent += 1;
+        self.invariants.hold(Invariant::Token, self.devices[device.0].lend());
         let runner = self.runners[ix.0].as_mut()?;
         let batch = runner.batches.iter_mut().find(|b| b.id == id)?;
         batch.phase = Phase::Executing;
@@ -195,7 +196,7 @@ impl Scheduler {
         runner.state = RunnerState::Profiling;
         runner.profiling = Some((size, now, now + lease));
         let key = runner.key;
-        self.devices[device.0].lent += 1;
+        self.invariants.hold(Invariant::Token, self.devices[device.0].lend());
         self.rebound(ix);
         Some(Action::Profile(key, size, lease))
     }
@@ -340,7 +341,7 @@ impl Scheduler {
         };
         let count = self.models[r.model.0].ready_count.min(self.most(candidate.ix)).max(1);
         let length = if candidate.demoted { r.watch.p99(count) } else { r.watch.p50(count) };
-        let length = length.unwrap_or_default() + r.turnaround;
+        let length = length.unwrap_or_default() + r.turnaround();
         let latest = candidate.due + patience;
         let mut next = Instant::FAR;
         for i in 0..self.devices[device.0].runners.len() {
@@ -368,9 +369,7 @@ impl Scheduler {
         let healthy = |ix: &RunnerIx| {
             *ix != own
                 && self.runner(*ix).is_some_and(|r| {
-                    r.connected()
-                        && r.state != RunnerState::Demoted
-                        && self.models[r.model.0].wanted.rate > 0.0
+                    r.state != RunnerState::Demoted && self.models[r.model.0].wanted.rate > 0.0
                 })
         };
         !self.devices[device.0].runners.iter().any(healthy)
@@ -538,6 +537,7 @@ impl Scheduler {
                 region: Rect::WHOLE,
                 parent: 0,
                 parameters,
+                first: true,
             });
             self.unready(key);
             self.schedule(key);
@@ -566,11 +566,13 @@ impl Scheduler {
             model.virtual_now = if begins { smallest } else { model.virtual_now.max(smallest) };
         }
         runner.left_behind = candidate.demoted;
-        device.lent += u32::from(with_token);
+        if with_token {
+            self.invariants.hold(Invariant::Token, device.lend());
+        }
         runner.launched_at = now;
         let count = members.len() as u32;
         let lease = runner.lease(count);
-        let length = runner.watch.p50(count).unwrap_or_default() + runner.turnaround;
+        let length = runner.watch.p50(count).unwrap_or_default() + runner.turnaround();
         runner.batches.push(Batch {
             id,
             members,
@@ -587,12 +589,7 @@ impl Scheduler {
     /// one are turns of the others, and sizes are bound by more than the deadline.
     pub(crate) fn overloaded_alone(&self, device: DeviceIx) -> bool {
         let d = &self.devices[device.0];
-        d.overloaded && d.runners.iter().filter(|ix| self.serves(**ix)).count() == 1
-    }
-
-    /// Whether a runner is there.
-    pub(crate) fn serves(&self, ix: RunnerIx) -> bool {
-        self.runner(ix).is_some_and(|r| r.connected())
+        d.overloaded && d.runners.len() == 1
     }
 
     /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
@@ -614,8 +611,7 @@ impl Scheduler {
     /// Whether this runner has one token in common with others, and its model no other runner.
     fn shares_token(&self, ix: RunnerIx) -> bool {
         let Some(r) = self.runner(ix) else { return false };
-        let served = self.models[r.model.0].runners.iter().filter(|ix| self.serves(**ix)).count();
-        self.devices[r.device.0].capacity == 1 && served < 2
+        self.devices[r.device.0].capacity == 1 && self.models[r.model.0].runners.len() < 2
     }
 
     /// Binds as many crops of one frame as there is room for; what does not fit stays ready.
@@ -633,6 +629,7 @@ impl Scheduler {
                 let now = self.now;
                 let Some(s) = self.subscriptions.get_mut(key) else { break };
                 let Some((crop, start)) = s.bind_crop(now, virtual_now) else { break };
+                let opens = start.is_some();
                 first = first.or(start);
                 members.push(Binding {
                     subscription: key,
@@ -641,6 +638,7 @@ impl Scheduler {
                     region: crop.region,
                     parent: crop.parent,
                     parameters: s.parameters,
+                    first: opens,
                 });
             }
         }

@@ -3,8 +3,9 @@
 use base::MemberError;
 
 /// Counts of one subscription. Every frame id from the first observed one on is in exactly one of
-/// `gated`, `superseded`, `unserved_*`, `expired`, `bound` or pending; every bound frame in exactly
-/// one of `sampled`, `torn`, `errors`, `revoked`, `expired_late`, `lost_with_runner` or in flight.
+/// `gated`, `superseded`, `unserved_*`, `expired`, `crowded`, `bound` or pending; every bound frame in
+/// exactly one of `sampled`, `torn`, `errors`, `revoked`, `expired_late`, `lost_with_runner` or in
+/// flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ledger {
     /// Frame ids from the first observed one on.
@@ -23,6 +24,8 @@ pub struct Ledger {
     pub unserved_gap: u64,
     /// Too old to be answered within its deadline.
     pub expired: u64,
+    /// Regions beyond those that a second stage looks at of one frame.
+    pub crowded: u64,
     /// Named in a Prepare.
     pub bound: u64,
     /// Answered with detections or none.
@@ -49,6 +52,7 @@ impl Ledger {
             + self.unserved_paused
             + self.unserved_gap
             + self.expired
+            + self.crowded
             + self.bound
     }
 

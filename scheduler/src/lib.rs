@@ -35,6 +35,7 @@ mod cohort;
 mod config;
 mod device;
 mod input;
+mod invariant;
 mod latency_watch;
 mod launch;
 mod ledger;
@@ -55,10 +56,9 @@ mod timetable;
 pub mod trace;
 mod trial;
 
-pub use camera::AgentState;
-pub use cascade::CROPS_MAX;
 pub use config::{Config, Steering};
 pub use input::{Desired, Input, Outcome, RunnerInfo, SubscriptionSpec};
+pub use invariant::Invariant;
 pub use ledger::Ledger;
 pub use machine::Scheduler;
 pub use output::{Binding, CloseReason, Output, WaitReason};
@@ -66,8 +66,9 @@ pub use runner::RunnerState;
 pub use status::{CameraReport, DeviceReport, Report, RunnerReport, SubscriptionReport};
 pub use subscription::SubscriptionState;
 
-/// A camera as the core numbers it. Numbers are given in the order in which desired state first
-/// names a camera and never reused; [`Scheduler::camera_id`] gives the text.
+/// A camera as the core numbers it: a place, small and dense. It is the camera's while desired state
+/// names it with a subscription; a later desired state may give it to another camera. Whoever keeps
+/// something by it asks [`Scheduler::cameras`] after each one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CameraKey(pub u32);
 

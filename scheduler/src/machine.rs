@@ -3,18 +3,19 @@
 //! `reconcile` takes desired state, `answers` what runners say, `look` what cameras show; `launch`
 //! decides what is launched when, `planning` how often and for whom.
 
-use crate::camera::{Agent, Camera};
+use crate::camera::{Agent, AgentState, Camera};
 use crate::config::Config;
 use crate::device::{Device, Model};
 use crate::input::{Input, Outcome};
+use crate::invariant::Invariants;
 use crate::output::{Binding, Output};
 use crate::planning::Scratch;
 use crate::queue::Queue;
-use crate::runner::{Runner, RunnerIx};
+use crate::runner::{Hung, Runner, RunnerIx};
 use crate::slab::Subscriptions;
-use crate::{AgentState, BatchId, CameraKey, FrameIndex, RunnerKey, SubscriptionKey};
+use crate::{BatchId, CameraKey, FrameIndex, RunnerKey, SubscriptionKey};
 use base::{CameraId, InstanceId, Instant, ModelId, StageTimes, Stages};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// The core may be polled this late; beyond it the process itself stood still (stopped, swapped,
@@ -48,10 +49,13 @@ pub(crate) type Name = (CameraId, ModelId, Option<ModelId>);
 pub struct Scheduler {
     pub(crate) config: Config,
     pub(crate) revision: u64,
+    pub(crate) invariants: Invariants,
     pub(crate) cameras: Vec<Camera>,
     /// Beside `cameras`.
     pub(crate) agents: Vec<Agent>,
     pub(crate) camera_keys: BTreeMap<CameraId, CameraKey>,
+    /// Places of cameras that nobody looks at any more.
+    pub(crate) free_cameras: Vec<CameraKey>,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) subscription_keys: BTreeMap<Name, SubscriptionKey>,
     pub(crate) models: Vec<Model>,
@@ -60,7 +64,7 @@ pub struct Scheduler {
     pub(crate) runner_keys: BTreeMap<RunnerKey, RunnerIx>,
     /// Whose message is being handled.
     pub(crate) sender: RunnerIx,
-    pub(crate) refused: BTreeSet<InstanceId>,
+    pub(crate) hung: BTreeMap<InstanceId, Hung>,
     pub(crate) next_batch: u64,
     pub(crate) next_sequence: u64,
     /// Subscriptions that nobody serves, by when their frames are counted next.
@@ -88,9 +92,11 @@ impl Scheduler {
         Scheduler {
             config,
             revision: 0,
+            invariants: Invariants::default(),
             cameras: Vec::new(),
             agents: Vec::new(),
             camera_keys: BTreeMap::new(),
+            free_cameras: Vec::new(),
             subscriptions: Subscriptions::default(),
             subscription_keys: BTreeMap::new(),
             models: Vec::new(),
@@ -98,7 +104,7 @@ impl Scheduler {
             runners: Vec::new(),
             runner_keys: BTreeMap::new(),
             sender: RunnerIx(0),
-            refused: BTreeSet::new(),
+            hung: BTreeMap::new(),
             next_batch: 1,
             next_sequence: 1,
             unserved: Queue::default(),

@@ -20,6 +20,9 @@ pub struct Binding {
     pub parent: u64,
     /// Number of the parameter set, 0 = none.
     pub parameters: u32,
+    /// The first of its frame to be bound, which is the one that the ceiling counts: of a frame with
+    /// several regions one is.
+    pub first: bool,
 }
 
 /// One thing to do.

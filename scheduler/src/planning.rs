@@ -251,7 +251,6 @@ impl Scheduler {
             let demoted = r.state == RunnerState::Demoted;
             let line = r.planned_line();
             let (alpha, beta) = line.unwrap_or_default();
-            let serving = r.connected() && line.is_some();
             let batch = r.share.batch.max(1.0) as u32;
             // In overload of one model a few results may be late: the largest batch is one that is usually in time.
             let overloaded = self.overloaded_alone(device);
@@ -266,7 +265,7 @@ impl Scheduler {
             demands.push(Demand {
                 alpha,
                 beta,
-                rate: if serving { wanted.rate * self.part(ix) } else { 0.0 },
+                rate: line.map_or(0.0, |_| wanted.rate * self.part(ix)),
                 freedom: wanted.freedom,
                 steered: model.cohorts.is_some(),
                 patience: (wanted.deadline - wanted.delay - way).max(0.0) / spread,
@@ -300,7 +299,7 @@ impl Scheduler {
             Circumstances { load: d.load, possible: !d.overloaded, ..Circumstances::default() };
         let (mut rate, mut blindness, mut any) = (0.0, 0.0, false);
         for ix in &d.runners {
-            let Some(r) = self.runner(*ix).filter(|r| r.connected()) else { continue };
+            let Some(r) = self.runner(*ix) else { continue };
             let wanted = &self.models[r.model.0].wanted;
             at.runners += 1;
             at.doubt += wanted.rate * wanted.doubt;
@@ -330,7 +329,7 @@ impl Scheduler {
         }
         // Room: what the device would have left without this model, at least a little.
         let room = |ix: &RunnerIx| {
-            self.runner(*ix).filter(|r| r.connected()).map_or(0.0, |r| {
+            self.runner(*ix).map_or(0.0, |r| {
                 let device = &self.devices[r.device.0];
                 let (alpha, beta) = r.watch.line().unwrap_or((0.0, 1e-3));
                 let own = r.share.batch / r.share.interval.max(1e-9);
@@ -357,7 +356,7 @@ impl Scheduler {
         let mut spare = usable;
         let mut own = 0;
         for other in &self.devices[device.0].runners {
-            let Some(r) = self.runner(*other).filter(|r| r.connected()) else { continue };
+            let Some(r) = self.runner(*other) else { continue };
             let wanted = &self.models[r.model.0].wanted;
             let Some((alpha, beta)) = r.planned_line() else { continue };
             let demand = Demand {

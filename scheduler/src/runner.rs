@@ -1,15 +1,21 @@
 //! A connected runner: what it holds and what it owes.
 
+mod standing;
+mod way;
+
 use crate::batch_size::paying_batch;
 use crate::device::{DeviceIx, ModelIx};
 use crate::input::RunnerInfo;
 use crate::latency_watch::LatencyWatch;
 use crate::output::Binding;
 use crate::plan::Share;
+use crate::status::RunnerReport;
 use crate::{BatchId, RunnerKey};
 use base::{Instant, LatencyTable, limits};
+use standing::Standing;
 use std::collections::VecDeque;
 use std::time::Duration;
+use way::Way;
 
 /// What a runner does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +28,9 @@ pub enum RunnerState {
     Late,
     /// Overran a lease before: served after all others.
     Demoted,
-    /// Overran the hang limit: its connection is closed, this instance is refused.
+    /// Overran the hang limit: its connection is closed, this instance is refused. No runner of the
+    /// core is in this state, only the status of one that was.
     Hung,
-    /// Its connection is closed.
-    Gone,
 }
 
 /// Lease while nothing is measured yet (chosen: half the hang limit).
@@ -39,22 +44,6 @@ const PROFILE_LEASE: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(1500));
 /// Runs that fit a profile lease (chosen: two to warm up and seven samples fill 60 % of it).
 const PROFILE_RUNS: u32 = 15;
-/// In-time batches after which a demoted runner is as good as any (chosen).
-const REHABILITATION: u32 = 10;
-/// Executions in a row that must be too long before a runner is demoted (study: 3).
-const OVERRUNS: u32 = 3;
-/// Too long is this many times the announced 99th percentile (study: 1.5).
-const OVERRUN_FACTOR: f64 = 1.5;
-/// A demoted runner may save up as much device time as it is planned in this (chosen).
-const BUDGET_SPAN: f64 = 0.5;
-/// Added to the measured way of a Prepare, so that most are in time (chosen: a late wake-up).
-const LEAD_MARGIN: Duration = Duration::from_micros(100);
-/// Share by which a remembered longest way fades per sample (chosen).
-const FADE: u32 = 64;
-/// Share of the results that may be late in overload (target: 0.5 %).
-const LATE_SHARE: f64 = 0.004;
-/// Late results that are saved up, and remembered, at most (chosen: one large batch and several).
-const LATE_SAVED: (f64, f64) = (-512.0, 64.0);
 /// A runner that was not launched on for this long is taken for recovered (chosen).
 const RETRIED: Duration = Duration::from_millis(200);
 /// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
@@ -88,6 +77,17 @@ pub(crate) struct Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RunnerIx(pub usize);
 
+/// An instance that overran the hang limit. It is refused, and its model and device are marked, until
+/// it is said to be gone or another instance has its place.
+#[derive(Debug)]
+pub(crate) struct Hung {
+    pub model: ModelIx,
+    pub device: DeviceIx,
+    /// What it had done.
+    pub report: RunnerReport,
+}
+
+/// A runner that is connected. It leaves the core with its connection.
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub key: RunnerKey,
@@ -108,27 +108,12 @@ pub(crate) struct Runner {
     pub share: Share,
     /// When it was last launched on.
     pub launched_at: Instant,
-    pub in_time: u32,
-    /// Late results that it may still have before its batches must bear rare long executions.
-    late_credit: f64,
-    /// The largest batch that does.
+    /// The largest batch that bears rare long executions.
     pub careful_max: u32,
     /// It was demoted when it was last launched on: the fair order of its model has a time of its own.
     pub left_behind: bool,
-    /// A lease was overrun, or executions were too long, and that was not made up for yet.
-    demoted: bool,
-    /// Executions in a row that were too long.
-    overruns: u32,
-    /// Device seconds per second that it was planned to need, and what of it is unused.
-    budget_rate: f64,
-    budget: f64,
-    budget_at: Instant,
-    /// The longest way of a Prepare to its Prepared of late.
-    lead: Option<Duration>,
-    /// The longest way from the end of an execution to its handled Reply of late.
-    tail: Duration,
-    /// Mean time that a token is out beyond the execution.
-    pub turnaround: Duration,
+    standing: Standing,
+    way: Way,
     /// Batches that were taken back of late: what still comes for them is discarded.
     revoked: VecDeque<BatchId>,
     pub batch_count: u64,
@@ -155,18 +140,10 @@ impl Runner {
             paying,
             share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
             launched_at: Instant::ZERO,
-            in_time: 0,
-            late_credit: 0.0,
             careful_max: paying,
             left_behind: false,
-            demoted: false,
-            overruns: 0,
-            budget_rate: 0.0,
-            budget: 0.0,
-            budget_at: Instant::ZERO,
-            lead: None,
-            tail: Duration::ZERO,
-            turnaround: Duration::ZERO,
+            standing: Standing::default(),
+            way: Way::default(),
             revoked: VecDeque::with_capacity(REVOKED_KEPT),
             batch_count: 0,
             member_count: 0,
@@ -175,8 +152,10 @@ impl Runner {
         }
     }
 
-    pub fn connected(&self) -> bool {
-        !matches!(self.state, RunnerState::Hung | RunnerState::Gone)
+    /// Tokens that it holds.
+    pub fn tokens(&self) -> u32 {
+        let executing = self.batches.iter().filter(|b| b.phase == Phase::Executing).count();
+        executing as u32 + u32::from(self.state == RunnerState::Profiling)
     }
 
     /// `L(b) = alpha + beta b` as planning reckons, seconds, the token's way in `alpha`. A slow
@@ -184,7 +163,7 @@ impl Runner {
     pub fn planned_line(&self) -> Option<(f64, f64)> {
         let demoted = self.state == RunnerState::Demoted;
         let line = if demoted { self.watch.announced_line() } else { self.watch.line() };
-        line.map(|(alpha, beta)| (alpha + self.turnaround.as_secs_f64(), beta))
+        line.map(|(alpha, beta)| (alpha + self.turnaround().as_secs_f64(), beta))
     }
 
     pub fn set_table(&mut self, table: LatencyTable) {
@@ -250,103 +229,72 @@ impl Runner {
         let announced = self.watch.at(size).map(|latency| latency.announced_p99);
         self.watch.record(size, took);
         let Some(announced) = announced else { return };
-        if took.as_secs_f64() <= OVERRUN_FACTOR * announced.as_secs_f64() {
-            self.overruns = 0;
-            return;
-        }
-        self.overruns += 1;
-        if self.overruns >= OVERRUNS {
-            self.in_time = 0;
-            self.demoted = true;
-            if self.state == RunnerState::Ready {
-                self.state = RunnerState::Demoted;
-            }
+        if self.standing.executed(took, announced) && self.state == RunnerState::Ready {
+            self.state = RunnerState::Demoted;
         }
     }
 
     /// An answer came within its lease.
     pub fn count_in_time(&mut self) {
-        if self.overruns > 0 {
-            return;
-        }
-        self.in_time = self.in_time.saturating_add(1);
-        if self.demoted && self.in_time >= REHABILITATION {
-            self.demoted = false;
-            if self.state == RunnerState::Demoted {
-                self.state = RunnerState::Ready;
-            }
+        if self.standing.count_in_time() && self.state == RunnerState::Demoted {
+            self.state = RunnerState::Ready;
         }
     }
 
     /// What it is planned to need of its device, seconds per second.
     pub fn plan_budget(&mut self, rate: f64) {
-        self.budget_rate = rate;
+        self.standing.plan_budget(rate);
     }
 
-    /// Whether a demoted runner may use the device: it gets what it was planned to need before it
-    /// became slow, and no more.
+    /// Whether a demoted runner may use the device.
     pub fn in_budget(&mut self, now: Instant) -> bool {
-        self.earn(now);
-        self.budget >= 0.0
+        self.standing.in_budget(now)
     }
 
-    fn earn(&mut self, now: Instant) {
-        let earned = (now - self.budget_at).as_secs_f64() * self.budget_rate;
-        self.budget_at = now;
-        self.budget = (self.budget + earned).min(self.budget_rate * BUDGET_SPAN);
-    }
-
-    /// When a demoted runner is in budget again.
+    /// When that is so again.
     pub fn in_budget_at(&self) -> Instant {
-        if self.budget_rate <= 0.0 {
-            return Instant::FAR;
-        }
-        let wait = (-self.budget).max(0.0) / self.budget_rate;
-        self.budget_at + Duration::from_secs_f64(wait.min(3600.0)) + Duration::from_micros(1)
+        self.standing.in_budget_at()
     }
 
     /// The device was its own for this long.
     pub fn spend(&mut self, now: Instant, busy: Duration) {
         self.busy += busy;
-        self.earn(now);
-        // What it used while nobody minded is no debt.
-        let floor = if self.demoted { f64::MIN } else { 0.0 };
-        self.budget = (self.budget - busy.as_secs_f64()).max(floor);
+        self.standing.spend(now, busy);
     }
 
     /// The way of a Prepare took this long.
     pub fn note_lead(&mut self, took: Duration) {
-        let faded = self.lead.map_or(took, |l| l - l / FADE);
-        self.lead = Some(faded.max(took));
+        self.way.note_lead(took);
     }
 
     /// How long before the token comes back the next batch is prepared, at most `longest`.
     pub fn lead(&self, longest: Duration) -> Duration {
-        self.lead.map_or(longest, |l| (l + LEAD_MARGIN).min(longest))
+        self.way.lead(longest)
     }
 
-    /// A token was out for this long beyond its execution, and the way of the reply took `tail`.
+    /// A token was out for this long beyond its execution.
     pub fn note_turnaround(&mut self, beyond: Duration) {
-        self.turnaround = (self.turnaround * 15 + beyond) / 16;
+        self.way.note_turnaround(beyond);
+    }
+
+    /// Mean time that a token is out beyond the execution.
+    pub fn turnaround(&self) -> Duration {
+        self.way.turnaround()
     }
 
     /// The reply came this long after the execution ended.
     pub fn note_tail(&mut self, took: Duration) {
-        self.tail = (self.tail - self.tail / FADE).max(took);
+        self.way.note_tail(took);
     }
 
     /// So many results came, so many of them late.
     pub fn count_late(&mut self, results: usize, late: usize) {
-        let (least, most) = LATE_SAVED;
-        let credit = self.late_credit + LATE_SHARE * results as f64 - late as f64;
-        self.late_credit = credit.clamp(least, most);
+        self.standing.count_late(results, late);
     }
 
-    /// Whether few enough results were late to rely on executions that are not unusually long. Of
-    /// batches that bear twice the usual time and those that are as large as a usual one allows, a
-    /// mixture is the most that can be answered at a given share of late results.
+    /// Whether few enough results were late to rely on executions that are not unusually long.
     pub fn bold(&self) -> bool {
-        self.late_credit >= 0.0
+        self.standing.bold()
     }
 
     /// From the token to the handled reply of a batch of `size`, 99th percentile. `copy`: the
@@ -363,18 +311,18 @@ impl Runner {
 
     /// From the token to the handled reply, without the execution.
     pub fn way(&self, copy: bool) -> Duration {
-        let lead = if copy { self.lead.unwrap_or_default() } else { Duration::ZERO };
-        lead + self.turnaround + self.tail
+        let lead = if copy { self.way.copy() } else { Duration::ZERO };
+        lead + self.way.turnaround() + self.way.tail()
     }
 
     /// The same for a batch of one as it mostly is: a frame that can't even make that has expired.
     /// A runner that had nothing for a while is tried as it was announced: how slow it was is old.
     pub fn answer_time_alone(&self, now: Instant, copy: bool) -> Duration {
-        let lead = if copy { self.lead.unwrap_or_default() } else { Duration::ZERO };
+        let lead = if copy { self.way.copy() } else { Duration::ZERO };
         if now - self.launched_at > RETRIED {
             return self.watch.announced().p50(1).unwrap_or_default();
         }
-        lead + self.watch.p50(1).unwrap_or_default() + self.tail
+        lead + self.watch.p50(1).unwrap_or_default() + self.way.tail()
     }
 
     /// The largest batch of at most `batch` that takes no longer now than `batch` was announced to
@@ -396,7 +344,8 @@ impl Runner {
 
     /// It takes batches again, after others if it overran a lease.
     pub fn resume(&mut self) {
-        self.state = if self.demoted { RunnerState::Demoted } else { RunnerState::Ready };
+        self.state =
+            if self.standing.demoted() { RunnerState::Demoted } else { RunnerState::Ready };
     }
 
     /// A prepared batch is taken back.
@@ -426,8 +375,7 @@ impl Runner {
 
     /// A lease was overrun and the late answer has come: it goes on, demoted.
     pub fn demote(&mut self) {
-        self.in_time = 0;
-        self.demoted = true;
+        self.standing.demote();
         self.state = RunnerState::Demoted;
     }
 

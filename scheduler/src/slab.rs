@@ -2,6 +2,7 @@
 
 use crate::SubscriptionKey;
 use crate::subscription::Subscription;
+use std::ops::Range;
 
 /// A slot is used again once its subscription is gone; the upper half of a key counts how often, so
 /// that an old key never finds the new tenant.
@@ -48,9 +49,21 @@ impl Subscriptions {
         self.slots.get_mut(key.place())?.as_mut().filter(|s| s.key == key)
     }
 
-    /// All of them, by slot.
-    pub fn iter(&self) -> impl Iterator<Item = &Subscription> {
-        self.slots.iter().flatten()
+    /// Places in use, and free ones below them.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Those of some places.
+    pub fn part(&self, places: Range<usize>) -> impl Iterator<Item = &Subscription> {
+        let end = places.end.min(self.slots.len());
+        self.slots[places.start.min(end)..end].iter().flatten()
+    }
+
+    /// The same, to change them.
+    pub fn part_mut(&mut self, places: Range<usize>) -> impl Iterator<Item = &mut Subscription> {
+        let end = places.end.min(self.slots.len());
+        self.slots[places.start.min(end)..end].iter_mut().flatten()
     }
 }
 

@@ -1,13 +1,15 @@
 //! What the core says of itself.
 
 use crate::camera::AgentState;
+use crate::invariant::Invariant;
 use crate::ledger::Ledger;
 use crate::machine::Scheduler;
-use crate::runner::RunnerState;
+use crate::runner::{Runner, RunnerState};
 use crate::subscription::SubscriptionState;
 use base::{
     Absent, CameraId, DeviceId, FrameId, Generation, InstanceId, Instant, LatencyTable, ModelId,
 };
+use std::ops::Range;
 use std::time::Duration;
 
 /// One subscription.
@@ -42,7 +44,6 @@ impl SubscriptionReport {
 #[allow(missing_docs, reason = "fields are those of the agent")]
 pub struct CameraReport {
     pub id: CameraId,
-    pub state: AgentState,
     pub absent: Option<Absent>,
     pub generation: Generation,
     pub newest: FrameId,
@@ -50,7 +51,7 @@ pub struct CameraReport {
     pub fps: f64,
 }
 
-/// One runner, also one that is gone.
+/// One runner: connected, or hung.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "fields are those of the runner")]
 pub struct RunnerReport {
@@ -88,11 +89,13 @@ pub struct DeviceReport {
     pub overloaded: bool,
 }
 
-/// All of the above.
+/// All of the above, or a part of it.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "fields are documented with their types")]
 pub struct Report {
     pub revision: u64,
+    /// How often each [`Invariant`] was broken, in their order.
+    pub broken: [u64; Invariant::COUNT],
     pub subscriptions: Vec<SubscriptionReport>,
     pub cameras: Vec<CameraReport>,
     pub runners: Vec<RunnerReport>,
@@ -106,10 +109,30 @@ const SATISFIED_SHARE: f64 = 0.93;
 const JUDGED_FROM: Duration = Duration::from_secs(2);
 
 impl Scheduler {
-    /// The state of everything. Changes nothing.
+    /// The state of everything.
     pub fn report(&self, now: Instant) -> Report {
-        let mut subscriptions = Vec::with_capacity(self.subscription_keys.len());
-        for s in self.subscriptions.iter() {
+        self.report_of(now, 0..usize::MAX)
+    }
+
+    /// The state in parts, so that nobody waits for all of it: the subscriptions and cameras of up to
+    /// `count` places from `from` on, and with the first part, at 0, all runners and devices. Says
+    /// where the next part begins, `None` = this was the last. Audits what it tells of.
+    pub fn report_part(
+        &mut self,
+        now: Instant,
+        from: usize,
+        count: usize,
+    ) -> (Report, Option<usize>) {
+        let end = from.saturating_add(count);
+        self.audit(from..end);
+        let more = end < self.subscriptions.places().max(self.agents.len());
+        (self.report_of(now, from..end), more.then_some(end))
+    }
+
+    fn report_of(&self, now: Instant, places: Range<usize>) -> Report {
+        let room = self.subscriptions.places().min(places.end).saturating_sub(places.start);
+        let mut subscriptions = Vec::with_capacity(room);
+        for s in self.subscriptions.part(places.clone()) {
             let camera = &self.cameras[s.camera.0 as usize];
             let spec = &s.details.spec;
             let state = match s.state {
@@ -160,49 +183,50 @@ impl Scheduler {
                 pending: s.pending(),
             });
         }
-        let cameras = self.agents.iter().zip(&self.cameras);
+        let end = places.end.min(self.agents.len());
+        let here = places.start.min(end)..end;
+        let cameras = self.agents[here.clone()].iter().zip(&self.cameras[here]);
         let cameras = cameras
             .filter(|(agent, _)| agent.state != AgentState::Stopped)
             .map(|(agent, c)| CameraReport {
                 id: agent.id.clone(),
-                state: agent.state,
                 absent: c.absent,
                 generation: c.newest().map_or_else(Generation::default, |n| n.generation),
                 newest: c.newest().map_or_else(FrameId::default, |n| n.frame_id),
                 fps: c.fps(),
             })
             .collect();
-        let runners = self
-            .runners
-            .iter()
-            .flatten()
-            .map(|r| RunnerReport {
-                model: r.info.model.clone(),
-                device: r.info.device.clone(),
-                instance: r.info.instance,
-                state: r.state,
-                batches: r.batch_count,
-                members: r.member_count,
-                busy: r.busy,
-                stage_sums: r.stage_sums.map(Duration::from_nanos),
-                latency: r.watch.announced().clone(),
-                batch_size: r.paying,
-                batch_planned: r.share.batch,
-                interval: Duration::from_secs_f64(r.share.interval.clamp(0.0, 1e6)),
-                steered: self.models[r.model.0].cohorts.is_some(),
-            })
-            .collect();
-        let devices = self
-            .devices
-            .iter()
-            .map(|d| DeviceReport {
+        let (mut runners, mut devices) = (Vec::new(), Vec::new());
+        if places.start == 0 {
+            runners.extend(self.runners.iter().flatten().map(|r| self.runner_report(r)));
+            runners.extend(self.hung.values().map(|h| h.report.clone()));
+            devices.extend(self.devices.iter().map(|d| DeviceReport {
                 id: d.id.clone(),
                 suspect: d.suspect,
                 busy: d.busy,
                 load: d.load,
                 overloaded: d.overloaded,
-            })
-            .collect();
-        Report { revision: self.revision, subscriptions, cameras, runners, devices }
+            }));
+        }
+        let (revision, broken) = (self.revision, self.invariants.broken());
+        Report { revision, broken, subscriptions, cameras, runners, devices }
+    }
+
+    pub(crate) fn runner_report(&self, r: &Runner) -> RunnerReport {
+        RunnerReport {
+            model: r.info.model.clone(),
+            device: r.info.device.clone(),
+            instance: r.info.instance,
+            state: r.state,
+            batches: r.batch_count,
+            members: r.member_count,
+            busy: r.busy,
+            stage_sums: r.stage_sums.map(Duration::from_nanos),
+            latency: r.watch.announced().clone(),
+            batch_size: r.paying,
+            batch_planned: r.share.batch,
+            interval: Duration::from_secs_f64(r.share.interval.clamp(0.0, 1e6)),
+            steered: self.models[r.model.0].cohorts.is_some(),
+        }
     }
 }

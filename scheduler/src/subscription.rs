@@ -4,6 +4,7 @@ use crate::camera::Camera;
 use crate::cascade::Crops;
 use crate::device::ModelIx;
 use crate::input::SubscriptionSpec;
+use crate::invariant::Audited;
 use crate::ledger::Ledger;
 use crate::{CameraKey, SubscriptionKey};
 use base::{Instant, MemberError, Rect, Stamp};
@@ -113,6 +114,7 @@ pub(crate) struct Details {
     pub children: Vec<SubscriptionKey>,
     /// It is a child whose parent is not there.
     pub orphan: bool,
+    pub audited: Audited,
     /// What a child has to look at.
     pub crops: Option<Box<Crops>>,
     pub spec: SubscriptionSpec,
@@ -154,6 +156,7 @@ impl Subscription {
                 shift_at: Instant::ZERO,
                 children: Vec::new(),
                 orphan: false,
+                audited: Audited::NEVER,
                 crops: None,
                 spec,
             }),
@@ -175,7 +178,8 @@ impl Subscription {
     /// The source gives this many frames per second, 0 = unknown.
     pub fn set_source(&mut self, fps: f64) {
         let source = if fps > 0.0 { fps } else { FPS_ASSUMED };
-        self.step = (1e9 / (self.details.spec.weight * self.rate(source))) as u64;
+        // Whatever a camera claims to send, a frame moves the tag.
+        self.step = ((1e9 / (self.details.spec.weight * self.rate(source))) as u64).max(1);
     }
 
     /// Frames per second that it can get of a source.
@@ -358,6 +362,20 @@ impl Subscription {
         Some((Crop { stamp, region, parent }, start))
     }
 
+    /// A frame that was bound at `bound` is taken back before it was granted: its turn comes again.
+    /// The gate stays, for gates never move back.
+    pub fn unbind(&mut self, bound: Instant) {
+        self.tag = self.tag.saturating_sub(self.step);
+        self.details.audited.set_back(self.gate, self.tag);
+        let counts = &mut self.counts;
+        let slots = counts.granted.len() as u32;
+        let second = second_of(bound);
+        if counts.granted_second.checked_sub(second).is_some_and(|ago| ago < slots) {
+            let there = &mut counts.granted[(second % slots) as usize];
+            *there = there.saturating_sub(1);
+        }
+    }
+
     /// Moves the tag by one frame. Returns the start tag.
     pub fn advance_tag(&mut self, virtual_now: u64) -> u64 {
         let start = self.tag.max(virtual_now);
@@ -419,9 +437,16 @@ impl Subscription {
         self.details.active_since = now;
     }
 
+    /// A bound frame ends. False = none was in flight.
+    #[must_use]
+    pub fn land(&mut self) -> bool {
+        let flies = self.counts.in_flight > 0;
+        self.counts.in_flight = self.counts.in_flight.saturating_sub(1);
+        flies
+    }
+
     /// A bound frame was answered.
     pub fn answer(&mut self, error: Option<MemberError>) {
-        self.counts.in_flight -= 1;
         match error {
             None => self.counts.sampled += 1,
             Some(error) => self.details.ledger.answer(error),

@@ -21,7 +21,7 @@ use std::fmt;
 /// First bytes of a trace.
 pub const MAGIC: &[u8; 8] = b"VASTRACE";
 /// Format of the records. A replay refuses another one.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What a replay saw.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Desired state: add, remove, change; counters, other cameras and other models are left alone.
 
 use base::Instant;
-use scheduler::{AgentState, Config, SubscriptionReport, SubscriptionState};
+use scheduler::{Config, SubscriptionReport, SubscriptionState};
 use scheduler_sim::{CameraModel, RunnerModel, World};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn the_last_subscription_can_go_and_come_back() {
     assert!(of(&world, "a/m").is_none());
     let report = world.scheduler.report(world.now());
     assert_eq!(report.cameras.len(), 1, "the agent without subscriptions is gone");
-    assert_eq!(report.cameras[0].state, AgentState::Running);
+    assert_eq!(report.cameras[0].id.as_str(), "b");
     world.subscribe(vec![]);
     world.run_until(at(9.0));
     let results = world.delivered.len();
@@ -168,4 +168,36 @@ fn overload_is_shared_by_weight_and_published() {
     // Age does not grow: a frame is never older than two waits for the device.
     let oldest = world.delivered.iter().map(|d| d.age).max().unwrap();
     assert!(oldest < Duration::from_millis(100), "{oldest:?}");
+}
+
+#[test]
+fn the_parts_of_a_report_are_the_whole_report() {
+    let mut world = World::new(Config::default(), 2);
+    let cameras: Vec<String> = (0..20).map(|i| format!("c{i}")).collect();
+    for id in &cameras {
+        world.camera(id, CameraModel::default());
+    }
+    world.runner(Instant::ZERO, RunnerModel::default());
+    let all: Vec<_> = cameras.iter().map(|c| World::subscription(c, "m", Some(5.0))).collect();
+    world.subscribe(all.clone());
+    world.run_until(at(2.0));
+    // Some places are free.
+    world.subscribe(all.into_iter().enumerate().filter(|(i, _)| i % 3 > 0).map(|p| p.1).collect());
+    world.run_until(at(4.0));
+    let now = world.now();
+    let whole = world.scheduler.report(now);
+    assert_eq!((whole.subscriptions.len(), whole.cameras.len()), (13, 13));
+    for count in [1, 7, 19, 20, 21] {
+        let (mut parts, mut next) = world.scheduler.report_part(now, 0, count);
+        let mut number = 1;
+        while let Some(from) = next {
+            let (part, after) = world.scheduler.report_part(now, from, count);
+            assert!(part.subscriptions.len() <= count && part.cameras.len() <= count);
+            assert!(part.runners.is_empty() && part.devices.is_empty(), "they are in the first");
+            parts.subscriptions.extend(part.subscriptions);
+            parts.cameras.extend(part.cameras);
+            (next, number) = (after, number + 1);
+        }
+        assert_eq!((&parts, number), (&whole, 20_usize.div_ceil(count)));
+    }
 }

@@ -19,6 +19,7 @@ use crate::database::{Database, Disk, PlainDisk};
 use crate::error::StoreError;
 use crate::tables;
 use crate::writer::utc_now;
+use base::limits::ASSIGNMENT_ID_CHARS_MAX;
 use base::{CameraId, ModelId, UtcNanos};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -175,7 +176,9 @@ impl AssignmentId {
 
 /// A text is not an assignment id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("assignment id `{text}` is not 1 to 160 characters of A-Z a-z 0-9 _ - .")]
+#[error(
+    "assignment id `{text}` is not 1 to {ASSIGNMENT_ID_CHARS_MAX} characters of A-Z a-z 0-9 _ - ."
+)]
 pub struct AssignmentIdError {
     /// The text, cut to 80 characters.
     pub text: String,
@@ -185,7 +188,7 @@ impl FromStr for AssignmentId {
     type Err = AssignmentIdError;
     fn from_str(text: &str) -> Result<AssignmentId, AssignmentIdError> {
         let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-        if (1..=160).contains(&text.len()) && text.bytes().all(good) {
+        if (1..=ASSIGNMENT_ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(good) {
             Ok(AssignmentId(text.into()))
         } else {
             Err(AssignmentIdError { text: text.chars().take(80).collect() })
@@ -214,6 +217,8 @@ pub struct Assignment {
     pub desired_fps: Option<f64>,
     /// 0 to 100; `None` = 50.
     pub priority: Option<u8>,
+    /// Second stage: regions of one frame that are looked at at most, 1 to 64; `None` = 16.
+    pub max_regions: Option<u32>,
     /// Overrides the model's deadline, milliseconds.
     pub deadline_ms: Option<u64>,
     /// Model parameters.
@@ -240,6 +245,7 @@ impl Assignment {
             parent_model: None,
             desired_fps: None,
             priority: None,
+            max_regions: None,
             deadline_ms: None,
             parameters: None,
             enabled: true,

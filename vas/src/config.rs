@@ -225,6 +225,8 @@ pub struct Assignment {
     pub desired_fps: Option<f64>,
     /// 0..100. Default 50.
     pub priority: Option<u8>,
+    /// Second stage: regions of one frame that are looked at at most, 1..64. Default 16.
+    pub max_regions: Option<u32>,
     /// Overrides the model's deadline, milliseconds.
     pub deadline_ms: Option<u64>,
     /// Parameters of the model, a JSON object. Default: the model's.
@@ -410,7 +412,11 @@ impl Config {
                 ));
             }
             let id = match runner::model_yaml::load(dir) {
-                Ok(spec) => spec.model_id.to_string(),
+                Ok(spec) => {
+                    let socket = self.directories.runner_socket(&spec.model_id, device);
+                    warnings.extend(long_socket(&socket));
+                    spec.model_id.to_string()
+                }
                 Err(error) => {
                     warnings.extend(error.lines());
                     // serve lists it under the name of its folder.
@@ -450,6 +456,18 @@ impl Config {
             }
         }
     }
+}
+
+/// Why a socket can't have this path, if that is so.
+fn long_socket(path: &Path) -> Option<String> {
+    let (bytes, most) = (path.as_os_str().len(), limits::SOCKET_PATH_BYTES_MAX);
+    (bytes > most).then(|| {
+        format!(
+            "socket {} has {bytes} bytes, at most {most} are possible: name a shorter [dirs] runtime, \
+             or give model or device a shorter id; the runner does not start",
+            path.display()
+        )
+    })
 }
 
 fn read(
@@ -835,6 +853,13 @@ fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
         let desired_fps = section.number("desired_fps", low..=high).map(|at| at.value);
         let priority = section.integer("priority", 0..=100);
         let priority = priority.and_then(|at| u8::try_from(at.value).ok());
+        let (least, most) = limits::MAX_REGIONS_RANGE;
+        let regions = section.integer("max_regions", least.into()..=most.into());
+        if let (Some(at), None) = (&regions, &parent) {
+            let text = format_args!("is for a second stage, which names its parent_model");
+            section.wrong(at.line, "max_regions", text);
+        }
+        let max_regions = regions.and_then(|at| u32::try_from(at.value).ok());
         let deadline_ms = section.integer("deadline_ms", 1..=DEADLINE_MS_MAX).map(|at| at.value);
         let parameters = section.json("parameters");
         let enabled = section.boolean("enabled").map(|at| at.value);
@@ -864,6 +889,7 @@ fn assignments(top: &mut Section<'_>) -> Vec<Assignment> {
                 parent_model: parent.map(|at| at.value),
                 desired_fps,
                 priority,
+                max_regions,
                 deadline_ms,
                 parameters: parameters.map(|at| at.value),
                 enabled,

@@ -69,6 +69,7 @@ fn shown(row: &Assignment, plan: &Plan) -> Value {
         "enabled": row.enabled,
         "desired_fps": row.desired_fps,
         "priority": row.priority,
+        "max_regions": row.max_regions,
         "deadline_ms": row.deadline_ms,
         "parameters": row.parameters,
         "state": state,

@@ -109,6 +109,5 @@ pub fn runner_state(state: RunnerState) -> &'static str {
         RunnerState::Late => "late",
         RunnerState::Demoted => "demoted",
         RunnerState::Hung => "hung",
-        RunnerState::Gone => "gone",
     }
 }

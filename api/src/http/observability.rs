@@ -14,7 +14,8 @@ use base::{Instant, LatencyEntry, MemberError, ModelId, Stages};
 use ipc::clock;
 use ipc::desired::DesiredSubscription;
 use ipc::events_message::{
-    CameraStatus, Ledger, RunnerState, RunnerStatus, Status, SubscriptionState, SubscriptionStatus,
+    CameraStatus, INVARIANTS, Ledger, RunnerState, RunnerStatus, Status, SubscriptionState,
+    SubscriptionStatus,
 };
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +127,14 @@ fn shown_scheduler(view: &SchedulerView, now: Instant) -> Value {
         "instance": last.map(|(_, s)| s.instance.to_string()),
         "desired_revision": last.map(|(_, s)| s.desired_revision),
         "messages_dropped": last.map(|(_, s)| s.results_dropped),
+        "broken_invariants": last.map(|(_, s)| broken(s)),
     })
+}
+
+/// What the scheduler found wrong with itself, by the name of the invariant; nothing = all is well.
+fn broken(status: &Status) -> Map<String, Value> {
+    let all = INVARIANTS.iter().zip(status.broken);
+    all.filter(|(_, n)| *n > 0).map(|(name, n)| ((*name).to_owned(), n.into())).collect()
 }
 
 fn cameras(services: &Services, fresh: Option<&Status>) -> Vec<Value> {
@@ -308,7 +316,8 @@ fn ledger(l: &Ledger) -> Value {
         "observed": l.observed, "pending": l.pending, "gated": l.gated,
         "superseded": l.superseded, "unserved_parked": l.unserved_parked,
         "unserved_no_runner": l.unserved_no_runner, "unserved_paused": l.unserved_paused,
-        "unserved_gap": l.unserved_gap, "expired": l.expired, "bound": l.bound,
+        "unserved_gap": l.unserved_gap, "expired": l.expired, "crowded": l.crowded,
+        "bound": l.bound,
         "sampled": l.sampled, "torn": l.torn, "error_frame": frame, "error_engine": engine,
         "error_postprocess": postprocess, "error_parameters": parameters,
         "error_request": request, "revoked": l.revoked, "expired_late": l.expired_late,
@@ -338,6 +347,9 @@ fn runners(scheduler: &SchedulerView, fresh: Option<&Status>) -> Vec<Value> {
             "members": r.members,
             "mean_batch": size,
             "batch_size": r.batch_size,
+            "batch_planned": two_decimals(r.batch_planned),
+            "interval_ms": milliseconds(r.interval),
+            "steered": r.steered,
             "busy_ms": milliseconds(r.busy),
             "stages": means,
             "latency": r.latency.entries().iter().map(entry).collect::<Vec<_>>(),
@@ -352,6 +364,8 @@ fn devices(fresh: Option<&Status>, shares: &DeviceUse) -> Vec<Value> {
             "id": d.id.as_str(),
             "suspect": d.suspect,
             "busy_ms": milliseconds(d.busy),
+            "load": two_decimals(d.load),
+            "overloaded": d.overloaded,
             "busy_share": shares.get(&d.id).map(|share| two_decimals(*share)),
         })
     };
@@ -383,7 +397,7 @@ fn counters(s: &SubscriptionStatus) -> Value {
         "active": s.state == SubscriptionState::Active,
         "state": subscription_state(s.state),
         "dispatch_count": l.bound,
-        "drop_count": l.gated + l.superseded + l.expired + unserved,
+        "drop_count": l.gated + l.superseded + l.expired + l.crowded + unserved,
     })
 }
 

@@ -218,7 +218,7 @@ fn health_detailed() -> Schema {
 const DECODE: [&str; 3] = ["full", "keyframes", "off"];
 const ABSENT: &str = "no_ring";
 
-const RUNNER_STATES: [&str; 6] = ["ready", "profiling", "late", "demoted", "hung", "gone"];
+const RUNNER_STATES: [&str; 5] = ["ready", "profiling", "late", "demoted", "hung"];
 
 fn model() -> Schema {
     let runner = object(&[
@@ -267,6 +267,7 @@ fn assignment() -> Schema {
         ("enabled", flag()),
         ("desired_fps", or_null(number(5.0))),
         ("priority", or_null(integer_between(0, 100))),
+        ("max_regions", or_null(integer_between(1, 64))),
         ("deadline_ms", or_null(integer_between(1, 60_000))),
         ("parameters", json!({"type": ["object", "null"], "examples": [null]})),
         ("state", one_of(&["accepted", "disabled", "waiting", "rejected", "gone"])),
@@ -372,6 +373,7 @@ fn ledger() -> Schema {
         "unserved_paused",
         "unserved_gap",
         "expired",
+        "crowded",
         "bound",
         "sampled",
         "torn",
@@ -408,6 +410,14 @@ fn status() -> Schema {
         ("instance", or_null(word("9f86d081884c7d65"))),
         ("desired_revision", or_null(count(1))),
         ("messages_dropped", or_null(count(0))),
+        (
+            "broken_invariants",
+            json!({
+                "type": ["object", "null"],
+                "additionalProperties": {"type": "integer", "minimum": 1},
+                "examples": [{}],
+            }),
+        ),
     ]);
     let camera = object(&[
         ("id", id()),
@@ -441,6 +451,9 @@ fn status() -> Schema {
         ("members", count(120)),
         ("mean_batch", or_null(number(1.2))),
         ("batch_size", count(1)),
+        ("batch_planned", number(1.5)),
+        ("interval_ms", number(40.0)),
+        ("steered", flag()),
         ("busy_ms", number(1440.0)),
         ("stages", reference_or_null(stages(), Value::Null)),
         ("latency", list(latency)),
@@ -449,6 +462,8 @@ fn status() -> Schema {
         ("id", word("cpu")),
         ("suspect", json!({"type": "boolean", "examples": [false]})),
         ("busy_ms", number(1440.0)),
+        ("load", number(0.4)),
+        ("overloaded", json!({"type": "boolean", "examples": [false]})),
         ("busy_share", or_null(share(0.3))),
     ]);
     let store = object(&[

@@ -43,7 +43,7 @@ fn it_says_what_ingest_and_scheduler_need() {
         desired["subscriptions"],
         json!([{
             "id": "front.nano", "camera": "front", "model": "nano", "parent_model": null,
-            "max_fps": 5.0, "priority": 75, "weight": 2.0, "deadline_ms": 900,
+            "max_fps": 5.0, "priority": 75, "max_regions": 16, "deadline_ms": 900,
             "parameters": {"a": [true], "b": 1}, "enabled": true,
             // printf '{"a":[true],"b":1}' | sha256sum
             "parameters_id": "708747538ba81fd60b5aac8c646370de5e24abf70ab1872f67458a5a4f3af05d",

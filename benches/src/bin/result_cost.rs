@@ -271,7 +271,7 @@ fn desired(ids: &[CameraId], fps: f64) -> DesiredState {
         parent_model: None,
         max_fps: Some(fps),
         priority: 50,
-        weight: 1.0,
+        max_regions: base::limits::MAX_REGIONS_DEFAULT,
         deadline_ms: None,
         parameters: serde_json::Value::Null,
         parameters_id: String::new(),

@@ -1,20 +1,19 @@
 //! Keeps a reply within what a message may hold.
 
-use base::limits::{BATCH_MAX, DETECTIONS_MAX, MESSAGE_BYTES_MAX};
+use base::limits::{BATCH_MAX, DETECTIONS_MAX, REPLY_BYTES_MAX};
 use base::{FrameDetections, MemberError};
 
-/// Most bytes of the members of a reply (chosen: leaves room for what surrounds them).
-const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most bytes of the members of a reply: what surrounds them takes less than the rest.
+const MEMBERS_BYTES_MAX: usize = REPLY_BYTES_MAX - 1024;
 /// Upper bounds of what each part takes in a message.
 const MEMBER_BYTES: usize = 128;
 const DETECTION_BYTES: usize = 28;
 const KEYPOINT_BYTES: usize = 20;
 const MASK_BYTES: usize = 64;
 
-const _: () = assert!(REPLY_BYTES_MAX < MESSAGE_BYTES_MAX);
 // Boxes alone always fit, so that dropping masks and keypoints is enough.
 const _: () = assert!(
-    (MEMBER_BYTES + DETECTIONS_MAX * DETECTION_BYTES) * BATCH_MAX as usize <= REPLY_BYTES_MAX
+    (MEMBER_BYTES + DETECTIONS_MAX * DETECTION_BYTES) * BATCH_MAX as usize <= MEMBERS_BYTES_MAX
 );
 
 fn mask_bytes(mask: &base::Mask) -> usize {
@@ -31,11 +30,11 @@ fn bytes(found: &FrameDetections) -> usize {
 /// Drops masks, then keypoints, of the worst detections of members that hold more than their share
 /// of a reply that is too large. False = nothing was dropped.
 pub fn cap(outcomes: &mut [Result<FrameDetections, MemberError>]) -> bool {
-    let total: usize = outcomes.iter().flatten().map(bytes).sum();
-    if total <= REPLY_BYTES_MAX {
+    let total: usize = outcomes.iter().map(|o| o.as_ref().map_or(MEMBER_BYTES, bytes)).sum();
+    if total <= MEMBERS_BYTES_MAX {
         return false;
     }
-    let share = REPLY_BYTES_MAX / outcomes.len();
+    let share = MEMBERS_BYTES_MAX / outcomes.len();
     for found in outcomes.iter_mut().flatten() {
         let mut size = bytes(found);
         if size <= share {
@@ -57,6 +56,7 @@ pub fn cap(outcomes: &mut [Result<FrameDetections, MemberError>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base::limits::MESSAGE_BYTES_MAX;
     use base::{Detection, Instant, Keypoint, Mask, Rect, StageTimes, TrackId};
     use ipc::runner_message::{Encoder, Reply, RunnerMessage};
 

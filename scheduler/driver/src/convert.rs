@@ -1,9 +1,13 @@
 //! Messages and desired state to the core's types and back. The one place that knows both.
 
+use crate::parameters::{Numbering, Parameters};
+use base::limits::{
+    ASSIGNMENT_ID_CHARS_MAX, DEADLINE_MS_RANGE, MAX_FPS_RANGE, MAX_REGIONS_RANGE, SUBSCRIPTIONS_MAX,
+};
 use base::{CameraId, InstanceId, ModelId};
-use ipc::desired::DesiredState;
+use ipc::desired::{DesiredState, DesiredSubscription};
 use ipc::events_message as out;
-use ipc::runner_message::{Hello, Member, ParameterSet, Prepare, RunnerMessage};
+use ipc::runner_message::{Hello, Member, Prepare, RunnerMessage};
 use scheduler::{
     BatchId, Binding, Desired, Input, Ledger, Report, RunnerInfo, RunnerKey, RunnerState,
     Scheduler, SubscriptionSpec, SubscriptionState,
@@ -11,87 +15,95 @@ use scheduler::{
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Parameter sets by the number that the core carries; number 0 = none.
-#[derive(Debug, Default)]
-pub(crate) struct Parameters {
-    sets: Vec<ParameterSet>,
-    numbers: BTreeMap<String, u32>,
-}
-
-impl Parameters {
-    fn number(&mut self, id: &str, value: &serde_json::Value) -> u32 {
-        let empty = value.as_object().is_none_or(serde_json::Map::is_empty);
-        if empty {
-            return 0;
-        }
-        let json = value.to_string();
-        let id = if id.is_empty() { json.clone() } else { id.to_owned() };
-        if let Some(number) = self.numbers.get(&id) {
-            return *number;
-        }
-        self.sets.push(ParameterSet { id: id.clone(), json });
-        let number = self.sets.len() as u32;
-        self.numbers.insert(id, number);
-        number
-    }
-
-    fn get(&self, number: u32) -> Option<&ParameterSet> {
-        self.sets.get((number as usize).checked_sub(1)?)
-    }
-}
+/// Refused subscriptions that are told one by one (chosen: a page of a log).
+const REFUSED_TOLD: usize = 20;
 
 /// The desired state as the core takes it. What can't be a subscription is named in `refused`.
+///
+/// The file is foreign: whatever it says, nobody but the subscription that it says it of is harmed.
 pub(crate) fn desired(
     state: &DesiredState,
-    parameters: &mut Parameters,
+    numbering: &mut Numbering<'_>,
     refused: &mut Vec<String>,
 ) -> Desired {
     let enabled: BTreeMap<&str, bool> =
         state.cameras.iter().map(|c| (c.id.as_str(), c.enabled)).collect();
-    let mut subscriptions = Vec::with_capacity(state.subscriptions.len());
-    for s in &state.subscriptions {
-        let ids = || -> Result<_, base::IdError> {
-            let parent = s.parent_model.as_deref().map(ModelId::new).transpose()?;
-            Ok((CameraId::new(&s.camera)?, ModelId::new(&s.model)?, parent))
-        };
-        let (camera, model, parent) = match ids() {
-            Ok(ids) => ids,
-            Err(error) => {
-                refused.push(format!("subscription {}: {error}", s.id));
-                continue;
+    let most = state.subscriptions.len().min(SUBSCRIPTIONS_MAX);
+    let (first, beyond) = state.subscriptions.split_at(most);
+    let mut subscriptions = Vec::with_capacity(most);
+    let mut untold = 0;
+    for s in first {
+        match subscription(s, numbering) {
+            Ok(mut spec) => {
+                spec.enabled &= enabled.get(s.camera.as_str()).copied().unwrap_or(false);
+                subscriptions.push(spec);
             }
-        };
-        if parent.as_ref() == Some(&model) {
-            refused.push(format!(
-                "subscription {}: model {model} can't look at its own detections; name another \
-                 parent_model",
-                s.id
-            ));
-            continue;
+            Err(_) if refused.len() >= REFUSED_TOLD => untold += 1,
+            Err(problem) => refused.push(format!("subscription {}: {problem}", shown(&s.id))),
         }
-        let (low, high) = base::limits::MAX_FPS_RANGE;
-        if s.max_fps.is_some_and(|fps| !(low..=high).contains(&fps)) {
-            let fps = s.max_fps.unwrap_or_default();
-            refused.push(format!("subscription {}: max_fps {fps} is not {low} to {high}", s.id));
-            continue;
-        }
-        if !(s.weight > 0.0 && s.weight.is_finite()) {
-            refused.push(format!("subscription {}: weight {} is not above 0", s.id, s.weight));
-            continue;
-        }
-        subscriptions.push(SubscriptionSpec {
-            id: s.id.clone(),
-            camera,
-            model,
-            parent,
-            max_fps: s.max_fps,
-            weight: s.weight,
-            deadline: s.deadline_ms.map(Duration::from_millis),
-            parameters: parameters.number(&s.parameters_id, &s.parameters),
-            enabled: s.enabled && enabled.get(s.camera.as_str()).copied().unwrap_or(false),
-        });
+    }
+    if untold > 0 {
+        refused.push(format!("{untold} more subscriptions are refused"));
+    }
+    if let Some(s) = beyond.first() {
+        refused.push(format!(
+            "subscription {} and {} after it are beyond the {SUBSCRIPTIONS_MAX} of a node; remove \
+             assignments",
+            shown(&s.id),
+            beyond.len() - 1
+        ));
     }
     Desired { revision: state.revision, subscriptions }
+}
+
+/// As much of an id as a line has room for.
+fn shown(id: &str) -> String {
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    id.chars().map(plain).take(ASSIGNMENT_ID_CHARS_MAX).collect()
+}
+
+/// One subscription, or why it can't be one.
+fn subscription(
+    s: &DesiredSubscription,
+    numbering: &mut Numbering<'_>,
+) -> Result<SubscriptionSpec, String> {
+    let bad_id = |error: base::IdError| error.to_string();
+    if s.id.len() > ASSIGNMENT_ID_CHARS_MAX {
+        let bytes = s.id.len();
+        return Err(format!("its id has {bytes} bytes, allowed are {ASSIGNMENT_ID_CHARS_MAX}"));
+    }
+    let camera = CameraId::new(&s.camera).map_err(bad_id)?;
+    let model = ModelId::new(&s.model).map_err(bad_id)?;
+    let parent = s.parent_model.as_deref().map(ModelId::new).transpose().map_err(bad_id)?;
+    if parent.as_ref() == Some(&model) {
+        return Err(format!(
+            "model {model} can't look at its own detections; name another parent_model"
+        ));
+    }
+    let (low, high) = MAX_FPS_RANGE;
+    if let Some(fps) = s.max_fps.filter(|fps| !(low..=high).contains(fps)) {
+        return Err(format!("max_fps {fps} is not {low} to {high}"));
+    }
+    let (low, high) = DEADLINE_MS_RANGE;
+    if let Some(ms) = s.deadline_ms.filter(|ms| !(low..=high).contains(ms)) {
+        return Err(format!("deadline_ms {ms} is not {low} to {high}"));
+    }
+    let (low, high) = MAX_REGIONS_RANGE;
+    if !(low..=high).contains(&s.max_regions) {
+        return Err(format!("max_regions {} is not {low} to {high}", s.max_regions));
+    }
+    Ok(SubscriptionSpec {
+        id: s.id.clone(),
+        camera,
+        model,
+        parent,
+        max_fps: s.max_fps,
+        weight: ipc::desired::weight(s.priority),
+        deadline: s.deadline_ms.map(Duration::from_millis),
+        parameters: numbering.number(&s.parameters_id, &s.parameters)?,
+        regions_max: s.max_regions,
+        enabled: s.enabled,
+    })
 }
 
 /// What a runner said of itself, for the core.
@@ -217,7 +229,6 @@ pub(crate) fn runner_state(state: RunnerState) -> out::RunnerState {
         RunnerState::Late => out::RunnerState::Late,
         RunnerState::Demoted => out::RunnerState::Demoted,
         RunnerState::Hung => out::RunnerState::Hung,
-        RunnerState::Gone => out::RunnerState::Gone,
     }
 }
 
@@ -231,6 +242,7 @@ fn ledger(l: &Ledger, in_flight: u64, pending: u64) -> out::Ledger {
         unserved_paused: l.unserved_paused,
         unserved_gap: l.unserved_gap,
         expired: l.expired,
+        crowded: l.crowded,
         bound: l.bound,
         sampled: l.sampled,
         torn: l.torn,
@@ -243,7 +255,7 @@ fn ledger(l: &Ledger, in_flight: u64, pending: u64) -> out::Ledger {
     }
 }
 
-/// The core's report as serve gets it.
+/// A report of the core as serve gets it, as the first and only page.
 pub(crate) fn status(
     report: Report,
     instance: InstanceId,
@@ -284,11 +296,16 @@ pub(crate) fn status(
         stage_sums: r.stage_sums,
         latency: r.latency,
         batch_size: r.batch_size,
+        batch_planned: r.batch_planned,
+        interval: r.interval,
+        steered: r.steered,
     });
     let devices = report.devices.into_iter().map(|d| out::DeviceStatus {
         id: d.id,
         suspect: d.suspect,
         busy: d.busy,
+        load: d.load,
+        overloaded: d.overloaded,
     });
     out::Status {
         instance,
@@ -299,6 +316,9 @@ pub(crate) fn status(
         runners: runners.collect(),
         devices: devices.collect(),
         results_dropped,
+        page: 0,
+        more: false,
+        broken: report.broken,
     }
 }
 
@@ -323,6 +343,14 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
+    /// What the core is told of a state, and what is refused.
+    fn taken(state: &DesiredState, parameters: &mut Parameters) -> (Desired, Vec<String>) {
+        let (mut numbering, mut refused) = (parameters.number_anew(), Vec::new());
+        let desired = desired(state, &mut numbering, &mut refused);
+        numbering.release();
+        (desired, refused)
+    }
+
     fn binding(region: Rect, parent: u64) -> Binding {
         let now = Instant(1_000);
         let info = FrameInfo {
@@ -336,13 +364,12 @@ mod tests {
         let (generation, frame_id) = (Generation(7), FrameId(12));
         let stamp = Stamp { generation, frame_id, slot: 3, slots: 9, size, published: now, info };
         let (subscription, camera) = (SubscriptionKey(1), CameraKey(0));
-        Binding { subscription, camera, stamp, region, parent, parameters: 1 }
+        Binding { subscription, camera, stamp, region, parent, parameters: 1, first: true }
     }
 
     #[test]
     fn a_second_stage_keeps_its_parent_from_the_desired_state_on() {
-        let (mut parameters, mut refused) = (Parameters::default(), Vec::new());
-        let desired = desired(&state(), &mut parameters, &mut refused);
+        let (desired, refused) = taken(&state(), &mut Parameters::default());
         assert!(refused.is_empty(), "{refused:?}");
         let parents: Vec<_> = desired.subscriptions.iter().map(|s| s.parent.clone()).collect();
         assert_eq!(parents, [None, Some("people".parse().unwrap())]);
@@ -352,19 +379,75 @@ mod tests {
     fn a_model_does_not_look_at_its_own_detections() {
         let mut state = state();
         state.subscriptions[1].parent_model = Some("faces".into());
-        let mut refused = Vec::new();
-        let desired = desired(&state, &mut Parameters::default(), &mut refused);
+        let (desired, refused) = taken(&state, &mut Parameters::default());
         assert_eq!(desired.subscriptions.len(), 1);
         assert!(refused[0].contains("model faces can't look at its own detections"), "{refused:?}");
         state.subscriptions[1].parent_model = Some("no such/id".into());
-        super::desired(&state, &mut Parameters::default(), &mut refused);
-        assert!(refused[1].starts_with("subscription b: "), "{refused:?}");
+        let (_, refused) = taken(&state, &mut Parameters::default());
+        assert!(refused[0].starts_with("subscription b: "), "{refused:?}");
+    }
+
+    #[test]
+    fn the_weight_is_that_of_the_priority_whatever_the_file_says_of_it() {
+        let weights = |priority: u8| {
+            let mut text = serde_json::to_value(state()).unwrap();
+            text["subscriptions"][0]["priority"] = priority.into();
+            for foreign in [1e300, 1e-200, -1.0, 0.0] {
+                text["subscriptions"][0]["weight"] = foreign.into();
+                let state: DesiredState = serde_json::from_value(text.clone()).unwrap();
+                let (desired, refused) = taken(&state, &mut Parameters::default());
+                assert!(refused.is_empty(), "{refused:?}");
+                assert_eq!(desired.subscriptions[0].weight, ipc::desired::weight(priority));
+            }
+            ipc::desired::weight(priority)
+        };
+        assert_eq!([0, 50, 100, 255].map(weights), [0.25, 1.0, 4.0, 4.0]);
+    }
+
+    #[test]
+    fn what_can_not_be_a_subscription_is_refused_by_name_and_the_others_go_on() {
+        type Change = fn(&mut DesiredSubscription);
+        let changes: [(Change, &str); 7] = [
+            (|s| s.id = "x".repeat(161), "its id has 161 bytes, allowed are 160"),
+            (|s| s.camera = "no such/id".into(), "camera id"),
+            (|s| s.max_fps = Some(1e9), "max_fps 1000000000 is not 0.1 to 30"),
+            (|s| s.deadline_ms = Some(u64::MAX), "deadline_ms 18446744073709551615 is not 1 to"),
+            (|s| s.max_regions = 65, "max_regions 65 is not 1 to 64"),
+            (|s| s.max_regions = 0, "max_regions 0 is not 1 to 64"),
+            (|s| s.parameters = serde_json::json!([1]), "parameters are a list, must be an object"),
+        ];
+        for (change, part) in changes {
+            let mut state = state();
+            change(&mut state.subscriptions[1]);
+            let (desired, refused) = taken(&state, &mut Parameters::default());
+            assert_eq!(desired.subscriptions.len(), 1);
+            assert_eq!(refused.len(), 1);
+            assert!(refused[0].contains(part), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn more_subscriptions_than_a_node_has_are_refused_in_one_line() {
+        let mut state = state();
+        let one = state.subscriptions.remove(0);
+        state.subscriptions = vec![one.clone(); SUBSCRIPTIONS_MAX];
+        let named = |id: &str| DesiredSubscription { id: id.into(), ..one.clone() };
+        state.subscriptions.extend([named("beyond"), named("further")]);
+        let (desired, refused) = taken(&state, &mut Parameters::default());
+        assert_eq!(desired.subscriptions.len(), SUBSCRIPTIONS_MAX);
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].starts_with("subscription beyond and 1 after it are"), "{refused:?}");
+        // A file full of mistakes is not a log full of lines.
+        state.subscriptions.iter_mut().for_each(|s| s.model = "no such/id".into());
+        let (_, refused) = taken(&state, &mut Parameters::default());
+        assert_eq!(refused.len(), REFUSED_TOLD + 2);
+        assert_eq!(refused[REFUSED_TOLD], "99980 more subscriptions are refused");
     }
 
     #[test]
     fn crops_of_a_frame_are_members_of_their_own_and_name_camera_and_parameters_once() {
         let mut parameters = Parameters::default();
-        desired(&state(), &mut parameters, &mut Vec::new());
+        taken(&state(), &mut parameters);
         let other = Rect { x1: 0.5, x2: 1.0, ..CROP };
         let bindings = [binding(CROP, 41), binding(other, 41)];
         let name = |_: CameraKey| "gate".parse().unwrap();
@@ -382,7 +465,7 @@ mod tests {
     #[test]
     fn a_result_says_what_was_looked_at_and_whose_detection_that_was() {
         let mut core = Scheduler::new(Config::default());
-        let desired = desired(&state(), &mut Parameters::default(), &mut Vec::new());
+        let (desired, _) = taken(&state(), &mut Parameters::default());
         core.handle(Instant(1), Input::Desired(desired));
         let binding = binding(CROP, 41);
         let (received, stages) = (Instant(2_000), Stages::default());

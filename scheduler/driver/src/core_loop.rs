@@ -1,16 +1,18 @@
 //! The core's thread: inputs in, outputs out, sleep until told otherwise.
 
-use crate::convert::{self, Parameters};
-use crate::links::{Link, RUNNER_OUT_BYTES_MAX, SERVE_OUT_BYTES_MAX};
+use crate::convert;
+use crate::links::Link;
+use crate::parameters::Parameters;
 use crate::recorder::{Recorded, Recorder};
 use crate::rings::Rings;
 use crate::sockets::{Event, Sockets, ToSockets};
 use crate::{DriverError, Options};
+use base::limits::{RUNNER_OUT_BYTES_MAX, SERVE_OUT_BYTES_MAX, STATUS_PAGE};
 use base::{CameraId, InstanceId, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
-use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results};
+use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results, Status};
 use ipc::framing::Pushed;
 use ipc::runner_message::{Encoder, Hello, RunnerMessage};
 use ipc::stop::Stop;
@@ -44,7 +46,16 @@ struct Loop {
     results_dropped: u64,
     orders: Sender<ToSockets>,
     next_status: Instant,
+    status: Option<Pages>,
     models_changed: bool,
+}
+
+/// A status that is being sent: the launches that come due meanwhile wait for one page at most.
+struct Pages {
+    now: Instant,
+    /// Number and first place of the next one.
+    page: u32,
+    from: usize,
 }
 
 /// Runs until `stop`.
@@ -100,6 +111,7 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
         results_dropped: 0,
         orders,
         next_status: now,
+        status: None,
         models_changed: false,
     };
     this.run(&events);
@@ -140,12 +152,16 @@ impl Loop {
 
     fn desired(&mut self, state: &DesiredState) {
         let mut refused = Vec::new();
-        let desired = convert::desired(state, &mut self.parameters, &mut refused);
+        let mut parameters = std::mem::take(&mut self.parameters);
+        let mut numbering = parameters.number_anew();
+        let desired = convert::desired(state, &mut numbering, &mut refused);
         for problem in refused {
             tracing::warn!("desired state revision {}: {problem}", state.revision);
         }
         let (revision, count) = (desired.revision, desired.subscriptions.len());
         self.handle(Input::Desired(desired));
+        numbering.release();
+        self.parameters = parameters;
         self.rings.keep(self.scheduler.cameras());
         tracing::info!("desired state revision {revision}: {count} subscriptions");
     }
@@ -296,12 +312,17 @@ impl Loop {
 
     /// What is due once the core waits: status, models, bytes for slow peers.
     fn idle(&mut self, now: Instant, until: Instant) -> Instant {
-        let mut wake = until;
-        if now >= self.next_status {
+        if self.status.is_none() && now >= self.next_status {
             self.next_status = now + STATUS_INTERVAL;
-            self.send_status(now);
+            self.status = Some(Pages { now, page: 0, from: 0 });
         }
-        wake = wake.min(self.next_status);
+        let mut wake = until.min(self.next_status);
+        if let Some(pages) = self.status.take() {
+            self.status = self.send_status(pages);
+        }
+        if self.status.is_some() {
+            wake = now; // The next page, after all that has come.
+        }
         let mut waits = false;
         for link in self.runners.values_mut().map(|r| &mut r.link).chain(&mut self.serve) {
             link.flush(now);
@@ -310,23 +331,35 @@ impl Loop {
         if waits { wake.min(now + FLUSH_INTERVAL) } else { wake }
     }
 
-    fn send_status(&mut self, now: Instant) {
-        let report = self.scheduler.report(now);
-        for runner in self.runners.values_mut() {
-            let of = |r: &&scheduler::RunnerReport| r.instance == runner.hello.instance;
-            let state = report.runners.iter().find(of).map(|r| r.state);
-            self.models_changed |= state != runner.told;
-            runner.told = state;
+    /// Sends one page. Returns the rest; none when the page was the last or is of no use.
+    fn send_status(&mut self, pages: Pages) -> Option<Pages> {
+        let Pages { now, page, from } = pages;
+        let (report, next) = self.scheduler.report_part(now, from, STATUS_PAGE);
+        if page == 0 {
+            for runner in self.runners.values_mut() {
+                let of = |r: &&scheduler::RunnerReport| r.instance == runner.hello.instance;
+                let state = report.runners.iter().find(of).map(|r| r.state);
+                self.models_changed |= state != runner.told;
+                runner.told = state;
+            }
         }
-        let Some(serve) = &mut self.serve else { return };
+        let serve = self.serve.as_mut()?;
         if std::mem::take(&mut self.models_changed) {
             let models = self.runners.values().map(model_info).collect();
             let message = EventsMessage::Models { instance: self.instance, models };
             serve.send(now, message.encode(&mut self.encoder));
         }
         let dropped = self.results_dropped + serve.dropped();
-        let status = convert::status(report, self.instance, now, dropped);
-        serve.send(now, EventsMessage::Status(status).encode(&mut self.encoder));
+        let status = Status {
+            page,
+            more: next.is_some(),
+            ..convert::status(report, self.instance, now, dropped)
+        };
+        let message = EventsMessage::Status(status);
+        if serve.send(now, message.encode(&mut self.encoder)) == Pushed::Dropped {
+            return None; // Without it the other pages are worth nothing.
+        }
+        next.map(|from| Pages { now, page: page + 1, from })
     }
 }
 

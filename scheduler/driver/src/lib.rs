@@ -8,6 +8,7 @@
 mod convert;
 mod core_loop;
 mod links;
+mod parameters;
 mod recorder;
 mod rings;
 mod sockets;

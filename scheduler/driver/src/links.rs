@@ -6,12 +6,6 @@ use ipc::framing::{OutBuffer, Pushed};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// Bytes that may wait for a runner: two Prepares of the largest batch, each member with a parameter
-/// set of its own, are under 3 MiB.
-pub(crate) const RUNNER_OUT_BYTES_MAX: usize = 4 << 20;
-/// Bytes that may wait for serve: seconds of results (chosen).
-pub(crate) const SERVE_OUT_BYTES_MAX: usize = 8 << 20;
-
 /// A connection whose other half is read by the sockets thread.
 pub(crate) struct Link {
     stream: Arc<UnixStream>,

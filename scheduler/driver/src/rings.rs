@@ -5,10 +5,10 @@ use ipc::ring::RingReader;
 use scheduler::{CameraKey, FrameIndex};
 use std::path::PathBuf;
 
-/// Ring readers by camera key.
+/// Ring readers by camera key. A key may be another camera's with the next desired state.
 pub(crate) struct Rings {
     shm: PathBuf,
-    readers: Vec<Option<RingReader>>,
+    readers: Vec<Option<(CameraId, RingReader)>>,
     /// The instant of the current poll.
     pub now: Instant,
 }
@@ -20,14 +20,16 @@ impl Rings {
 
     /// Opens readers for new cameras and closes those of cameras that are gone.
     pub fn keep<'a>(&mut self, cameras: impl Iterator<Item = (CameraKey, &'a CameraId)>) {
-        let mut kept: Vec<Option<RingReader>> = Vec::new();
+        let mut kept: Vec<Option<(CameraId, RingReader)>> = Vec::new();
         for (key, id) in cameras {
             let at = key.0 as usize;
             if kept.len() <= at {
                 kept.resize_with(at + 1, || None);
             }
             let before = self.readers.get_mut(at).and_then(Option::take);
-            kept[at] = Some(before.unwrap_or_else(|| RingReader::new(&self.shm, id)));
+            let before = before.filter(|(of, _)| of == id);
+            let new = || (id.clone(), RingReader::new(&self.shm, id));
+            kept[at] = Some(before.unwrap_or_else(new));
         }
         self.readers = kept;
     }
@@ -36,7 +38,7 @@ impl Rings {
 impl FrameIndex for Rings {
     fn newest(&mut self, camera: CameraKey) -> Newest {
         match self.readers.get_mut(camera.0 as usize) {
-            Some(Some(reader)) => reader.newest(self.now),
+            Some(Some((_, reader))) => reader.newest(self.now),
             _ => Newest::Absent(Absent::NoRing),
         }
     }

@@ -494,6 +494,7 @@ fn subscription(camera: u32, model: u32, rates: Rates, random: &mut Random) -> S
         weight: 1.0,
         deadline: None,
         parameters: 0,
+        regions_max: base::limits::MAX_REGIONS_DEFAULT,
         enabled: true,
     }
 }

@@ -176,6 +176,7 @@ impl World<Scheduler> {
             weight: 1.0,
             deadline: None,
             parameters: 0,
+            regions_max: base::limits::MAX_REGIONS_DEFAULT,
             enabled: true,
         }
     }
@@ -311,10 +312,7 @@ impl<P: Policy> World<P> {
             if at >= self.cameras.by_key.len() {
                 self.cameras.by_key.resize(at + 1, None);
             }
-            let place = &mut self.cameras.by_key[at];
-            if place.is_none() {
-                *place = self.cameras.numbers.get(id).copied();
-            }
+            self.cameras.by_key[at] = self.cameras.numbers.get(id).copied();
         }
     }
 

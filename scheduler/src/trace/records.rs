@@ -117,6 +117,7 @@ fn write_input(out: &mut Writer<'_>, input: &Input) {
                     out.duration(deadline);
                 }
                 out.u32(s.parameters);
+                out.u32(s.regions_max);
                 out.option(s.enabled);
             }
         }
@@ -222,6 +223,7 @@ pub(crate) fn input(r: &mut Reader<'_>) -> Option<(Instant, Input)> {
                     weight: r.f64()?,
                     deadline: r.option(Reader::duration)?,
                     parameters: r.u32()?,
+                    regions_max: r.u32()?,
                     enabled: r.u8()? == 1,
                 });
             }

@@ -93,6 +93,7 @@ pub struct ConfigAssignment {
     pub parent_model: Option<ModelId>,
     pub desired_fps: Option<f64>,
     pub priority: Option<u8>,
+    pub max_regions: Option<u32>,
     pub deadline_ms: Option<u64>,
     pub parameters: Option<JsonObject>,
     pub enabled: Option<bool>,
@@ -109,6 +110,7 @@ impl ConfigAssignment {
             parent_model: None,
             desired_fps: None,
             priority: None,
+            max_regions: None,
             deadline_ms: None,
             parameters: None,
             enabled: None,
@@ -272,6 +274,7 @@ fn upsert_assignments(
             assignment.parent_model.clone_from(&row.parent_model);
             set_option(&mut assignment.desired_fps, &row.desired_fps);
             set_option(&mut assignment.priority, &row.priority);
+            set_option(&mut assignment.max_regions, &row.max_regions);
             set_option(&mut assignment.deadline_ms, &row.deadline_ms);
             set_option(&mut assignment.parameters, &row.parameters);
             returns(&mut assignment.enabled, &mut assignment.gone, row.enabled);

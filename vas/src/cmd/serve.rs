@@ -106,6 +106,7 @@ fn assignment(assignment: &Assignment) -> AssignmentRow {
         parent_model: assignment.parent_model.clone(),
         desired_fps: assignment.desired_fps,
         priority: assignment.priority,
+        max_regions: assignment.max_regions,
         deadline_ms: assignment.deadline_ms,
         parameters: assignment.parameters.clone(),
         enabled: assignment.enabled,

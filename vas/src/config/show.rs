@@ -111,6 +111,9 @@ impl Display for Config {
             named(f, "parent_model", parent, "none: whole frames")?;
             named(f, "desired_fps", assignment.desired_fps, "every frame")?;
             named(f, "priority", assignment.priority, "50; 25 more doubles the share")?;
+            if assignment.parent_model.is_some() {
+                named(f, "max_regions", assignment.max_regions, "16")?;
+            }
             named(f, "deadline_ms", assignment.deadline_ms, "the model's")?;
             named(f, "parameters", assignment.parameters.as_ref().map(object), "the model's")?;
             named(f, "enabled", assignment.enabled, "true")?;

@@ -89,6 +89,7 @@ parameters = { classes = ["person"], threshold = 0.5, nested = { a = [1, true] }
 camera = "yard"
 model = "nanodet_g_416"
 parent_model = "people"
+max_regions = 40
 enabled = false
 "#;
 
@@ -150,6 +151,7 @@ fn every_key_has_its_meaning() {
     );
     assert_eq!(first.parameters.as_ref(), parameters.as_object());
     assert_eq!(first.parent_model, None);
+    assert_eq!((first.max_regions, second.max_regions), (None, Some(40)));
     assert_eq!(second.parent_model.as_ref().map(base::ModelId::as_str), Some("people"));
     assert_eq!((second.desired_fps, second.priority, second.enabled), (None, None, Some(false)));
 }
@@ -212,7 +214,10 @@ fn unknown_keys_are_named_with_line_and_the_nearest_known_key() {
 #[test]
 fn values_of_the_wrong_type_or_range_say_value_and_rule() {
     let assignment = "[[assignment]]\ncamera = \"a\"\nmodel = \"m\"\n";
-    let cases: [(&str, &str); 15] = [
+    let cases: [(&str, &str); 18] = [
+        ("max_regions = 0", "is 0, must be a whole number from 1 to 64"),
+        ("max_regions = 65", "is 65, must be a whole number from 1 to 64"),
+        ("max_regions = 3", "is for a second stage, which names its parent_model"),
         ("desired_fps = 31", "is 31, must be a number from 0.1 to 30"),
         ("desired_fps = 0", "is 0, must be a number from 0.1 to 30"),
         ("desired_fps = nan", "is nan, must be a number from 0.1 to 30"),
@@ -387,6 +392,19 @@ fn warnings_name_what_is_probably_not_meant() {
     for (warning, start) in warnings.iter().zip(starts) {
         assert!(warning.starts_with(start), "{warning}");
     }
+}
+
+#[test]
+fn the_longest_ids_need_a_short_runtime_directory() {
+    let longest = "x".repeat(limits::ID_CHARS_MAX);
+    let socket = |device: &str| {
+        let mut directories = parse("").unwrap().directories;
+        directories.runtime = "/run/vas".into();
+        directories.runner_socket(&longest.parse().unwrap(), &device.parse().unwrap())
+    };
+    assert_eq!(long_socket(&socket("gpu0")), None);
+    let warning = long_socket(&socket(&longest)).unwrap();
+    assert!(warning.contains("has 150 bytes, at most 107 are possible"), "{warning}");
 }
 
 #[test]

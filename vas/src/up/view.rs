@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Frames that were never bound, in the order of the ledger.
-const UNBOUND: [&str; 7] = [
+const UNBOUND: [&str; 8] = [
     "gated",
     "superseded",
     "unserved_parked",
@@ -15,6 +15,7 @@ const UNBOUND: [&str; 7] = [
     "unserved_paused",
     "unserved_gap",
     "expired",
+    "crowded",
 ];
 /// Frames that were bound and gave no result.
 const LOST: [&str; 9] = [

@@ -144,6 +144,9 @@ impl Watch {
             let detail = format!("{} of {}", report.subscriptions.len(), self.by_id.len());
             broken.push(("every desired subscription exists", detail));
         }
+        if report.broken.iter().any(|n| *n > 0) {
+            broken.push(("the core's own invariants hold", format!("{:?}", report.broken)));
+        }
         for s in &report.subscriptions {
             if !s.balanced() {
                 let detail = format!(

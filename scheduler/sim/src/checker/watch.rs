@@ -253,6 +253,9 @@ impl Watch {
         }
         let keys: BTreeMap<&CameraId, CameraKey> =
             scheduler.cameras().map(|(key, id)| (id, key)).collect();
+        // A place that no camera has may be another camera's next.
+        let named: BTreeSet<CameraKey> = keys.values().copied().collect();
+        self.shown.retain(|key, _| named.contains(key));
         for spec in wanted.into_values() {
             let model = self.model(&spec.model);
             let Some(camera) = keys.get(&spec.camera).copied() else {

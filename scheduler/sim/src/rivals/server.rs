@@ -40,6 +40,7 @@ impl Request {
             region: Rect::WHOLE,
             parent: 0,
             parameters: self.parameters,
+            first: true,
         }
     }
 }

@@ -309,7 +309,7 @@ impl Draw {
         model: &ModelId,
     ) -> SubscriptionSpec {
         let deadline = self.log(60.0, 1500.0);
-        SubscriptionSpec {
+        let mut spec = SubscriptionSpec {
             id,
             camera: camera.id.clone(),
             model: model.clone(),
@@ -318,8 +318,12 @@ impl Draw {
             weight: if self.chance(0.3) { self.one(&[0.25, 0.5, 2.0, 4.0]) } else { 1.0 },
             deadline: self.chance(0.15).then(|| millis(deadline)),
             parameters: self.random.below(4) as u32,
+            regions_max: 0,
             enabled: !self.chance(0.03),
-        }
+        };
+        // Without a draw of its own: worlds of old seeds stay what they were.
+        spec.regions_max = [16, 3, 1, 64][spec.parameters as usize];
+        spec
     }
 
     fn subscriptions(

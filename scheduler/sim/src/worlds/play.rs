@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// How often it is looked whether the core should have done something.
 const AUDIT: Duration = Duration::from_millis(25);
+/// Places of a part of a report (chosen: several parts in most worlds).
+const REPORT_PART: usize = 7;
 /// Outputs at one instant; no world has as many members in flight.
 const OUTPUTS_MAX: u32 = 100_000;
 /// Wake-ups per virtual second beside those for messages and for looking at every camera as often
@@ -366,8 +368,16 @@ impl<'p> Play<'p> {
         }
     }
 
+    /// In parts, as the driver asks for it.
     fn report(&mut self) {
-        let report = self.scheduler.report(self.now);
+        let (mut report, mut next) = self.scheduler.report_part(self.now, 0, REPORT_PART);
+        while let Some(from) = next {
+            let (part, after) = self.scheduler.report_part(self.now, from, REPORT_PART);
+            report.subscriptions.extend(part.subscriptions);
+            report.cameras.extend(part.cameras);
+            report.broken = part.broken;
+            next = after;
+        }
         self.watch.reported(self.now, &report);
     }
 

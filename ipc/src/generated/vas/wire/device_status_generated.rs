@@ -21,6 +21,8 @@ impl<'a> DeviceStatus<'a> {
   pub const VT_ID: ::flatbuffers::VOffsetT = 4;
   pub const VT_SUSPECT: ::flatbuffers::VOffsetT = 6;
   pub const VT_BUSY_NS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_LOAD: ::flatbuffers::VOffsetT = 10;
+  pub const VT_OVERLOADED: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -32,8 +34,10 @@ impl<'a> DeviceStatus<'a> {
     args: &'args DeviceStatusArgs<'args>
   ) -> ::flatbuffers::WIPOffset<DeviceStatus<'bldr>> {
     let mut builder = DeviceStatusBuilder::new(_fbb);
+    builder.add_load(args.load);
     builder.add_busy_ns(args.busy_ns);
     if let Some(x) = args.id { builder.add_id(x); }
+    builder.add_overloaded(args.overloaded);
     builder.add_suspect(args.suspect);
     builder.finish()
   }
@@ -60,6 +64,22 @@ impl<'a> DeviceStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(DeviceStatus::VT_BUSY_NS, Some(0)).unwrap()}
   }
+  /// Wanted share of the device with the largest batches in time.
+  #[inline]
+  pub fn load(&self) -> f64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<f64>(DeviceStatus::VT_LOAD, Some(0.0)).unwrap()}
+  }
+  /// More is wanted than there is.
+  #[inline]
+  pub fn overloaded(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(DeviceStatus::VT_OVERLOADED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for DeviceStatus<'_> {
@@ -71,6 +91,8 @@ impl ::flatbuffers::Verifiable for DeviceStatus<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("id", Self::VT_ID, true)?
      .visit_field::<bool>("suspect", Self::VT_SUSPECT, false)?
      .visit_field::<u64>("busy_ns", Self::VT_BUSY_NS, false)?
+     .visit_field::<f64>("load", Self::VT_LOAD, false)?
+     .visit_field::<bool>("overloaded", Self::VT_OVERLOADED, false)?
      .finish();
     Ok(())
   }
@@ -79,6 +101,8 @@ pub struct DeviceStatusArgs<'a> {
     pub id: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub suspect: bool,
     pub busy_ns: u64,
+    pub load: f64,
+    pub overloaded: bool,
 }
 impl<'a> Default for DeviceStatusArgs<'a> {
   #[inline]
@@ -87,6 +111,8 @@ impl<'a> Default for DeviceStatusArgs<'a> {
       id: None, // required field
       suspect: false,
       busy_ns: 0,
+      load: 0.0,
+      overloaded: false,
     }
   }
 }
@@ -107,6 +133,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DeviceStatusBuilder<'a, 'b, A
   #[inline]
   pub fn add_busy_ns(&mut self, busy_ns: u64) {
     self.fbb_.push_slot::<u64>(DeviceStatus::VT_BUSY_NS, busy_ns, 0);
+  }
+  #[inline]
+  pub fn add_load(&mut self, load: f64) {
+    self.fbb_.push_slot::<f64>(DeviceStatus::VT_LOAD, load, 0.0);
+  }
+  #[inline]
+  pub fn add_overloaded(&mut self, overloaded: bool) {
+    self.fbb_.push_slot::<bool>(DeviceStatus::VT_OVERLOADED, overloaded, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DeviceStatusBuilder<'a, 'b, A> {
@@ -130,6 +164,8 @@ impl ::core::fmt::Debug for DeviceStatus<'_> {
       ds.field("id", &self.id());
       ds.field("suspect", &self.suspect());
       ds.field("busy_ns", &self.busy_ns());
+      ds.field("load", &self.load());
+      ds.field("overloaded", &self.overloaded());
       ds.finish()
   }
 }

@@ -6,7 +6,7 @@ pub enum LedgerOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
 /// Where every frame of a camera went, for one subscription. Each observed id is in exactly one of
-/// the first seven fields, each bound one in exactly one of the rest or in flight.
+/// gated to bound, crowded or pending, each bound one in exactly one of the rest or in flight.
 pub struct Ledger<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -37,6 +37,7 @@ impl<'a> Ledger<'a> {
   pub const VT_LOST_WITH_RUNNER: ::flatbuffers::VOffsetT = 32;
   pub const VT_IN_FLIGHT: ::flatbuffers::VOffsetT = 34;
   pub const VT_PENDING: ::flatbuffers::VOffsetT = 36;
+  pub const VT_CROWDED: ::flatbuffers::VOffsetT = 38;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -48,6 +49,7 @@ impl<'a> Ledger<'a> {
     args: &'args LedgerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Ledger<'bldr>> {
     let mut builder = LedgerBuilder::new(_fbb);
+    builder.add_crowded(args.crowded);
     builder.add_pending(args.pending);
     builder.add_in_flight(args.in_flight);
     builder.add_lost_with_runner(args.lost_with_runner);
@@ -189,6 +191,14 @@ impl<'a> Ledger<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Ledger::VT_PENDING, Some(0)).unwrap()}
   }
+  /// Regions beyond those that the second stage looks at of one frame.
+  #[inline]
+  pub fn crowded(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Ledger::VT_CROWDED, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Ledger<'_> {
@@ -214,6 +224,7 @@ impl ::flatbuffers::Verifiable for Ledger<'_> {
      .visit_field::<u64>("lost_with_runner", Self::VT_LOST_WITH_RUNNER, false)?
      .visit_field::<u64>("in_flight", Self::VT_IN_FLIGHT, false)?
      .visit_field::<u64>("pending", Self::VT_PENDING, false)?
+     .visit_field::<u64>("crowded", Self::VT_CROWDED, false)?
      .finish();
     Ok(())
   }
@@ -236,6 +247,7 @@ pub struct LedgerArgs<'a> {
     pub lost_with_runner: u64,
     pub in_flight: u64,
     pub pending: u64,
+    pub crowded: u64,
 }
 impl<'a> Default for LedgerArgs<'a> {
   #[inline]
@@ -258,6 +270,7 @@ impl<'a> Default for LedgerArgs<'a> {
       lost_with_runner: 0,
       in_flight: 0,
       pending: 0,
+      crowded: 0,
     }
   }
 }
@@ -336,6 +349,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LedgerBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Ledger::VT_PENDING, pending, 0);
   }
   #[inline]
+  pub fn add_crowded(&mut self, crowded: u64) {
+    self.fbb_.push_slot::<u64>(Ledger::VT_CROWDED, crowded, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LedgerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     LedgerBuilder {
@@ -370,6 +387,7 @@ impl ::core::fmt::Debug for Ledger<'_> {
       ds.field("lost_with_runner", &self.lost_with_runner());
       ds.field("in_flight", &self.in_flight());
       ds.field("pending", &self.pending());
+      ds.field("crowded", &self.crowded());
       ds.finish()
   }
 }

@@ -5,16 +5,15 @@ use super::*;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_RUNNER_STATE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_RUNNER_STATE: u8 = 5;
+pub const ENUM_MAX_RUNNER_STATE: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_RUNNER_STATE: [RunnerState; 6] = [
+pub const ENUM_VALUES_RUNNER_STATE: [RunnerState; 5] = [
   RunnerState::Ready,
   RunnerState::Profiling,
   RunnerState::Late,
   RunnerState::Demoted,
   RunnerState::Hung,
-  RunnerState::Gone,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -27,17 +26,15 @@ impl RunnerState {
   pub const Late: Self = Self(2);
   pub const Demoted: Self = Self(3);
   pub const Hung: Self = Self(4);
-  pub const Gone: Self = Self(5);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Ready,
     Self::Profiling,
     Self::Late,
     Self::Demoted,
     Self::Hung,
-    Self::Gone,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -47,7 +44,6 @@ impl RunnerState {
       Self::Late => Some("Late"),
       Self::Demoted => Some("Demoted"),
       Self::Hung => Some("Hung"),
-      Self::Gone => Some("Gone"),
       _ => None,
     }
   }

@@ -28,6 +28,9 @@ impl<'a> RunnerStatus<'a> {
   pub const VT_STAGE_SUMS_NS: ::flatbuffers::VOffsetT = 18;
   pub const VT_LATENCY: ::flatbuffers::VOffsetT = 20;
   pub const VT_BATCH_SIZE: ::flatbuffers::VOffsetT = 22;
+  pub const VT_BATCH_PLANNED: ::flatbuffers::VOffsetT = 24;
+  pub const VT_INTERVAL_NS: ::flatbuffers::VOffsetT = 26;
+  pub const VT_STEERED: ::flatbuffers::VOffsetT = 28;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -39,6 +42,8 @@ impl<'a> RunnerStatus<'a> {
     args: &'args RunnerStatusArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RunnerStatus<'bldr>> {
     let mut builder = RunnerStatusBuilder::new(_fbb);
+    builder.add_interval_ns(args.interval_ns);
+    builder.add_batch_planned(args.batch_planned);
     builder.add_busy_ns(args.busy_ns);
     builder.add_members(args.members);
     builder.add_batches(args.batches);
@@ -48,6 +53,7 @@ impl<'a> RunnerStatus<'a> {
     if let Some(x) = args.stage_sums_ns { builder.add_stage_sums_ns(x); }
     if let Some(x) = args.device { builder.add_device(x); }
     if let Some(x) = args.model_id { builder.add_model_id(x); }
+    builder.add_steered(args.steered);
     builder.add_state(args.state);
     builder.finish()
   }
@@ -118,13 +124,37 @@ impl<'a> RunnerStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, LatencyEntry>>>(RunnerStatus::VT_LATENCY, None).unwrap()}
   }
-  /// Batch size the planner allows now.
+  /// Largest batch that pays.
   #[inline]
   pub fn batch_size(&self) -> u32 {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(RunnerStatus::VT_BATCH_SIZE, Some(0)).unwrap()}
+  }
+  /// Members of a batch as planned.
+  #[inline]
+  pub fn batch_planned(&self) -> f64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<f64>(RunnerStatus::VT_BATCH_PLANNED, Some(0.0)).unwrap()}
+  }
+  /// Planned time between two launches, nanoseconds.
+  #[inline]
+  pub fn interval_ns(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RunnerStatus::VT_INTERVAL_NS, Some(0)).unwrap()}
+  }
+  /// Whether frames are chosen to land before a launch.
+  #[inline]
+  pub fn steered(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(RunnerStatus::VT_STEERED, Some(false)).unwrap()}
   }
 }
 
@@ -144,6 +174,9 @@ impl ::flatbuffers::Verifiable for RunnerStatus<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("stage_sums_ns", Self::VT_STAGE_SUMS_NS, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, LatencyEntry>>>("latency", Self::VT_LATENCY, true)?
      .visit_field::<u32>("batch_size", Self::VT_BATCH_SIZE, false)?
+     .visit_field::<f64>("batch_planned", Self::VT_BATCH_PLANNED, false)?
+     .visit_field::<u64>("interval_ns", Self::VT_INTERVAL_NS, false)?
+     .visit_field::<bool>("steered", Self::VT_STEERED, false)?
      .finish();
     Ok(())
   }
@@ -159,6 +192,9 @@ pub struct RunnerStatusArgs<'a> {
     pub stage_sums_ns: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
     pub latency: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, LatencyEntry>>>,
     pub batch_size: u32,
+    pub batch_planned: f64,
+    pub interval_ns: u64,
+    pub steered: bool,
 }
 impl<'a> Default for RunnerStatusArgs<'a> {
   #[inline]
@@ -174,6 +210,9 @@ impl<'a> Default for RunnerStatusArgs<'a> {
       stage_sums_ns: None, // required field
       latency: None, // required field
       batch_size: 0,
+      batch_planned: 0.0,
+      interval_ns: 0,
+      steered: false,
     }
   }
 }
@@ -224,6 +263,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RunnerStatusBuilder<'a, 'b, A
     self.fbb_.push_slot::<u32>(RunnerStatus::VT_BATCH_SIZE, batch_size, 0);
   }
   #[inline]
+  pub fn add_batch_planned(&mut self, batch_planned: f64) {
+    self.fbb_.push_slot::<f64>(RunnerStatus::VT_BATCH_PLANNED, batch_planned, 0.0);
+  }
+  #[inline]
+  pub fn add_interval_ns(&mut self, interval_ns: u64) {
+    self.fbb_.push_slot::<u64>(RunnerStatus::VT_INTERVAL_NS, interval_ns, 0);
+  }
+  #[inline]
+  pub fn add_steered(&mut self, steered: bool) {
+    self.fbb_.push_slot::<bool>(RunnerStatus::VT_STEERED, steered, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RunnerStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RunnerStatusBuilder {
@@ -255,6 +306,9 @@ impl ::core::fmt::Debug for RunnerStatus<'_> {
       ds.field("stage_sums_ns", &self.stage_sums_ns());
       ds.field("latency", &self.latency());
       ds.field("batch_size", &self.batch_size());
+      ds.field("batch_planned", &self.batch_planned());
+      ds.field("interval_ns", &self.interval_ns());
+      ds.field("steered", &self.steered());
       ds.finish()
   }
 }

@@ -5,7 +5,9 @@ use super::*;
 pub enum StatusOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
-/// Once per second.
+/// Once per second, in pages: each has a part of the subscriptions and cameras, the first one also
+/// all else. Pages of one status have the same now_ns; without one of them the others are worth
+/// nothing.
 pub struct Status<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -27,6 +29,9 @@ impl<'a> Status<'a> {
   pub const VT_RUNNERS: ::flatbuffers::VOffsetT = 14;
   pub const VT_DEVICES: ::flatbuffers::VOffsetT = 16;
   pub const VT_RESULTS_DROPPED: ::flatbuffers::VOffsetT = 18;
+  pub const VT_PAGE: ::flatbuffers::VOffsetT = 20;
+  pub const VT_MORE: ::flatbuffers::VOffsetT = 22;
+  pub const VT_BROKEN: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -42,10 +47,13 @@ impl<'a> Status<'a> {
     builder.add_desired_revision(args.desired_revision);
     builder.add_now_ns(args.now_ns);
     builder.add_instance(args.instance);
+    if let Some(x) = args.broken { builder.add_broken(x); }
+    builder.add_page(args.page);
     if let Some(x) = args.devices { builder.add_devices(x); }
     if let Some(x) = args.runners { builder.add_runners(x); }
     if let Some(x) = args.cameras { builder.add_cameras(x); }
     if let Some(x) = args.subscriptions { builder.add_subscriptions(x); }
+    builder.add_more(args.more);
     builder.finish()
   }
 
@@ -107,6 +115,30 @@ impl<'a> Status<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Status::VT_RESULTS_DROPPED, Some(0)).unwrap()}
   }
+  /// Number of the page, from 0.
+  #[inline]
+  pub fn page(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Status::VT_PAGE, Some(0)).unwrap()}
+  }
+  /// Another page follows.
+  #[inline]
+  pub fn more(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Status::VT_MORE, Some(false)).unwrap()}
+  }
+  /// How often an invariant of the core was broken: token, in_flight, tag, gate, ledger.
+  #[inline]
+  pub fn broken(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Status::VT_BROKEN, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Status<'_> {
@@ -123,6 +155,9 @@ impl ::flatbuffers::Verifiable for Status<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RunnerStatus>>>>("runners", Self::VT_RUNNERS, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<DeviceStatus>>>>("devices", Self::VT_DEVICES, true)?
      .visit_field::<u64>("results_dropped", Self::VT_RESULTS_DROPPED, false)?
+     .visit_field::<u32>("page", Self::VT_PAGE, false)?
+     .visit_field::<bool>("more", Self::VT_MORE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("broken", Self::VT_BROKEN, false)?
      .finish();
     Ok(())
   }
@@ -136,6 +171,9 @@ pub struct StatusArgs<'a> {
     pub runners: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RunnerStatus<'a>>>>>,
     pub devices: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<DeviceStatus<'a>>>>>,
     pub results_dropped: u64,
+    pub page: u32,
+    pub more: bool,
+    pub broken: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for StatusArgs<'a> {
   #[inline]
@@ -149,6 +187,9 @@ impl<'a> Default for StatusArgs<'a> {
       runners: None, // required field
       devices: None, // required field
       results_dropped: 0,
+      page: 0,
+      more: false,
+      broken: None,
     }
   }
 }
@@ -191,6 +232,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatusBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Status::VT_RESULTS_DROPPED, results_dropped, 0);
   }
   #[inline]
+  pub fn add_page(&mut self, page: u32) {
+    self.fbb_.push_slot::<u32>(Status::VT_PAGE, page, 0);
+  }
+  #[inline]
+  pub fn add_more(&mut self, more: bool) {
+    self.fbb_.push_slot::<bool>(Status::VT_MORE, more, false);
+  }
+  #[inline]
+  pub fn add_broken(&mut self, broken: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Status::VT_BROKEN, broken);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StatusBuilder {
@@ -220,6 +273,9 @@ impl ::core::fmt::Debug for Status<'_> {
       ds.field("runners", &self.runners());
       ds.field("devices", &self.devices());
       ds.field("results_dropped", &self.results_dropped());
+      ds.field("page", &self.page());
+      ds.field("more", &self.more());
+      ds.field("broken", &self.broken());
       ds.finish()
   }
 }

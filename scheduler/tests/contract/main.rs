@@ -2,172 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use base::{
-    Absent, FrameDetections, FrameFlags, FrameId, FrameInfo, Generation, InstanceId, Instant,
-    LatencyEntry, LatencyTable, MediaTime, Newest, Size, StageTimes, Stamp, UtcNanos,
-};
-use scheduler::{
-    BatchId, CameraKey, CloseReason, Config, Desired, FrameIndex, Input, Ledger, Output,
-    RunnerInfo, RunnerKey, RunnerState, Scheduler, SubscriptionSpec, SubscriptionState,
-};
+mod ahead;
+mod bench;
+mod cascade;
+
+use base::{Absent, InstanceId, Instant, Newest, StageTimes};
+use bench::{Bench, Did, MS, launch};
+use scheduler::{CloseReason, Input, Ledger, RunnerKey, RunnerState, SubscriptionState};
 use std::time::Duration;
-
-const MS: u64 = 1_000_000;
-
-/// What a driver did, in short.
-#[derive(Debug, PartialEq, Clone)]
-enum Did {
-    Prepare(RunnerKey, BatchId, Vec<u64>),
-    Profile(RunnerKey, u32),
-    Grant(RunnerKey, BatchId),
-    Revoke(RunnerKey, BatchId),
-    Close(RunnerKey, CloseReason),
-    Result(u64),
-}
-
-#[derive(Default)]
-struct Frames(Vec<Option<Newest>>);
-
-impl FrameIndex for Frames {
-    fn newest(&mut self, camera: CameraKey) -> Newest {
-        let known = self.0.get(camera.0 as usize).copied().flatten();
-        known.unwrap_or(Newest::Absent(Absent::NoRing))
-    }
-}
-
-struct Bench {
-    core: Scheduler,
-    frames: Frames,
-    now: Instant,
-}
-
-impl Bench {
-    fn new(cameras: &[&str], models: &[&str]) -> Bench {
-        let mut bench = Bench {
-            core: Scheduler::new(Config::default()),
-            frames: Frames::default(),
-            now: Instant(1_000 * MS),
-        };
-        let pairs = models.iter().flat_map(|m| cameras.iter().map(move |c| (*c, *m)));
-        let subscriptions = pairs.map(|(camera, model)| SubscriptionSpec {
-            id: format!("{camera}/{model}"),
-            camera: camera.parse().unwrap(),
-            model: model.parse().unwrap(),
-            parent: None,
-            max_fps: None,
-            weight: 1.0,
-            deadline: None,
-            parameters: 0,
-            enabled: true,
-        });
-        let subscriptions = subscriptions.collect();
-        bench.core.handle(bench.now, Input::Desired(Desired { revision: 1, subscriptions }));
-        bench
-    }
-
-    /// A runner on the device `cpu0` whose batches of one take 10 ms.
-    fn runner(&mut self, key: u64, model: &str, instance: u64) -> Vec<Did> {
-        self.runner_on("cpu0", key, model, instance)
-    }
-
-    /// The same on a GPU, where batches are prepared ahead, when its name says so.
-    fn runner_on(&mut self, device: &str, key: u64, model: &str, instance: u64) -> Vec<Did> {
-        let ms = Duration::from_millis(10);
-        let info = RunnerInfo {
-            instance: InstanceId(instance),
-            model: model.parse().unwrap(),
-            device: device.parse().unwrap(),
-            gpu: device.starts_with("gpu"),
-            batch_max: 8,
-            deadline: Duration::from_millis(500),
-            latency: LatencyTable::new([LatencyEntry { batch: 1, p50: ms, p99: ms }]),
-        };
-        self.handle(Input::RunnerUp { runner: RunnerKey(key), info })
-    }
-
-    fn handle(&mut self, input: Input) -> Vec<Did> {
-        self.core.handle(self.now, input);
-        self.drain()
-    }
-
-    /// A camera publishes a frame that was captured `age` ago.
-    fn frame(&mut self, camera: usize, id: u64, age: Duration) {
-        let capture = self.now.back(age);
-        let stamp = Stamp {
-            generation: Generation(1),
-            frame_id: FrameId(id),
-            slot: 0,
-            slots: 30,
-            size: Size { width: 2, height: 2 },
-            published: self.now,
-            info: FrameInfo {
-                media: MediaTime(0),
-                capture,
-                capture_utc: UtcNanos(0),
-                decode_start: capture,
-                flags: FrameFlags::default(),
-            },
-        };
-        self.set(camera, Newest::Frame(stamp));
-    }
-
-    fn set(&mut self, camera: usize, newest: Newest) {
-        if self.frames.0.len() <= camera {
-            self.frames.0.resize(camera + 1, None);
-        }
-        self.frames.0[camera] = Some(newest);
-    }
-
-    /// Lets time pass in steps of a millisecond.
-    fn pass(&mut self, ms: u64) -> Vec<Did> {
-        let mut did = Vec::new();
-        for _ in 0..ms {
-            self.now = Instant(self.now.0 + MS);
-            did.extend(self.drain());
-        }
-        did
-    }
-
-    fn drain(&mut self) -> Vec<Did> {
-        let mut did = Vec::new();
-        loop {
-            match self.core.poll(self.now, &mut self.frames) {
-                Output::Prepare { runner, batch, members, .. } => {
-                    let ids = members.iter().map(|m| m.stamp.frame_id.0).collect();
-                    did.push(Did::Prepare(runner, batch, ids));
-                }
-                Output::ProfileGrant { runner, batch_size, .. } => {
-                    did.push(Did::Profile(runner, batch_size));
-                }
-                Output::Close { runner, reason } => did.push(Did::Close(runner, reason)),
-                Output::Result { binding, .. } => did.push(Did::Result(binding.stamp.frame_id.0)),
-                Output::Grant { runner, batch, .. } => did.push(Did::Grant(runner, batch)),
-                Output::Revoke { runner, batch } => did.push(Did::Revoke(runner, batch)),
-                Output::Wait { .. } => return did,
-            }
-        }
-    }
-
-    fn reply(&mut self, runner: u64, batch: BatchId) -> Vec<Did> {
-        let times = StageTimes { received: self.now, ..StageTimes::default() };
-        let outcomes = vec![Ok(FrameDetections::default())];
-        self.handle(Input::Reply { runner: RunnerKey(runner), batch, times, outcomes })
-    }
-
-    fn ledger(&self, at: usize) -> Ledger {
-        self.core.report(self.now).subscriptions[at].ledger
-    }
-}
-
-/// The one launch in what was done.
-#[track_caller]
-fn launch(did: &[Did]) -> (RunnerKey, BatchId, Vec<u64>) {
-    let launches: Vec<_> = did.iter().filter(|d| matches!(d, Did::Prepare(..))).collect();
-    match launches[..] {
-        [Did::Prepare(runner, batch, ids)] => (*runner, *batch, ids.clone()),
-        _ => panic!("not one launch: {did:?}"),
-    }
-}
 
 #[test]
 fn a_frame_is_launched_answered_and_passed_on() {
@@ -200,7 +42,8 @@ fn a_hung_instance_is_refused_until_it_is_gone_or_another_comes() {
     assert!(bench.core.report(bench.now).devices[0].suspect);
     bench.handle(Input::RunnerGone { instance: InstanceId(7) });
     assert_eq!(state(&bench), SubscriptionState::NoRunner);
-    assert!(!bench.core.report(bench.now).devices[0].suspect);
+    let report = bench.core.report(bench.now);
+    assert_eq!((report.devices[0].suspect, report.runners), (false, vec![]));
     bench.runner(3, "m", 8);
     let mut did = Vec::new();
     for id in 3..50 {
@@ -208,6 +51,23 @@ fn a_hung_instance_is_refused_until_it_is_gone_or_another_comes() {
         did.extend(bench.pass(40));
     }
     assert!(matches!(did[..], [Did::Prepare(RunnerKey(3), ..), ..]), "{did:?}");
+}
+
+#[test]
+fn another_instance_in_its_place_proves_that_a_hung_one_is_gone() {
+    let mut bench = Bench::new(&["a"], &["m"]);
+    bench.runner(1, "m", 7);
+    bench.frame(0, 1, Duration::ZERO);
+    launch(&bench.pass(110));
+    assert_eq!(bench.pass(2_000), [Did::Close(RunnerKey(1), CloseReason::Hung)]);
+    bench.handle(Input::RunnerDown { runner: RunnerKey(1) });
+    assert!(bench.core.report(bench.now).devices[0].suspect);
+    // Its lock was taken over before anybody saw it free.
+    bench.runner(2, "m", 8);
+    bench.handle(Input::RunnerDown { runner: RunnerKey(2) });
+    let report = bench.core.report(bench.now);
+    assert_eq!((report.devices[0].suspect, report.runners), (false, vec![]));
+    assert_eq!(report.subscriptions[0].state, SubscriptionState::NoRunner);
 }
 
 #[test]
@@ -357,77 +217,6 @@ fn a_pause_of_the_scheduler_itself_is_held_against_nobody() {
     bench.now = Instant(bench.now.0 + 5_000 * MS);
     let closed = Did::Close(RunnerKey(1), CloseReason::Hung);
     assert_eq!(bench.pass(2_500), [closed]);
-}
-
-/// `m` executes a batch and has the next one prepared; both batch ids.
-fn prepared_ahead(bench: &mut Bench) -> (BatchId, BatchId) {
-    bench.runner_on("gpu0", 1, "m", 7);
-    bench.frame(0, 1, Duration::ZERO);
-    bench.frame(1, 1, Duration::ZERO);
-    let mut did = Vec::new();
-    while did.is_empty() {
-        did = bench.pass(1);
-    }
-    let (_, first, _) = launch(&did);
-    let mut did = Vec::new();
-    while did.is_empty() {
-        did = bench.pass(1);
-    }
-    let (_, second, _) = launch(&did);
-    (first, second)
-}
-
-fn executed(bench: &mut Bench, batch: BatchId) -> Vec<Did> {
-    let runner = RunnerKey(1);
-    let (granted, executed) = (bench.now, bench.now);
-    bench.handle(Input::Executed { runner, batch, granted, executed })
-}
-
-#[test]
-fn the_next_batch_of_a_gpu_is_prepared_ahead_and_granted_when_the_token_is_back() {
-    let mut bench = Bench::new(&["a", "b"], &["m"]);
-    let (first, second) = prepared_ahead(&mut bench);
-    bench.handle(Input::Prepared { runner: RunnerKey(1), batch: second });
-    assert_eq!(executed(&mut bench, first), [Did::Grant(RunnerKey(1), second)]);
-    assert_eq!(bench.reply(1, first), [Did::Result(1)]);
-    executed(&mut bench, second);
-    assert_eq!(bench.reply(1, second), [Did::Result(1)]);
-}
-
-#[test]
-fn a_batch_without_a_readable_frame_is_answered_without_the_token() {
-    let mut bench = Bench::new(&["a", "b"], &["m"]);
-    let (first, second) = prepared_ahead(&mut bench);
-    let reply = |outcome| Input::Reply {
-        runner: RunnerKey(1),
-        batch: second,
-        times: StageTimes::default(),
-        outcomes: vec![outcome],
-    };
-    assert_eq!(bench.handle(reply(Err(base::MemberError::Torn))), [Did::Result(1)]);
-    assert_eq!(bench.ledger(1).torn, 1);
-    executed(&mut bench, first);
-    assert_eq!(bench.reply(1, first), [Did::Result(1)], "the other batch goes on");
-    // With detections it must have executed: nobody gave it the token.
-    let mut bench = Bench::new(&["a", "b"], &["m"]);
-    prepared_ahead(&mut bench);
-    let did = bench.handle(reply(Ok(FrameDetections::default())));
-    assert!(matches!(did[..], [Did::Close(_, CloseReason::Protocol(_))]), "{did:?}");
-}
-
-#[test]
-fn a_late_runner_loses_what_it_prepared_and_what_it_says_of_that_is_no_mistake() {
-    let mut bench = Bench::new(&["a", "b"], &["m"]);
-    let (first, second) = prepared_ahead(&mut bench);
-    // The lease, 30 ms, passes.
-    assert_eq!(bench.pass(40), [Did::Revoke(RunnerKey(1), second)]);
-    assert_eq!((bench.ledger(0).expired_late, bench.ledger(1).revoked), (1, 1));
-    bench.handle(Input::Prepared { runner: RunnerKey(1), batch: second });
-    assert_eq!(bench.reply(1, second), [], "sent before the Revoke was read");
-    assert_eq!(bench.reply(1, first), [], "late, discarded");
-    let report = bench.core.report(bench.now);
-    assert_eq!(report.runners[0].state, RunnerState::Demoted);
-    assert!(report.subscriptions.iter().all(|s| s.balanced()));
 }
 
 #[test]

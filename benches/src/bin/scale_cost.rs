@@ -1,0 +1,297 @@
+//! What do thousands of subscriptions cost, and how long does a launch wait while they are told of or change?
+//!
+//! usage: scale_cost [--subscriptions N] [--seconds S]
+//!
+//! First the CPU time of the core's thread for a desired state and for the status, then waits. The real
+//! scheduler loop on a thread of its own, with rings of 100 cameras at 25 fps, a serve that reads, and a
+//! runner that takes 4 ms per frame: there is always a frame to launch with, so what passes from its
+//! Reply to the next Prepare is the scheduler's. N subscriptions (10,000) of N / 100 models are on these
+//! cameras; one model has the runner. Three times S seconds (10): nothing changes but that the status is
+//! told every second; one assignment changes every second; all of them do. The desired state is parsed
+//! on another thread, as in production. Percentiles are of all launches of a phase, and say little on
+//! a machine that others use.
+
+use base::{
+    CameraId, FrameDetections, FrameFlags, FrameInfo, InstanceId, LatencyEntry, LatencyTable,
+    MediaTime, Picture, Size, StageTimes, limits,
+};
+use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredSubscription, FORMAT};
+use ipc::directories::Directories;
+use ipc::events_message::EventsMessage;
+use ipc::framing::{read_message, write_message};
+use ipc::ring::{RingSpec, RingWriter};
+use ipc::runner_message::{Encoder, Hello, Reply, RunnerMessage};
+use ipc::{clock, stop::Stop};
+use scheduler::{Config, Desired, Input, Scheduler, SubscriptionSpec};
+use scheduler_sim::World;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const CAMERAS: usize = 100;
+/// What the runner takes for a frame.
+const EXECUTE: Duration = Duration::from_millis(4);
+
+/// What the status was, while it was looked at.
+#[derive(Debug, Default)]
+struct Told {
+    whole: u32,
+    pages: u32,
+    largest: usize,
+}
+
+fn option(name: &str, default: f64) -> Fallible<f64> {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().position(|a| a == name) {
+        Some(at) => Ok(arguments.get(at + 1).ok_or("a value is missing")?.parse()?),
+        None => Ok(default),
+    }
+}
+
+fn main() -> Fallible<()> {
+    let models = (option("--subscriptions", 10_000.0)? as usize).div_ceil(CAMERAS).max(1);
+    let seconds = option("--seconds", 10.0)?;
+    let shm = Path::new("/dev/shm");
+    let root = tempfile::tempdir_in(if shm.exists() { shm } else { Path::new("/tmp") })?;
+    let of = |name: &str| -> std::io::Result<PathBuf> {
+        let path = root.path().join(name);
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    };
+    let directories = Directories { shm: of("shm")?, runtime: of("run")?, state: of("state")? };
+    let ids: Vec<CameraId> =
+        (0..CAMERAS).map(|i| CameraId::new(&format!("c{i:03}"))).collect::<Result<_, _>>()?;
+    let mut state = desired(&ids, models);
+    state.store(&directories.desired())?;
+
+    let told = Arc::new(Mutex::new(Told::default()));
+    let events = UnixListener::bind(directories.events_socket())?;
+    let seen = told.clone();
+    std::thread::spawn(move || serve(&events, &seen));
+    let (model_id, device) = ("m0000".parse()?, "cpu".parse()?);
+    let listener = UnixListener::bind(directories.runner_socket(&model_id, &device))?;
+    let (waits_in, waits) = channel();
+    std::thread::spawn(move || runner(&listener, &waits_in));
+    let (_trigger, stop) = Stop::pair()?;
+    let options = scheduler_driver::Options {
+        directories: directories.clone(),
+        capacities: Vec::new(),
+        usable_share: 0.95,
+        steering: scheduler_driver::Steering::Off,
+        trace: None,
+    };
+    std::thread::spawn(move || scheduler_driver::run(options, stop));
+    let shm = directories.shm.clone();
+    std::thread::spawn(move || cameras(&shm, &ids));
+
+    println!("{} subscriptions, {CAMERAS} cameras, {models} models", state.subscriptions.len());
+    on_the_thread(&state)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let phases: [(&str, usize); 3] = [
+        ("status alone", 0),
+        ("one change per second", 1),
+        ("all change every second", usize::MAX),
+    ];
+    for (name, changes) in phases {
+        waits.try_iter().for_each(drop);
+        if let Ok(mut told) = told.lock() {
+            *told = Told::default();
+        }
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        while Instant::now() < until {
+            for s in state.subscriptions.iter_mut().take(changes) {
+                s.priority = 100 - s.priority;
+            }
+            if changes > 0 {
+                state.revision += 1;
+                state.store(&directories.desired())?;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        let mut all: Vec<Duration> = waits.try_iter().collect();
+        all.sort_unstable();
+        let at = |share: f64| {
+            let place = (all.len().saturating_sub(1) as f64 * share).round() as usize;
+            all.get(place).map_or(f64::NAN, |wait| wait.as_secs_f64() * 1e3)
+        };
+        println!(
+            "{name:<24} {} launches wait: p50 {:.3} p99 {:.3} p99.9 {:.3} longest {:.3} ms",
+            all.len(),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0)
+        );
+        if let Ok(told) = told.lock() {
+            let Told { whole, pages, largest } = *told;
+            println!("{:<24} {whole} statuses in {pages} pages of {largest} bytes at most", "");
+        }
+    }
+    Ok(())
+}
+
+/// Prints what the core itself takes, as CPU time of its thread: nobody else's work counts.
+fn on_the_thread(state: &DesiredState) -> Fallible<()> {
+    let spec = |s: &DesiredSubscription| World::subscription(&s.camera, &s.model, s.max_fps);
+    let specs: Vec<SubscriptionSpec> = state.subscriptions.iter().map(spec).collect();
+    let mut one = specs.clone();
+    one[0].weight = 2.0;
+    let all = specs.iter().map(|s| SubscriptionSpec { weight: 3.0, ..s.clone() }).collect();
+    let now = base::Instant(1_000_000_000);
+    let mut core = Scheduler::new(Config::default());
+    for (what, subscriptions) in [
+        ("from nothing", specs.clone()),
+        ("unchanged", specs),
+        ("one changes", one),
+        ("all do", all),
+    ] {
+        let begun = cpu();
+        core.handle(now, Input::Desired(Desired { revision: 1, subscriptions }));
+        println!("desired state, {what:<12} {:.3} ms of CPU", (cpu() - begun).as_secs_f64() * 1e3);
+    }
+    let mut report = |count: usize| {
+        let tries = (0..50).map(|_| {
+            let begun = cpu();
+            core.report_part(now, 0, count);
+            cpu() - begun
+        });
+        tries.min().unwrap_or_default().as_secs_f64() * 1e3
+    };
+    let (page, whole) = (report(limits::STATUS_PAGE), report(usize::MAX));
+    println!("status, before it is encoded: a page {page:.3} ms of CPU, all of it {whole:.3} ms");
+    Ok(())
+}
+
+/// CPU time of this thread.
+fn cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// Says hello, then answers every Prepare after [`EXECUTE`]; tells how long each was awaited.
+fn runner(listener: &UnixListener, waits: &Sender<Duration>) -> Fallible<()> {
+    let (mut stream, _) = listener.accept()?;
+    let mut encoder = Encoder::default();
+    let hello = RunnerMessage::Hello(Hello {
+        protocol: limits::PROTOCOL_VERSION,
+        instance: InstanceId(1),
+        model_id: "m0000".parse()?,
+        model_version: "1".into(),
+        device: "cpu".parse()?,
+        gpu: false,
+        input: Size { width: 64, height: 64 },
+        batch_max: 1,
+        deadline: limits::DEADLINE_DEFAULT,
+        labels: vec!["person".into()],
+        latency: LatencyTable::new([LatencyEntry { batch: 1, p50: EXECUTE, p99: EXECUTE }]),
+        runtime: "waits".into(),
+    });
+    write_message(&mut stream, hello.encode(&mut encoder))?;
+    let mut buffer = Vec::new();
+    let mut replied: Option<Instant> = None;
+    while read_message(&mut stream, &mut buffer)? {
+        let RunnerMessage::Prepare(prepare) = RunnerMessage::decode(&buffer)? else { continue };
+        if let Some(replied) = replied {
+            waits.send(replied.elapsed())?;
+        }
+        let granted = clock::monotonic();
+        std::thread::sleep(EXECUTE);
+        let executed = clock::monotonic();
+        let times = StageTimes {
+            received: granted,
+            copied: granted,
+            granted,
+            preprocessed: granted,
+            executed,
+            postprocessed: executed,
+        };
+        let outcomes = vec![Ok(FrameDetections::default()); prepare.members.len()];
+        let reply = RunnerMessage::Reply(Reply { batch: prepare.batch, times, outcomes });
+        write_message(&mut stream, reply.encode(&mut encoder))?;
+        replied = Some(Instant::now());
+    }
+    Ok(())
+}
+
+fn serve(listener: &UnixListener, told: &Mutex<Told>) -> Fallible<()> {
+    let (mut stream, _) = listener.accept()?;
+    let mut buffer = Vec::new();
+    while read_message(&mut stream, &mut buffer)? {
+        if let EventsMessage::Status(page) = EventsMessage::decode(&buffer)?
+            && let Ok(mut told) = told.lock()
+        {
+            told.pages += 1;
+            told.whole += u32::from(!page.more);
+            told.largest = told.largest.max(buffer.len());
+        }
+    }
+    Ok(())
+}
+
+/// Publishes 25 frames per second of each camera, the cameras spread evenly.
+fn cameras(shm: &Path, ids: &[CameraId]) -> Fallible<()> {
+    let size = Size { width: 64, height: 64 };
+    let picture = Picture { size, matrix: Default::default(), range: Default::default() };
+    let mut writers = Vec::new();
+    for id in ids {
+        let spec = RingSpec { camera: id.clone(), picture, slots: 30 };
+        writers.push(RingWriter::create(shm, &spec)?);
+    }
+    let begin = Instant::now();
+    for frame in 0u64.. {
+        let due = Duration::from_secs_f64(frame as f64 / (25.0 * ids.len() as f64));
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        let writer = &mut writers[frame as usize % ids.len()];
+        if frame.is_multiple_of(7) {
+            writer.heartbeat();
+        }
+        let now = clock::monotonic();
+        writer.begin().publish(&FrameInfo {
+            media: MediaTime(frame * 3600),
+            capture: now,
+            capture_utc: clock::utc(),
+            decode_start: now,
+            flags: FrameFlags::default(),
+        });
+    }
+    Ok(())
+}
+
+fn desired(ids: &[CameraId], models: usize) -> DesiredState {
+    let cameras = ids.iter().map(|id| DesiredCamera {
+        id: id.to_string(),
+        enabled: true,
+        streams: Vec::new(),
+        loop_offset_ms: 0,
+        record: false,
+        live: false,
+        decode: DecodeMode::Full,
+        deadline_ms: 500,
+    });
+    let subscription = |id: &CameraId, model: usize| DesiredSubscription {
+        id: format!("{id}.m{model:04}"),
+        camera: id.to_string(),
+        model: format!("m{model:04}"),
+        parent_model: None,
+        max_fps: Some(25.0),
+        priority: 25,
+        max_regions: limits::MAX_REGIONS_DEFAULT,
+        deadline_ms: None,
+        parameters: serde_json::Value::Null,
+        parameters_id: String::new(),
+        enabled: true,
+    };
+    let subscriptions =
+        (0..models).flat_map(|model| ids.iter().map(move |id| subscription(id, model)));
+    DesiredState {
+        format: FORMAT,
+        revision: 1,
+        written_utc: String::new(),
+        cameras: cameras.collect(),
+        subscriptions: subscriptions.collect(),
+    }
+}
