@@ -461,6 +461,8 @@ impl Scheduler {
         let Some(runner) = self.runner_mut(key) else { return };
         let Some((size, since, _)) = runner.profiling.take() else { return };
         let device = runner.device;
+        runner.measured = true;
+        runner.checks.measured(now);
         if runner.state == RunnerState::Profiling {
             runner.resume();
             self.devices[device.0].take_token(now - since);

@@ -45,6 +45,7 @@ mod output;
 pub mod placement;
 pub mod plan;
 mod planning;
+mod promise;
 mod queue;
 mod reconcile;
 mod runner;
