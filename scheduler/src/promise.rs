@@ -8,6 +8,7 @@
 use crate::device::{DeviceIx, ModelIx};
 use crate::machine::Scheduler;
 use crate::runner::RunnerState;
+use crate::subscription::SubscriptionState;
 use base::Instant;
 use std::time::Duration;
 
@@ -103,9 +104,13 @@ impl Scheduler {
     pub(crate) fn note_minded(&mut self, device: DeviceIx) {
         let keeps = |core: &Scheduler, at: usize| {
             core.runner(core.devices[device.0].runners[at]).is_some_and(|r| {
+                let mut wanted = core.models[r.model.0].subscriptions.iter();
                 r.connected()
                     && r.state != RunnerState::Demoted
-                    && core.models[r.model.0].wanted.rate > 0.0
+                    && wanted.any(|key| {
+                        let s = core.subscriptions.get(*key);
+                        s.is_some_and(|s| s.state == SubscriptionState::Active)
+                    })
             })
         };
         let count = self.devices[device.0].runners.len();
