@@ -2,7 +2,7 @@
 //! than one of its batches: p99 of each with the fault less that without, median of 12 seeds, against
 //! its `B_m`.
 //!
-//! `cargo run --release -p scheduler-sim --example isolation [-- --seeds N --seconds S]`
+//! `cargo run --release -p scheduler --example isolation [-- --seeds N --seconds S]`
 
 use scheduler_sim::isolation::isolation;
 use std::process::ExitCode;
