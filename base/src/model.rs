@@ -1,5 +1,9 @@
 //! What a model is: the contents of a `model.yaml`, checked. The parser lives in `runner`.
 
+mod synthetic;
+
+pub use synthetic::{Finds, Synthetic, SyntheticFault, SyntheticFaultKind};
+
 use crate::geometry::Size;
 use crate::id::ModelId;
 use std::path::PathBuf;
@@ -84,10 +88,12 @@ pub enum Decoder {
 }
 
 /// Which engine runs the weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Backend {
     /// ONNX Runtime on the CPU.
     Onnx,
+    /// No weights and no execution: it waits.
+    Synthetic(Synthetic),
 }
 
 /// Where a model may run.
@@ -120,7 +126,7 @@ pub struct ModelSpec {
     pub supported_tasks: Vec<String>,
     /// Engine.
     pub backend: Backend,
-    /// Weights, absolute, beneath the model's folder.
+    /// Weights, absolute, beneath the model's folder; of a synthetic model its `model.yaml`.
     pub weights: PathBuf,
     /// The input.
     pub input: InputSpec,
@@ -140,4 +146,11 @@ pub struct ModelSpec {
     pub resources: ResourceRequirements,
     /// JSON Schema of an assignment's parameters, as text.
     pub config_schema: Option<String>,
+}
+
+impl ModelSpec {
+    /// Whether this version has an engine that executes the model on a GPU.
+    pub fn has_gpu_engine(&self) -> bool {
+        matches!(&self.backend, Backend::Synthetic(synthetic) if synthetic.gpu)
+    }
 }

@@ -7,8 +7,10 @@
 
 pub mod library;
 mod onnx;
+mod synthetic;
 
 pub use onnx::OnnxEngine;
+pub use synthetic::SyntheticEngine;
 
 use crate::options::EngineOptions;
 use base::limits::HANG_LIMIT;
@@ -111,10 +113,11 @@ pub trait Engine: Send {
     /// What it is.
     fn info(&self) -> &EngineInfo;
 
-    /// Batches that it can hold at once, prepared and submitted together.
+    /// Batches that it can hold prepared at once, at least two.
     fn slots(&self) -> usize;
 
-    /// Takes frames, 1 to `batch_max`, into `slot`. Uses no device time.
+    /// Takes frames, 1 to `batch_max`, into `slot`; what it held there is forgotten. Uses no device
+    /// time.
     ///
     /// # Errors
     /// [`EngineError::Run`] when the frames do not fit; they are gone.
@@ -152,8 +155,9 @@ pub fn output_names(spec: &ModelSpec) -> Vec<&str> {
 /// [`EngineError`] when the library is missing, the weights are refused or the graph is not what
 /// the spec says.
 pub fn load(spec: &ModelSpec, options: &EngineOptions) -> Result<Box<dyn Engine>, EngineError> {
-    match spec.backend {
+    match &spec.backend {
         Backend::Onnx => Ok(Box::new(OnnxEngine::load(spec, options)?)),
+        Backend::Synthetic(synthetic) => Ok(Box::new(SyntheticEngine::new(spec, synthetic))),
     }
 }
 

@@ -8,7 +8,8 @@
 
 pub mod decode;
 pub mod engine;
-mod latency;
+mod hardware;
+mod latency_cache;
 pub mod model_yaml;
 mod onnx_file;
 mod options;
@@ -20,7 +21,7 @@ mod serve;
 mod tools;
 
 pub use engine::{Engine, EngineError};
-pub use latency::stored_latencies;
+pub use latency_cache::stored_latencies;
 pub use model_yaml::ModelError;
 pub use options::{DevicePolicy, EngineOptions, Options, RunnerError, default_cache_dir};
 pub use profile::{ProfileError, model_profile};

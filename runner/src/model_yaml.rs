@@ -6,6 +6,7 @@
 
 mod files;
 mod node;
+mod synthetic;
 
 pub use node::Problem;
 
@@ -100,6 +101,11 @@ pub fn load(folder: &Path) -> Result<ModelSpec, ModelError> {
         .map_err(|why| ModelError::MissingModelYaml { folder: folder.to_owned(), why })?;
     let invalid = |problems| ModelError::InvalidModelYaml { path: path.clone(), problems };
     let (spec, weights) = parse(folder, &text).map_err(invalid)?;
+    if let Backend::Synthetic(_) = spec.backend {
+        // What is not executed has no weights: all that it is stands in the file.
+        let path = path.canonicalize().unwrap_or(path);
+        return Ok(ModelSpec { weights: path, ..spec });
+    }
     let why = match check_weights(folder, &weights) {
         Ok(path) => return Ok(ModelSpec { weights: path, ..spec }),
         Err(why) => why,
@@ -191,6 +197,13 @@ fn one_of<T: Copy>(node: &Node, words: &[(&str, T)]) -> Option<T> {
     words.iter().find(|(w, _)| *w == word).map(|(_, v)| *v)
 }
 
+/// The words of `model_type`.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Onnx,
+    Synthetic,
+}
+
 const TEXT: &str = "has to be text (put numbers in quotes)";
 const SHARE: &str = "has to be a number from 0 to 1";
 
@@ -212,9 +225,9 @@ fn read(
         let Node::List(list) = n else { return None };
         list.iter().map(|v| text(&v.value).map(str::to_owned)).collect::<Option<Vec<_>>>()
     });
-    let backend =
-        top.required("model_type", "has to be `onnx`", |n| one_of(n, &[("onnx", Backend::Onnx)]));
-    let weights = top.required("model_weights", "has to name a file in the model's folder", text);
+    let kind = top.required("model_type", "has to be `onnx` or `synthetic`", |n| {
+        one_of(n, &[("onnx", Kind::Onnx), ("synthetic", Kind::Synthetic)])
+    });
     top.optional("input_format", "has to be `NV12`", |n| one_of(n, &[("NV12", ())]));
     let size = top
         .optional("expected_resolution", "has to be [width, height] in pixels, 1 to 8192", |n| {
@@ -234,7 +247,10 @@ fn read(
     let deadline = top
         .optional("deadline_ms", deadline_rule, |n| whole(n, 1..=60_000))
         .map_or(DEADLINE_DEFAULT, |ms| Duration::from_millis(ms.into()));
-    let labels = labels(folder, &top);
+    let labels = match kind {
+        Some(Kind::Synthetic) if !top.has("class_names") => Some(vec![synthetic::LABEL.to_owned()]),
+        _ => labels(folder, &top),
+    };
     let config_schema =
         top.optional("config_schema", "has to be a JSON Schema of type object", |n| {
             let json = n.to_json();
@@ -243,10 +259,20 @@ fn read(
     top.optional("output_schema", "has to be a map", |n| matches!(n, Node::Map(_)).then_some(()));
 
     let resources = resources(&top);
-    let input = input(&top, size);
-    let decoder = decoder(&top);
+    let (backend, weights, input, decoder) = match kind {
+        Some(Kind::Synthetic) => {
+            let backend = synthetic::read(&top).map(Backend::Synthetic);
+            (backend, Some(""), Some(synthetic::input(size)), Some(synthetic::decoder()))
+        }
+        Some(Kind::Onnx) | None => {
+            let rule = "has to name a file in the model's folder";
+            let weights = top.required("model_weights", rule, text);
+            (Some(Backend::Onnx), weights, input(&top, size), decoder(&top))
+        }
+    };
     top.finish();
 
+    kind?;
     let weights = weights?.to_owned();
     let spec = ModelSpec {
         model_id: model_id?,

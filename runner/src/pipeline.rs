@@ -14,11 +14,21 @@ pub fn execute(
     slot: usize,
     members: usize,
 ) -> Result<Finished, EngineError> {
-    let run = AssertUnwindSafe(|| {
+    caught(members, || {
         let ticket = engine.submit(slot)?;
         engine.wait(ticket)
-    });
-    catch_unwind(run).unwrap_or_else(|panic| {
+    })
+}
+
+/// What an engine does with a batch of `members`; when it panics, that as an error.
+///
+/// # Errors
+/// Those of `step`, and [`EngineError::Run`].
+pub fn caught<T>(
+    members: usize,
+    step: impl FnOnce() -> Result<T, EngineError>,
+) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         let why = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
             (_, Some(text)) => text.clone(),

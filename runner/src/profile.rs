@@ -5,13 +5,14 @@
 //! before the first start, on a machine that is otherwise quiet.
 
 use crate::engine::{self, EngineError};
-use crate::latency::{FOLDER, LatencyBook, LatencyCache};
+use crate::latency_cache::{FOLDER, LatencyCache};
 use crate::options::EngineOptions;
 use crate::pipeline;
 use crate::sampling::sample;
-use crate::tools::{batch_sizes, warm_up};
+use crate::tools::warm_up;
 use base::model::ModelSpec;
 use base::{DeviceId, LatencyTable};
+use latency::{LatencyBook, Sampling, batch_sizes};
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,18 +59,14 @@ pub fn model_profile(
             engine.prepare(0, frames)?;
             pipeline::execute(engine.as_mut(), 0, size as usize)
         };
-        let samples =
-            if book.fits(size) { sample(size, SAMPLES, SIZE_MAX, run) } else { Ok(Vec::new()) };
-        match samples {
-            Ok(samples) if !samples.is_empty() && book.offers(size, &samples) => {
-                book.measured(size, &samples);
-            }
+        let sampling = Sampling::new(SAMPLES, SIZE_MAX);
+        let samples = if book.fits(size) { sample(size, sampling, run) } else { Ok(Vec::new()) };
+        let samples = match samples {
             // Without the smallest there is no model.
             Err(error) if size == 1 => return Err(error.into()),
-            _ => {
-                book.drop_from(size);
-            }
-        }
+            samples => samples.unwrap_or_default(),
+        };
+        book.profiled(size, samples);
     }
     let path = cache.path().to_owned();
     cache

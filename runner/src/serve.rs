@@ -15,15 +15,16 @@ mod work;
 pub use watchdog::EXIT_HUNG;
 
 use crate::engine::{self, Engine, EngineError};
-use crate::latency::{FOLDER, LatencyBook, LatencyCache};
+use crate::latency_cache::{FOLDER, LatencyCache};
 use crate::model_yaml;
 use crate::options::{DevicePolicy, Options, RunnerError};
-use crate::tools::{batch_sizes, warm_up};
+use crate::tools::warm_up;
 use base::InstanceId;
 use base::limits::{HANG_LIMIT, PROFILE_GRACE};
 use base::model::ModelSpec;
 use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
+use latency::{LatencyBook, batch_sizes};
 use listen::{Listen, listen};
 use shared::Shared;
 use std::hash::{BuildHasher, Hasher};
@@ -62,7 +63,7 @@ fn serve_with(
     warm_up(spec, engine.as_mut())?;
     let info = engine.info().clone();
     let (cache, book) = latencies(options, spec, &info.runtime);
-    let shared = Shared::new(book, spec.batch_max);
+    let shared = Shared::new(book, spec.batch_max, engine.slots());
     let watchdog = Watchdog::default();
 
     let path = directories.runner_socket(&spec.model_id, &options.device);
@@ -134,6 +135,9 @@ fn device(options: &Options, spec: &ModelSpec) -> Result<(), RunnerError> {
             remedy,
         })
     };
+    if spec.has_gpu_engine() {
+        return Ok(());
+    }
     if spec.resources.gpu_required {
         let remedy = "run it on a machine with a GPU and a build that has its engine";
         return refuse("model.yaml says gpu_required".to_owned(), remedy);

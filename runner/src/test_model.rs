@@ -2,8 +2,8 @@
 
 use base::Size;
 use base::model::{
-    Backend, ColourOrder, DType, Decoder, InputSpec, Layout, ModelSpec, Resize,
-    ResourceRequirements,
+    Backend, ColourOrder, DType, Decoder, Finds, InputSpec, Layout, ModelSpec, Resize,
+    ResourceRequirements, Synthetic,
 };
 use std::time::Duration;
 
@@ -36,5 +36,17 @@ pub fn spec() -> ModelSpec {
         deadline: Duration::from_millis(500),
         resources: ResourceRequirements::default(),
         config_schema: None,
+    }
+}
+
+/// What a synthetic engine does at once, the answer saying which frame it is for.
+pub fn synthetic() -> Synthetic {
+    Synthetic {
+        alpha: Duration::ZERO,
+        beta: Duration::ZERO,
+        noise: 0.0,
+        gpu: false,
+        finds: Finds::Luma,
+        faults: Vec::new(),
     }
 }

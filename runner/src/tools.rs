@@ -7,8 +7,9 @@ use crate::parameters::Parameters;
 use crate::pipeline;
 use crate::{EngineError, ModelError};
 use base::limits::HANG_LIMIT;
-use base::model::ModelSpec;
+use base::model::{Backend, ModelSpec};
 use base::{ColourMatrix, ColourRange, FrameDetections, MemberError, Picture, Rect, Size};
+use latency::batch_sizes;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -186,14 +187,6 @@ pub(crate) fn warm_up(spec: &ModelSpec, engine: &mut dyn Engine) -> Result<(), E
     Ok(())
 }
 
-/// 1, 2, 4, 8 ... and the largest itself.
-pub fn batch_sizes(batch_max: u32) -> Vec<u32> {
-    let mut sizes: Vec<u32> =
-        (0..).map(|power| 1 << power).take_while(|size| *size < batch_max).collect();
-    sizes.push(batch_max);
-    sizes
-}
-
 /// A picture of one grey in the middle of the range.
 pub fn grey_frame(width: u32, height: u32) -> Frame {
     let size = Size { width, height };
@@ -218,7 +211,7 @@ fn grey_batch(spec: &ModelSpec, engine: &mut dyn Engine, members: usize) -> Resu
     for member in 0..members {
         let found = pipeline::outcome(spec, &finished, member, &parameters)
             .map_err(|e| format!("batch of {members}: member {member}: {}", e.as_str()))?;
-        if !found.detections.is_empty() {
+        if !found.detections.is_empty() && matches!(spec.backend, Backend::Onnx) {
             return Err(format!(
                 "batch of {members}: {} objects found in a grey picture; are mean, std and the \
                  decoder those of the model?",
@@ -233,14 +226,6 @@ fn grey_batch(spec: &ModelSpec, engine: &mut dyn Engine, members: usize) -> Resu
 mod tests {
     use super::*;
     use base::{Detection, TrackId};
-
-    #[test]
-    fn sizes_double_up_to_the_largest() {
-        assert_eq!(batch_sizes(1), [1]);
-        assert_eq!(batch_sizes(2), [1, 2]);
-        assert_eq!(batch_sizes(16), [1, 2, 4, 8, 16]);
-        assert_eq!(batch_sizes(12), [1, 2, 4, 8, 12]);
-    }
 
     #[test]
     fn lines_are_json() {

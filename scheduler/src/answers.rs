@@ -474,6 +474,8 @@ impl Scheduler {
         let Some(runner) = self.runner_mut(key) else { return };
         let Some((size, since, _)) = runner.profiling.take() else { return };
         let device = runner.device;
+        runner.measured = true;
+        runner.checks.measured(now);
         if runner.state == RunnerState::Profiling {
             runner.resume();
             let back = self.devices[device.0].give_back(now - since);

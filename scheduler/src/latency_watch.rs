@@ -1,4 +1,7 @@
 //! L(b) as it is now: the announced table, corrected by what batches really took.
+//!
+//! The table is a promise that only a measurement changes; what is seen since is kept beside it, as
+//! ratios to it.
 
 use crate::line;
 use base::LatencyTable;
@@ -36,6 +39,8 @@ pub(crate) struct LatencyWatch {
     /// The same over all sizes, for classes without samples.
     all: Class,
     recent: Box<[f32; LARGEST_OF]>,
+    /// The size of each of them.
+    recent_sizes: Box<[u16; LARGEST_OF]>,
     recorded: usize,
     largest: f32,
     /// What is known of the sizes from 0 on, made anew when a correction changes: decisions ask far
@@ -43,8 +48,9 @@ pub(crate) struct LatencyWatch {
     sizes: Vec<Latency>,
     /// All but few of the recent ones are below.
     usual: f32,
-    /// The largest ever, fading.
+    /// The largest ever, fading, and its size.
     rare: f32,
+    rare_size: u16,
 }
 
 /// What a batch of one size takes.
@@ -77,11 +83,23 @@ impl Class {
         {
             return;
         }
-        let mut sorted = self.samples;
-        let (_, median, _) = sorted[..filled].select_nth_unstable_by(filled / 2, f32::total_cmp);
-        let median = f64::from(*median);
+        let median = self.median(filled);
         if (median / self.factor - 1.0).abs() > HYSTERESIS {
             self.factor = median;
+        }
+    }
+
+    fn median(&self, filled: usize) -> f64 {
+        let mut sorted = self.samples;
+        let (_, median, _) = sorted[..filled].select_nth_unstable_by(filled / 2, f32::total_cmp);
+        f64::from(*median)
+    }
+
+    /// The promise is `scale` times what it was: so are the ratios to it.
+    fn rescale(&mut self, scale: f64) {
+        self.samples.iter_mut().for_each(|ratio| *ratio = (f64::from(*ratio) / scale) as f32);
+        if self.known() {
+            self.factor /= scale;
         }
     }
 
@@ -104,11 +122,13 @@ impl LatencyWatch {
             classes: [Class::NEW; CLASSES],
             all: Class::NEW,
             recent: Box::new([0.0; LARGEST_OF]),
+            recent_sizes: Box::new([0; LARGEST_OF]),
             recorded: 0,
             largest: 0.0,
             sizes: Vec::new(),
             usual: 0.0,
             rare: 0.0,
+            rare_size: 0,
         };
         watch.refresh();
         watch
@@ -119,9 +139,50 @@ impl LatencyWatch {
         &self.announced
     }
 
-    /// Takes a new table; what was seen of the old one is forgotten.
+    /// Takes a new table. How long executions took stays known: it is seen against the new one.
     pub fn announce(&mut self, table: LatencyTable) {
-        *self = LatencyWatch::new(table);
+        let seen = std::mem::replace(self, LatencyWatch::new(table));
+        let scale = |batch: u32| {
+            let (old, new) = (seen.announced.p50(batch)?, self.announced.p50(batch)?);
+            let scale = new.as_secs_f64() / old.as_secs_f64();
+            (scale.is_finite() && scale > 0.0).then_some(scale)
+        };
+        let mut recent = seen.recent;
+        let mut kept = seen.recorded;
+        for (ratio, size) in recent.iter_mut().zip(seen.recent_sizes.iter()).take(kept) {
+            match scale(u32::from(*size)) {
+                Some(scale) => *ratio = (f64::from(*ratio) / scale) as f32,
+                // One of the tables is empty: nothing of it can be compared.
+                None => kept = 0,
+            }
+        }
+        let rare = scale(u32::from(seen.rare_size)).map(|scale| f64::from(seen.rare) / scale);
+        let scales = std::array::from_fn::<_, CLASSES, _>(|class| scale(1 << class));
+        if kept == 0 {
+            return;
+        }
+        self.classes = seen.classes;
+        for (class, scale) in self.classes.iter_mut().zip(scales) {
+            scale.into_iter().for_each(|scale| class.rescale(scale));
+        }
+        self.recent = recent;
+        self.recent_sizes = seen.recent_sizes;
+        self.recorded = kept;
+        self.rare = rare.unwrap_or(0.0) as f32;
+        self.rare_size = seen.rare_size;
+        self.largest = self.recent.iter().copied().fold(0.0, f32::max);
+        self.usual = self.usual_ratio();
+        // The last of them, whatever their sizes.
+        self.all.count = seen.all.count;
+        let filled = kept.min(MEDIAN_OF);
+        for back in 0..filled {
+            let place = (seen.all.count as usize - 1 - back) % MEDIAN_OF;
+            self.all.samples[place] = self.recent[(kept - 1 - back) % LARGEST_OF];
+        }
+        if self.all.known() {
+            self.all.factor = self.all.median(filled);
+        }
+        self.refresh();
     }
 
     /// A batch took this long.
@@ -135,21 +196,28 @@ impl LatencyWatch {
         let place = self.recorded % LARGEST_OF;
         let replaced = self.recent[place];
         self.recent[place] = ratio;
+        self.recent_sizes[place] = batch.min(u32::from(u16::MAX)) as u16;
         self.recorded += 1;
         if ratio >= self.largest {
             self.largest = ratio;
         } else if replaced >= self.largest {
             self.largest = self.recent.iter().copied().fold(0.0, f32::max);
         }
-        self.rare = ratio.max(self.rare - self.rare * RARE_FADE);
+        self.rare -= self.rare * RARE_FADE;
+        if ratio >= self.rare {
+            (self.rare, self.rare_size) = (ratio, self.recent_sizes[place]);
+        }
         if self.recorded.is_multiple_of(UNUSUAL) {
-            let mut sorted = *self.recent;
-            let at = LARGEST_OF - UNUSUAL;
-            self.usual = *sorted.select_nth_unstable_by(at, f32::total_cmp).1;
+            self.usual = self.usual_ratio();
         }
         if self.corrections(batch) != before {
             self.refresh();
         }
+    }
+
+    fn usual_ratio(&self) -> f32 {
+        let mut sorted = *self.recent;
+        *sorted.select_nth_unstable_by(LARGEST_OF - UNUSUAL, f32::total_cmp).1
     }
 
     /// All that a record of this size may change of [`Latency`].
@@ -290,6 +358,48 @@ mod tests {
         }
         assert!((ms(watch.p99(8)) - 8.4).abs() < 1e-3, "{:?}", watch.p99(8));
         assert!((15.5..16.8).contains(&ms(watch.rare(8))), "{:?}", watch.rare(8));
+    }
+
+    #[test]
+    fn a_new_promise_keeps_what_executions_took() {
+        let times = |watch: &LatencyWatch, b| {
+            [watch.p50(b), watch.p99(b), watch.usual(b), watch.rare(b)].map(ms)
+        };
+        let scaled = |scale: f64| {
+            LatencyTable::new(table().entries().iter().map(|e| LatencyEntry {
+                batch: e.batch,
+                p50: e.p50.mul_f64(scale),
+                p99: e.p99.mul_f64(scale),
+            }))
+        };
+        let mut watch = LatencyWatch::new(table());
+        for i in 0..3 * LARGEST_OF {
+            let (batch, took) = if i.is_multiple_of(2) { (8, 8_400) } else { (1, 2_800) };
+            let times = if i == LARGEST_OF + 1 { 4 } else { 3 };
+            watch.record(batch, Duration::from_micros(took * times));
+        }
+        let (before, line) = (times(&watch, 8), watch.line().unwrap());
+        assert!((before[0] - 25.2).abs() < 0.01, "{before:?}");
+        // Measured while it is as slow: it promises what it takes, and is no faster for it.
+        watch.announce(scaled(3.0));
+        let after = times(&watch, 8);
+        for (a, b) in before.iter().zip(after) {
+            assert!((a - b).abs() < 0.01 * a, "{before:?} {after:?}");
+        }
+        assert!((watch.factor(8) - 1.0).abs() < 0.01 && (watch.factor(1) - 1.0).abs() < 0.01);
+        let again = watch.line().unwrap();
+        assert!((line.0 - again.0).abs() < 1e-5 && (line.1 - again.1).abs() < 1e-5);
+        // It is as fast as ever: three executions do not make it so, as many as it takes do.
+        watch.announce(scaled(1.0));
+        assert!((watch.factor(8) - 3.0).abs() < 0.03);
+        for _ in 0..LARGEST_OF {
+            watch.record(8, Duration::from_micros(8_400));
+        }
+        assert!((ms(watch.p99(8)) - 8.4).abs() < 0.01 && (ms(watch.p50(8)) - 8.4).abs() < 0.01);
+        // Of a table that is empty nothing is known.
+        watch.announce(LatencyTable::default());
+        watch.announce(table());
+        assert_eq!(watch.factor(8), 1.0);
     }
 
     #[test]

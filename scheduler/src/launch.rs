@@ -289,7 +289,7 @@ impl Scheduler {
             }
             let ix = self.devices[device.0].runners[i];
             let Some(r) = self.runner(ix) else { continue };
-            let demoted = r.state == RunnerState::Demoted;
+            let demoted = r.yields();
             // A slow runner is not prepared ahead: who becomes ready meanwhile goes before it.
             if !r.accepts(with_token, measure_next) || (demoted && !with_token) {
                 continue;
@@ -379,7 +379,7 @@ impl Scheduler {
     fn most(&self, ix: RunnerIx) -> u32 {
         let Some(r) = self.runner(ix) else { return 1 };
         let largest = r.share.batch_max.min(r.paying).max(1);
-        if r.state == RunnerState::Demoted {
+        if r.yields() {
             // As long as it was planned to occupy the device, no longer.
             return r.modest((r.share.batch.ceil() as u32).clamp(1, largest));
         }
@@ -601,7 +601,7 @@ impl Scheduler {
         let model = &self.models[r.model.0];
         if !self.shares_token(ix) {
             model.virtual_now
-        } else if r.state == RunnerState::Demoted && r.left_behind {
+        } else if r.yields() && r.left_behind {
             device.virtual_now.min(model.virtual_now)
         } else {
             device.virtual_now
@@ -672,7 +672,7 @@ impl Scheduler {
                 continue;
             }
             let Some(r) = self.runner(self.devices[device.0].runners[i]) else { continue };
-            if !r.accepts(free, measure_next) || (!free && r.state == RunnerState::Demoted) {
+            if !r.accepts(free, measure_next) || (!free && r.yields()) {
                 continue;
             }
             at = self.awaited_before(model, at);

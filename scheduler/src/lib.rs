@@ -46,6 +46,7 @@ mod output;
 pub mod placement;
 pub mod plan;
 mod planning;
+mod promise;
 mod queue;
 mod reconcile;
 mod runner;

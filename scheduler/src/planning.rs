@@ -164,6 +164,7 @@ impl Scheduler {
 
     fn plan_model(&mut self, model: ModelIx) {
         self.measure(model);
+        self.check_promises(model);
         for i in 0..self.models[model.0].devices.len() {
             let device = self.models[model.0].devices[i];
             self.plan_device(device);
@@ -240,6 +241,7 @@ impl Scheduler {
 
     /// Divides a device among the models with a runner on it.
     fn plan_device(&mut self, device: DeviceIx) {
+        self.note_minded(device);
         let usable = self.config.usable_share * f64::from(self.devices[device.0].capacity);
         let mut demands = std::mem::take(&mut self.scratch.demands);
         demands.clear();
@@ -248,7 +250,7 @@ impl Scheduler {
             let Some(r) = self.runner(ix) else { continue };
             let model = &self.models[r.model.0];
             let wanted = &model.wanted;
-            let demoted = r.state == RunnerState::Demoted;
+            let demoted = r.yields();
             let line = r.planned_line();
             let (alpha, beta) = line.unwrap_or_default();
             let batch = r.share.batch.max(1.0) as u32;
@@ -419,7 +421,7 @@ impl Scheduler {
             && m.wanted.frames >= 2
             && m.wanted.rate > 0.0
             && !self.devices[r.device.0].overloaded
-            && r.state == RunnerState::Ready
+            && (r.state == RunnerState::Ready || (r.state == RunnerState::Demoted && !r.minded))
             && !r.watch.announced().is_empty()
     }
 

@@ -9,6 +9,7 @@ use crate::input::RunnerInfo;
 use crate::latency_watch::LatencyWatch;
 use crate::output::Binding;
 use crate::plan::Share;
+use crate::promise::Checks;
 use crate::status::RunnerReport;
 use crate::{BatchId, RunnerKey};
 use base::{Instant, LatencyTable, limits};
@@ -102,6 +103,12 @@ pub(crate) struct Runner {
     pub profiling: Option<(u32, Instant, Instant)>,
     /// L(b), announced and observed.
     pub watch: LatencyWatch,
+    /// It measured since it announced its table last: the next one counts.
+    pub measured: bool,
+    /// Since when and how often it may be measured unasked.
+    pub checks: Checks,
+    /// Others want its device, whom it must not cost what it did not promise.
+    pub minded: bool,
     /// The largest batch that pays.
     pub paying: u32,
     /// What it was given of its device.
@@ -137,6 +144,9 @@ impl Runner {
             profile_queue: VecDeque::new(),
             profiling: None,
             watch: LatencyWatch::new(table),
+            measured: false,
+            checks: Checks::default(),
+            minded: true,
             paying,
             share: Share { interval: 0.0, batch: 1.0, batch_max: paying },
             launched_at: Instant::ZERO,
@@ -158,15 +168,25 @@ impl Runner {
         executing as u32 + u32::from(self.state == RunnerState::Profiling)
     }
 
+    /// Whether it is served after others, with no more than it promised: it is slower than that, and
+    /// there are others.
+    pub fn yields(&self) -> bool {
+        self.state == RunnerState::Demoted && self.minded
+    }
+
     /// `L(b) = alpha + beta b` as planning reckons, seconds, the token's way in `alpha`. A slow
     /// runner is planned as it was announced: it does not take from the others.
     pub fn planned_line(&self) -> Option<(f64, f64)> {
-        let demoted = self.state == RunnerState::Demoted;
-        let line = if demoted { self.watch.announced_line() } else { self.watch.line() };
+        let line = if self.yields() { self.watch.announced_line() } else { self.watch.line() };
         line.map(|(alpha, beta)| (alpha + self.turnaround().as_secs_f64(), beta))
     }
 
+    /// It announces a table. Only what it measured under a grant changes what it promises; how fast
+    /// it is while it works is seen here, not there.
     pub fn set_table(&mut self, table: LatencyTable) {
+        if !std::mem::take(&mut self.measured) {
+            return;
+        }
         self.paying = paying_batch(&table, self.info.batch_max);
         self.watch.announce(table);
     }

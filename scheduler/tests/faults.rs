@@ -122,6 +122,102 @@ fn a_slow_runner_goes_on_demoted_and_recovers() {
 }
 
 #[test]
+fn a_runner_that_says_that_it_is_slow_has_promised_nothing_else() {
+    let mut world = two_models(vec![], true);
+    let slow = RunnerModel {
+        model: "restates".parse().unwrap(),
+        faults: vec![Fault::Slow(at(5.0), at(60.0), 3)],
+        restates: true,
+        ..RunnerModel::default()
+    };
+    world.runner(Instant::ZERO, slow.clone());
+    let mut all = world.desired().to_vec();
+    all.extend((0..10).map(|i| World::subscription(&format!("c{i}"), "restates", Some(5.0))));
+    world.subscribe(all);
+    for second in [10.0, 30.0, 60.0] {
+        world.run_until(at(second));
+        assert_eq!(runner_state(&world, "restates"), RunnerState::Demoted, "{second} s");
+        let report = world.scheduler.report(world.now());
+        let runner = report.runners.iter().find(|r| r.model.as_str() == "restates").unwrap();
+        assert_eq!(runner.latency, slow.table(), "{second} s");
+    }
+    world.run_until(at(65.0));
+    assert_eq!(runner_state(&world, "restates"), RunnerState::Ready);
+    sound(&mut world);
+}
+
+#[test]
+fn a_slow_runner_that_nobody_minds_goes_on_as_it_can() {
+    let mut world = World::new(Config::default(), 7);
+    let mut all = Vec::new();
+    for i in 0..20 {
+        let id = format!("c{i}");
+        world.camera(&id, CameraModel { phase: ms(f64::from(i) * 1.9), ..Default::default() });
+        all.push(World::subscription(&id, "m", None));
+    }
+    // 500 frames per second: three times slower it needs batches of six, and it promised 2.5 ms.
+    let runner = RunnerModel {
+        alpha: ms(1.0),
+        beta: ms(0.5),
+        deadline: ms(500.0),
+        faults: vec![Fault::Slow(at(5.0), at(60.0), 3)],
+        ..RunnerModel::default()
+    };
+    world.runner(Instant::ZERO, runner);
+    world.subscribe(all);
+    world.run_until(at(30.0));
+    assert_eq!(runner_state(&world, "m"), RunnerState::Demoted);
+    let results = ages(&world, "m", 10.0, 30.0).len();
+    assert!(results > 9_500, "{results} results in 20 s, 10,000 are wanted");
+    sound(&mut world);
+}
+
+#[test]
+fn a_promise_by_which_nothing_is_in_time_is_measured_again_until_it_is() {
+    let mut world = World::new(Config::default(), 7);
+    let mut all = Vec::new();
+    for i in 0..10 {
+        let id = format!("c{i}");
+        world.camera(&id, CameraModel { phase: ms(f64::from(i) * 3.9), ..Default::default() });
+        all.push(World::subscription(&id, "m", Some(10.0)));
+        all.push(World::subscription(&id, "beside", Some(5.0)));
+    }
+    // Measured while it takes 660 ms for a frame, of which 500 may pass.
+    let runner = |name: &str, measured, faults| RunnerModel {
+        model: name.parse().unwrap(),
+        alpha: ms(10.0),
+        beta: ms(1.0),
+        batch_max: 16,
+        deadline: ms(500.0),
+        measured,
+        faults,
+        ..RunnerModel::default()
+    };
+    let slow = Fault::Slow(Instant::ZERO, at(100.0), 60);
+    world.runner(Instant::ZERO, runner("m", false, vec![slow]));
+    world.runner(Instant::ZERO, runner("beside", true, vec![]));
+    world.subscribe(all);
+    world.run_until(at(100.0));
+    assert_eq!(ages(&world, "m", 0.0, 100.0).len(), 0);
+    let report = world.scheduler.report(world.now());
+    let of = |r: &&scheduler::RunnerReport| r.model.as_str() == "m";
+    let latency = &report.runners.iter().find(of).unwrap().latency;
+    assert_eq!((latency.batch_max(), latency.p50(1)), (1, Some(ms(660.0))));
+    // Measured at about 11, 32, 73 and 154 s, each time by one batch: the others hardly notice.
+    let beside = ages(&world, "beside", 10.0, 100.0);
+    assert!(beside.len() > 4_300, "{} of 4,500", beside.len());
+    let late = beside.iter().filter(|age| **age > ms(150.0)).count();
+    assert!(late < 180, "{late} of {}", beside.len());
+    world.run_until(at(170.0));
+    let report = world.scheduler.report(world.now());
+    let latency = &report.runners.iter().find(of).unwrap().latency;
+    assert_eq!((latency.batch_max(), latency.p50(1)), (16, Some(ms(11.0))));
+    let recovered = ages(&world, "m", 165.0, 170.0).len();
+    assert!(recovered >= 490, "{recovered} results in 5 s, 500 are wanted");
+    sound(&mut world);
+}
+
+#[test]
 fn a_crashed_runner_loses_what_it_held_and_its_next_life_goes_on() {
     let mut world = two_models(vec![Fault::Crash(at(5.0), Some(Duration::from_secs(3)))], true);
     world.run_until(at(6.0));

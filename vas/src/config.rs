@@ -13,6 +13,7 @@ pub use section::Problem;
 pub use show::quoted;
 
 use base::limits;
+use base::model::ModelSpec;
 use base::{CameraId, DeviceId, ModelId};
 use ipc::directories::Directories;
 use scheduler::Steering;
@@ -404,14 +405,16 @@ impl Config {
         let mut provided: BTreeMap<String, &Path> = BTreeMap::new();
         for model in &self.models {
             let (dir, device) = (&model.dir, self.device_of(model));
-            if !device.as_str().starts_with(CPU) {
+            let spec = runner::model_yaml::load(dir);
+            let has_engine = spec.as_ref().is_ok_and(ModelSpec::has_gpu_engine);
+            if !device.as_str().starts_with(CPU) && !has_engine {
                 warnings.push(format!(
                     "model of {} is to run on `{device}`: this build runs models on CPUs only, its \
                      runner does not start",
                     dir.display()
                 ));
             }
-            let id = match runner::model_yaml::load(dir) {
+            let id = match spec {
                 Ok(spec) => {
                     let socket = self.directories.runner_socket(&spec.model_id, device);
                     warnings.extend(long_socket(&socket));

@@ -16,9 +16,11 @@ type Row = (&'static str, &'static [&'static str]);
 const LAYERS: &[Row] = &[
     // Vocabulary.
     ("base", &[]),
+    // What a runner says of its speed: the same in the runner and in virtual time.
+    ("latency", &["base"]),
     // The pure core and the world around it in virtual time.
     ("scheduler", &["base"]),
-    ("scheduler-sim", &["base", "scheduler"]),
+    ("scheduler-sim", &["base", "latency", "scheduler"]),
     // Mechanism.
     ("ipc", &["base"]),
     ("kernels", &["base"]),
@@ -26,7 +28,7 @@ const LAYERS: &[Row] = &[
     // Edges.
     ("scheduler-driver", &["base", "ipc", "scheduler"]),
     ("ingest", &["base", "ipc", "kernels"]),
-    ("runner", &["base", "ipc", "kernels"]),
+    ("runner", &["base", "ipc", "kernels", "latency"]),
     ("api", &["base", "ipc", "kernels", "store"]),
     // The binary, the only crate that knows all.
     (
@@ -90,7 +92,7 @@ const HOMES: &[Row] = &[
 ];
 
 /// Crates of ours that depend on nobody else's at all.
-const PURE: &[&str] = &["base", "scheduler"];
+const PURE: &[&str] = &["base", "latency", "scheduler"];
 
 /// A package as its manifest describes it.
 struct Package {

@@ -186,13 +186,41 @@ impl<'a> Section<'a> {
         rule: &str,
         read: impl FnOnce(&'a Node) -> Option<T>,
     ) -> Option<T> {
-        if self.entries.iter().any(|(k, _)| k.value == key) {
+        if self.has(key) {
             self.optional(key, rule, read)
         } else {
             self.known.borrow_mut().push(key);
             self.missing(key, rule);
             None
         }
+    }
+
+    /// Whether a key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(k, _)| k.value == key)
+    }
+
+    /// The maps of a list below this one. Absent = none.
+    pub fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.get(key) else { return Vec::new() };
+        let maps = |list: &'a [Spanned<Node>]| {
+            let section = |(i, item): (usize, &'a Spanned<Node>)| match &item.value {
+                Node::Map(entries) => Some(Section {
+                    prefix: format!("{}{key}[{i}].", self.prefix),
+                    line: item.referenced.line(),
+                    entries,
+                    known: RefCell::default(),
+                    problems: self.problems,
+                }),
+                _ => None,
+            };
+            list.iter().enumerate().map(section).collect::<Option<Vec<_>>>()
+        };
+        let found = if let Node::List(list) = &value.value { maps(list) } else { None };
+        found.unwrap_or_else(|| {
+            self.broken(key, value, "has to be a list of maps");
+            Vec::new()
+        })
     }
 
     /// A map below this one. Absent = an empty one, noted when `required`.

@@ -1,4 +1,5 @@
 use super::*;
+use base::model::{Finds, Synthetic, SyntheticFault, SyntheticFaultKind};
 use std::fs;
 
 const GOOD: &str = include_str!("../../../models/nanodet_g_416/model.yaml");
@@ -174,4 +175,80 @@ fn weights_and_their_external_data_stay_in_the_folder() {
     assert!(refused(dir.path()).contains("file `w.bin` is not in"));
     fs::write(dir.path().join("w.bin"), b"x").unwrap();
     load(dir.path()).unwrap();
+}
+
+const SYNTHETIC: &str = "model_id: waits
+model_name: Waits
+model_version: \"1\"
+model_type: synthetic
+expected_resolution: [64, 32]
+batch_max: 8
+synthetic:
+  alpha_ms: 2.5
+  beta_ms: 0.8
+  noise: 0.05
+  gpu: true
+  finds: moving
+  faults:
+    - {fault: slower, factor: 3, from_s: 60, for_s: 60, every_s: 120}
+    - {fault: errors, share: 0.25, for_s: 10}
+    - {fault: hang, from_s: 600, for_s: 1}
+    - {fault: panic, from_s: 1.5, for_s: 0.5}
+";
+
+#[test]
+fn a_synthetic_model_needs_nothing_but_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(FILE_NAME), SYNTHETIC).unwrap();
+    let spec = load(dir.path()).unwrap();
+    assert_eq!(spec.weights, dir.path().canonicalize().unwrap().join(FILE_NAME));
+    assert_eq!((spec.labels.as_slice(), spec.batch_max), (&["object".to_owned()][..], 8));
+    assert!(spec.has_gpu_engine());
+    let Backend::Synthetic(found) = spec.backend else { panic!("{:?}", spec.backend) };
+    let s = Duration::from_secs_f64;
+    let fault = |kind, from, lasts, every: Option<f64>| SyntheticFault {
+        kind,
+        from: s(from),
+        lasts: s(lasts),
+        every: every.map(s),
+    };
+    let faults = vec![
+        fault(SyntheticFaultKind::Slower(3.0), 60.0, 60.0, Some(120.0)),
+        fault(SyntheticFaultKind::Errors(0.25), 0.0, 10.0, None),
+        fault(SyntheticFaultKind::Hang, 600.0, 1.0, None),
+        fault(SyntheticFaultKind::Panic, 1.5, 0.5, None),
+    ];
+    let (alpha, beta) = (s(0.0025), s(0.0008));
+    let wanted = Synthetic { alpha, beta, noise: 0.05, gpu: true, finds: Finds::Moving, faults };
+    assert_eq!(found, wanted);
+    // It may name classes all the same, and say less.
+    fs::write(dir.path().join("labels.txt"), "person\nbicycle\n").unwrap();
+    let least = SYNTHETIC.split("  noise").next().unwrap().to_owned() + "class_names: labels.txt\n";
+    fs::write(dir.path().join(FILE_NAME), least).unwrap();
+    let spec = load(dir.path()).unwrap();
+    assert_eq!(spec.labels, ["person", "bicycle"]);
+    assert!(!spec.has_gpu_engine());
+}
+
+#[test]
+fn a_synthetic_model_that_makes_no_sense_is_refused_by_key() {
+    for (from, to, expected) in [
+        ("alpha_ms: 2.5", "alpha_ms: -1", "`synthetic.alpha_ms` is -1"),
+        ("  beta_ms: 0.8\n", "", "`synthetic.beta_ms` is missing"),
+        ("noise: 0.05", "noise: 5", "`synthetic.noise` is 5"),
+        ("finds: moving", "finds: people", "`synthetic.finds` is `people`"),
+        ("fault: slower", "fault: slow", "`synthetic.faults[0].fault` is `slow`"),
+        ("factor: 3, ", "", "`synthetic.faults[0].factor` is missing"),
+        ("share: 0.25", "factor: 0.25", "unknown key `synthetic.faults[1].factor`"),
+        ("every_s: 120", "every_s: 30", "`synthetic.faults[0].every_s` is 30: has to be seconds"),
+        ("{fault: hang, from_s: 600, for_s: 1}", "hang", "`synthetic.faults` is a list of 4"),
+        ("batch_max: 8", "batch_max: 8\nmodel_weights: w.onnx", "unknown key `model_weights`"),
+    ] {
+        assert!(SYNTHETIC.contains(from), "{from}");
+        let found = problems(&SYNTHETIC.replacen(from, to, 1));
+        assert!(found.iter().any(|p| p.contains(expected)), "{to}: {found:?}");
+        assert!(found.iter().all(|p| p.starts_with("line ")), "{to}: {found:?}");
+    }
+    let found = problems(&with("model_type: onnx", "model_type: synthetic"));
+    assert!(found.iter().any(|p| p.contains("`synthetic` is missing")), "{found:?}");
 }

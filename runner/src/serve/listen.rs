@@ -4,7 +4,7 @@
 //! it then replaces the one before. Until then it can disturb nobody.
 
 use super::peer::{Closed, Inbox, Peer};
-use super::shared::{Batch, Shared};
+use super::shared::{Batch, Place, Shared};
 use crate::engine::{EngineInfo, Frame};
 use crate::parameters::{ParameterCache, Parameters};
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
@@ -344,15 +344,28 @@ impl Listener<'_> {
             peer.send(&RunnerMessage::Reply(Reply { batch: id, times, outcomes }));
             return Ok(());
         }
+        let mut frames = Vec::with_capacity(count);
+        let members = members.into_iter().map(|member| {
+            let (frame, parameters) = member?;
+            frames.push(frame);
+            Ok(parameters)
+        });
+        let members = members.collect();
         let two_steps = prepare.lease.is_none();
         let granted = (!two_steps).then_some(copied);
-        let batch = Batch { id, peer, members, received, copied, granted, two_steps };
-        let peer = Arc::clone(&batch.peer);
-        // Held before it is announced: the grant may follow at once.
-        self.about.shared.add(batch);
-        if two_steps {
-            peer.send(&RunnerMessage::Prepared { batch: id, received, copied });
-        }
+        let place = Place::Here;
+        // The engine thread says Prepared once the engine has the frames.
+        self.about.shared.add(Batch {
+            id,
+            peer,
+            members,
+            frames,
+            place,
+            received,
+            copied,
+            granted,
+            two_steps,
+        });
         Ok(())
     }
 

@@ -2,15 +2,18 @@
 
 use super::peer::Peer;
 use crate::engine::Frame;
-use crate::latency::LatencyBook;
 use crate::parameters::Parameters;
 use base::{Instant, MemberError};
+use latency::LatencyBook;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Batches whose pixels are held: one executing, one prepared.
 pub const BATCHES_MAX: usize = 2;
+/// How often it is looked whether a batch has executed (chosen: a tenth of the shortest executions
+/// in use; looking costs microseconds).
+const POLL: Duration = Duration::from_micros(200);
 
 /// A batch whose pixels are the runner's own.
 #[derive(Debug)]
@@ -19,8 +22,12 @@ pub struct Batch {
     pub id: u64,
     /// Whose it is.
     pub peer: Arc<Peer>,
-    /// Per member its frame, or why it has none.
-    pub members: Vec<Result<(Frame, Arc<Parameters>), MemberError>>,
+    /// Per member its parameters, or why it has no frame.
+    pub members: Vec<Result<Arc<Parameters>, MemberError>>,
+    /// The frames of those that have one, in their order; none once the engine holds them.
+    pub frames: Vec<Frame>,
+    /// Where the frames are.
+    pub place: Place,
     /// The Prepare had been read.
     pub received: Instant,
     /// The pixels were copied.
@@ -31,9 +38,27 @@ pub struct Batch {
     pub two_steps: bool,
 }
 
+/// Where the frames of a batch are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// With the batch.
+    Here,
+    /// On their way into this slot of the engine.
+    Moving(usize),
+    /// In this slot of the engine.
+    Slot(usize),
+}
+
 /// What the engine thread does next.
 #[derive(Debug)]
 pub enum Task {
+    /// Frames of a batch without the token go into a free slot of the engine.
+    Stage {
+        /// The slot: by it the batch is known until its frames are there.
+        slot: usize,
+        /// The frames.
+        frames: Vec<Frame>,
+    },
     /// A granted batch.
     Batch(Batch),
     /// A granted measurement.
@@ -45,6 +70,8 @@ pub enum Task {
         /// How long the device is the runner's.
         lease: Duration,
     },
+    /// To look whether the batch that executes has ended.
+    Poll,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +87,32 @@ struct State {
     pool: Vec<Vec<u8>>,
 }
 
+impl State {
+    /// Every batch that is held and does not execute.
+    fn held(&mut self) -> impl Iterator<Item = &mut Batch> {
+        let granted = self.tasks.iter_mut().filter_map(|task| match task {
+            Task::Batch(batch) => Some(batch),
+            _ => None,
+        });
+        self.prepared.iter_mut().chain(granted)
+    }
+
+    fn free_slot(&mut self, slots: usize) -> Option<usize> {
+        let taken: Vec<Place> = self.held().map(|batch| batch.place).collect();
+        (0..slots)
+            .find(|s| !taken.contains(&Place::Moving(*s)) && !taken.contains(&Place::Slot(*s)))
+    }
+
+    /// The first prepared batch whose frames the engine has room for.
+    fn stage(&mut self, slots: usize) -> Option<Task> {
+        let at = self.prepared.iter().position(|batch| batch.place == Place::Here)?;
+        let slot = self.free_slot(slots)?;
+        let batch = &mut self.prepared[at];
+        batch.place = Place::Moving(slot);
+        Some(Task::Stage { slot, frames: std::mem::take(&mut batch.frames) })
+    }
+}
+
 /// The shared part.
 #[derive(Debug)]
 pub struct Shared {
@@ -67,6 +120,7 @@ pub struct Shared {
     wake: Condvar,
     latency: Mutex<LatencyBook>,
     pool_max: usize,
+    slots: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,13 +128,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// For a model with this largest batch.
-    pub fn new(latency: LatencyBook, batch_max: u32) -> Shared {
+    /// For a model with this largest batch and an engine with so many slots.
+    pub fn new(latency: LatencyBook, batch_max: u32, slots: usize) -> Shared {
+        assert!(slots >= BATCHES_MAX, "an engine holds at least {BATCHES_MAX} prepared batches");
         Shared {
             state: Mutex::default(),
             wake: Condvar::new(),
             latency: Mutex::new(latency),
             pool_max: BATCHES_MAX * batch_max as usize,
+            slots,
         }
     }
 
@@ -126,6 +182,7 @@ impl Shared {
             self.wake.notify_one();
         } else {
             state.prepared.push(batch);
+            self.wake.notify_one();
         }
     }
 
@@ -146,7 +203,7 @@ impl Shared {
         let Some(at) = state.prepared.iter().position(|b| b.id == id) else { return false };
         let batch = state.prepared.remove(at);
         drop(state);
-        self.recycle(batch.into_frames());
+        self.recycle(batch.frames);
         true
     }
 
@@ -162,27 +219,72 @@ impl Shared {
         let mut batches = std::mem::take(&mut state.prepared);
         batches.extend(std::mem::take(&mut state.tasks).into_iter().filter_map(|t| match t {
             Task::Batch(batch) => Some(batch),
-            Task::Profile { .. } => None,
+            _ => None,
         }));
         drop(state);
         for batch in batches {
-            self.recycle(batch.into_frames());
+            self.recycle(batch.frames);
         }
     }
 
-    /// The next task, waiting for it; `None` = the runner stops.
-    pub fn next_task(&self) -> Option<Task> {
+    /// The next task, waiting for it; `None` = the runner stops. While a batch executes no other
+    /// begins, and it is time to poll it now and then.
+    pub fn next_task(&self, executing: bool) -> Option<Task> {
         let mut state = lock(&self.state);
         loop {
-            if state.stopping {
-                return None;
+            if !executing {
+                if state.stopping {
+                    return None;
+                }
+                if let Some(task) = state.tasks.pop_front() {
+                    state.executing = matches!(task, Task::Batch(_));
+                    return Some(task);
+                }
             }
-            if let Some(task) = state.tasks.pop_front() {
-                state.executing = matches!(task, Task::Batch(_));
-                return Some(task);
+            if let Some(stage) = state.stage(self.slots) {
+                return Some(stage);
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if !executing {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let wait = self.wake.wait_timeout(state, POLL);
+            let timeout;
+            (state, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                return Some(Task::Poll);
+            }
         }
+    }
+
+    /// The engine holds what was to go into `slot`. The batch, unless it was taken back meanwhile:
+    /// whose it is, its id, when it was received and copied.
+    pub fn staged(&self, slot: usize) -> Option<(Arc<Peer>, u64, Instant, Instant)> {
+        let mut state = lock(&self.state);
+        let batch = state.held().find(|batch| batch.place == Place::Moving(slot))?;
+        batch.place = Place::Slot(slot);
+        Some((Arc::clone(&batch.peer), batch.id, batch.received, batch.copied))
+    }
+
+    /// The engine did not take what was to go into `slot`: the batch, unless it was taken back
+    /// meanwhile.
+    pub fn refused(&self, slot: usize) -> Option<Batch> {
+        let mut state = lock(&self.state);
+        let moving = |batch: &Batch| batch.place == Place::Moving(slot);
+        if let Some(at) = state.prepared.iter().position(moving) {
+            return Some(state.prepared.remove(at));
+        }
+        let task = |task: &Task| matches!(task, Task::Batch(batch) if moving(batch));
+        let at = state.tasks.iter().position(task)?;
+        match state.tasks.remove(at) {
+            Some(Task::Batch(batch)) => Some(batch),
+            _ => None,
+        }
+    }
+
+    /// A slot of the engine that no batch is in.
+    pub fn free_slot(&self) -> Option<usize> {
+        lock(&self.state).free_slot(self.slots)
     }
 
     /// The engine holds no pixels any more: there is room for another batch.
@@ -194,12 +296,5 @@ impl Shared {
     pub fn stop(&self) {
         lock(&self.state).stopping = true;
         self.wake.notify_all();
-    }
-}
-
-impl Batch {
-    /// Its frames.
-    pub fn into_frames(self) -> impl Iterator<Item = Frame> {
-        self.members.into_iter().filter_map(|m| m.ok().map(|(frame, _)| frame))
     }
 }

@@ -2,10 +2,11 @@
 //! the test controls.
 
 use super::*;
-use crate::engine::{EngineInfo, Finished, Frame, OutputTensor, Ticket};
+use crate::engine::{EngineInfo, Finished, Frame, SyntheticEngine, Ticket};
 use crate::options::EngineOptions;
 use crate::test_model;
 use base::limits::PROTOCOL_VERSION;
+use base::model::Synthetic;
 use base::{CameraId, ColourMatrix, ColourRange, FrameFlags, FrameInfo, Generation};
 use base::{FrameId, MediaTime, MemberError, Picture, Rect, Size, UtcNanos};
 use ipc::directories::Directories;
@@ -28,48 +29,48 @@ const LEASE: Option<Duration> = Some(Duration::from_secs(1));
 /// Luma values that make the engine fail.
 const FAILS: u8 = 13;
 const PANICS: u8 = 14;
+/// The engine panics when it is to take it.
+const UNPREPARED: u8 = 15;
 
-/// Answers with one box per member, class 0, score = luma of the first pixel / 255.
+/// The synthetic engine, that answers at once with one box per member, class 0, score = luma of the
+/// first pixel / 255; and what a test wants of it besides.
 struct StubEngine {
-    info: EngineInfo,
-    spec: ModelSpec,
-    slot: Option<Vec<Frame>>,
-    finished: Option<Finished>,
+    inner: SyntheticEngine,
     /// When set, each batch waits here; said before it waits.
     gate: Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
     /// What each member of a batch seems to take.
     per_member: Duration,
     /// Larger batches fail.
     members_max: usize,
+    /// Batches that were submitted.
     runs: u32,
-    /// How many different pictures the last batch held.
+    /// The last of them was told of, and was let go.
+    begun: bool,
+    goes: bool,
+    /// What the slots hold: the luma of the first pixels.
+    slots: [Vec<u8>; 2],
+    /// How many different pictures the last batch held, and how many batches were prepared.
     pictures: Arc<AtomicUsize>,
-}
-
-struct Values(Vec<usize>, Vec<f32>);
-
-impl OutputTensor for Values {
-    fn shape(&self) -> &[usize] {
-        &self.0
-    }
-    fn values(&self) -> &[f32] {
-        &self.1
-    }
+    prepared: Arc<AtomicUsize>,
 }
 
 impl StubEngine {
     fn new() -> StubEngine {
-        let info = EngineInfo { runtime: "stub 1".into(), summary: "stub 1".into(), gpu: false };
+        StubEngine::of(&test_model::synthetic())
+    }
+
+    fn of(synthetic: &Synthetic) -> StubEngine {
         StubEngine {
-            info,
-            spec: test_model::spec(),
-            slot: None,
-            finished: None,
+            inner: SyntheticEngine::new(&test_model::spec(), synthetic),
             gate: None,
             per_member: Duration::ZERO,
             members_max: usize::MAX,
             runs: 0,
+            begun: false,
+            goes: false,
+            slots: Default::default(),
             pictures: Arc::default(),
+            prepared: Arc::default(),
         }
     }
 
@@ -81,54 +82,57 @@ impl StubEngine {
         go.send(()).unwrap();
         (StubEngine { gate: Some((begun, goes)), ..StubEngine::new() }, begins, go)
     }
+
+    /// Whether the batch that runs may end.
+    fn passes(&mut self, patience: Duration) -> bool {
+        let (Some((begun, goes)), 2..) = (&self.gate, self.runs) else { return true };
+        if !std::mem::replace(&mut self.begun, true) {
+            let _ = begun.send(());
+        }
+        self.goes |= goes.recv_timeout(patience).is_ok();
+        self.goes
+    }
+
+    fn seeming(&self, mut finished: Finished) -> Finished {
+        finished.executed += self.per_member * finished.frames.len() as u32;
+        finished
+    }
 }
 
 impl Engine for StubEngine {
     fn info(&self) -> &EngineInfo {
-        &self.info
+        self.inner.info()
     }
     fn slots(&self) -> usize {
-        1
+        self.inner.slots()
     }
-    fn prepare(&mut self, _: usize, frames: Vec<Frame>) -> Result<(), EngineError> {
+    fn prepare(&mut self, slot: usize, frames: Vec<Frame>) -> Result<(), EngineError> {
         let pictures: BTreeSet<_> = frames.iter().map(|f| Arc::as_ptr(&f.pixels)).collect();
         self.pictures.store(pictures.len(), Ordering::SeqCst);
-        self.slot = Some(frames);
-        Ok(())
+        self.prepared.fetch_add(1, Ordering::SeqCst);
+        self.slots[slot] = frames.iter().map(|f| f.pixels[0]).collect();
+        assert!(!self.slots[slot].contains(&UNPREPARED), "asked to");
+        self.inner.prepare(slot, frames)
     }
-    fn submit(&mut self, _: usize) -> Result<Ticket, EngineError> {
-        let frames = self.slot.take().unwrap();
-        self.runs += 1;
-        if let (Some((begun, goes)), 2..) = (&self.gate, self.runs) {
-            let _ = begun.send(());
-            goes.recv_timeout(PATIENCE).unwrap();
-        }
-        let first: Vec<u8> = frames.iter().map(|f| f.pixels[0]).collect();
-        if first.contains(&FAILS) || frames.len() > self.members_max {
-            return Err(EngineError::Run { members: frames.len(), why: "asked to".into() });
+    fn submit(&mut self, slot: usize) -> Result<Ticket, EngineError> {
+        let first = std::mem::take(&mut self.slots[slot]);
+        (self.runs, self.begun, self.goes) = (self.runs + 1, false, false);
+        if first.contains(&FAILS) || first.len() > self.members_max {
+            return Err(EngineError::Run { members: first.len(), why: "asked to".into() });
         }
         assert!(!first.contains(&PANICS), "asked to");
-        let input = &self.spec.input;
-        let fits = frames
-            .iter()
-            .map(|f| Ok(kernels::Fit::new(f.picture.size, f.region, input.size, input.resize)?));
-        let scores: Vec<f32> =
-            first.iter().flat_map(|luma| [f32::from(*luma) / 255.0, 0.0, 0.0]).collect();
-        let boxes = vec![[0.0, 0.0, 8.0, 8.0]; frames.len()].concat();
-        let now = ipc::clock::monotonic();
-        let shape = |last| vec![frames.len(), 1, last];
-        let outputs: Vec<Box<dyn OutputTensor>> =
-            vec![Box::new(Values(shape(3), scores)), Box::new(Values(shape(4), boxes))];
-        let fits = fits.collect();
-        let executed = now + self.per_member * frames.len() as u32;
-        self.finished = Some(Finished { frames, fits, outputs, preprocessed: now, executed });
-        Ok(Ticket(1))
+        self.inner.submit(slot)
     }
-    fn poll(&mut self, _: &Ticket) -> Result<Option<Finished>, EngineError> {
-        Ok(self.finished.take())
+    fn poll(&mut self, ticket: &Ticket) -> Result<Option<Finished>, EngineError> {
+        if !self.passes(Duration::ZERO) {
+            return Ok(None);
+        }
+        Ok(self.inner.poll(ticket)?.map(|finished| self.seeming(finished)))
     }
     fn wait(&mut self, ticket: Ticket) -> Result<Finished, EngineError> {
-        Ok(self.poll(&ticket)?.unwrap())
+        assert!(self.passes(PATIENCE), "nobody lets it go");
+        let finished = self.inner.wait(ticket)?;
+        Ok(self.seeming(finished))
     }
 }
 
@@ -355,13 +359,7 @@ impl Scheduler {
     }
 
     fn reply(&mut self, batch: u64) -> Reply {
-        let message = loop {
-            match self.next() {
-                // Real batches correct L(b) now and then.
-                RunnerMessage::Table(_) => {}
-                other => break other,
-            }
-        };
+        let message = self.next();
         let RunnerMessage::Reply(reply) = message else { panic!("{message:?}") };
         assert_eq!(reply.batch, batch);
         assert!(reply.times.ordered(), "{:?}", reply.times);
@@ -403,7 +401,7 @@ fn hello_says_who_it_is_and_the_socket_is_private() {
     assert_eq!((hello.model_id.as_str(), hello.device.as_str()), ("tiny", "cpu"));
     assert_eq!((hello.batch_max, hello.gpu), (4, false));
     assert_eq!(hello.labels, ["a", "b", "c"]);
-    assert_eq!(hello.runtime, "stub 1");
+    assert!(hello.runtime.starts_with("synthetic, as on a cpu"), "{}", hello.runtime);
     let mode = std::fs::metadata(node.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let mode = node.options.directories.runtime.metadata().unwrap().permissions().mode();
@@ -469,6 +467,45 @@ fn the_two_step_path_answers_each_step() {
         );
         assert!(before <= granted);
     }
+}
+
+#[test]
+fn the_next_batch_is_with_the_engine_before_its_grant() {
+    let (engine, begun, go) = StubEngine::gated();
+    let prepared = Arc::clone(&engine.prepared);
+    let mut node = Node::new();
+    node.start(engine);
+    begun.recv_timeout(PATIENCE).unwrap();
+    let mut camera = node.camera("front");
+    let mut scheduler = node.connect();
+    scheduler.welcome();
+    assert!(matches!(scheduler.next(), RunnerMessage::ProfileRequest { .. }));
+    let frames = [200, 210, 220, UNPREPARED].map(|luma| camera.frame(luma));
+    let before = prepared.load(Ordering::SeqCst);
+    scheduler.prepare(1, &camera, &frames[..1], None);
+    scheduler.prepared(1);
+    assert_eq!(prepared.load(Ordering::SeqCst), before + 1, "Prepared says so");
+    scheduler.grant(1);
+    begun.recv_timeout(PATIENCE).unwrap();
+    // While it executes the next one goes into the other slot, is taken back, and makes room.
+    scheduler.prepare(2, &camera, &frames[1..2], None);
+    scheduler.prepared(2);
+    scheduler.send(&RunnerMessage::Revoke { batch: 2 });
+    scheduler.prepare(3, &camera, &frames[2..3], None);
+    scheduler.prepared(3);
+    assert_eq!(prepared.load(Ordering::SeqCst), before + 3);
+    scheduler.grant(3);
+    go.send(()).unwrap();
+    assert!(matches!(scheduler.next(), RunnerMessage::Executed { batch: 1, .. }));
+    assert_eq!(scores(&scheduler.reply(1)), [Ok(200)]);
+    begun.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(prepared.load(Ordering::SeqCst), before + 3, "it was there");
+    // What the engine does not take is answered without a token.
+    scheduler.prepare(4, &camera, &frames[3..], None);
+    assert_eq!(scores(&scheduler.reply(4)), [Err(MemberError::Engine)]);
+    go.send(()).unwrap();
+    assert!(matches!(scheduler.next(), RunnerMessage::Executed { batch: 3, .. }));
+    assert_eq!(scores(&scheduler.reply(3)), [Ok(220)]);
 }
 
 #[test]
@@ -775,6 +812,47 @@ fn latencies_are_measured_under_grants_and_kept() {
     std::fs::write(&node.spec.weights, "others").unwrap();
     node.start(StubEngine::new());
     assert!(node.connect().hello().latency.is_empty());
+}
+
+#[test]
+fn batches_that_take_longer_change_no_promise() {
+    let slower = Duration::from_millis(3);
+    let slow = || StubEngine::of(&Synthetic { beta: slower, ..test_model::synthetic() });
+    let mut node = Node::with(StubEngine::new());
+    let mut scheduler = node.scheduler();
+    let promised = node.connect().hello().latency.clone();
+    drop(scheduler);
+    node.stop().unwrap();
+    // The same model, much slower than it was measured.
+    node.start(slow());
+    let mut camera = node.camera("front");
+    scheduler = node.scheduler();
+    assert_eq!(scheduler.hello().latency, promised);
+    for batch in 1..50 {
+        let member = camera.frame(200);
+        scheduler.prepare(batch, &camera, &[member], LEASE);
+        // The reply and nothing else.
+        let reply = scheduler.reply(batch);
+        assert!(reply.times.executed - reply.times.granted >= slower);
+    }
+    assert_eq!(node.connect().hello().latency, promised);
+    // Neither what is kept: the next life promises the same.
+    drop(scheduler);
+    node.stop().unwrap();
+    node.start(StubEngine::new());
+    assert_eq!(node.connect().hello().latency, promised);
+    // Measured anew, which nobody needs to have asked for, it promises what was found.
+    node.stop().unwrap();
+    node.start(slow());
+    let mut scheduler = node.scheduler();
+    scheduler.send(&RunnerMessage::ProfileGrant { batch_size: 1, lease: LEASE.unwrap() });
+    assert!(matches!(scheduler.next(), RunnerMessage::ProfileDone { batch_size: 1, .. }));
+    let RunnerMessage::Table(table) = scheduler.next() else { panic!("no table") };
+    assert!(table.p50(1).unwrap() >= slower);
+    assert_eq!(table.p50(2), promised.p50(2));
+    node.stop().unwrap();
+    node.start(StubEngine::new());
+    assert_eq!(node.connect().hello().latency, table);
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The engine thread: runs granted batches and granted measurements, one after the other.
+//! The engine thread: runs granted batches and granted measurements, one after the other. While one
+//! executes, the frames of the next go into another slot of the engine.
 
 use super::cap::cap;
 use super::peer::Peer;
-use super::shared::{Batch, Shared, Task};
-use super::watchdog::Watchdog;
-use crate::engine::{Engine, EngineError, Finished};
-use crate::latency::LatencyCache;
+use super::shared::{Batch, Place, Shared, Task};
+use super::watchdog::{Guard, Watchdog};
+use crate::engine::{Engine, EngineError, Finished, Frame, Ticket};
+use crate::latency_cache::LatencyCache;
 use crate::parameters::Parameters;
 use crate::pipeline;
 use crate::sampling::sample;
@@ -14,14 +15,10 @@ use base::model::ModelSpec;
 use base::{FrameDetections, Instant, LatencyTable, MemberError, StageTimes};
 use ipc::clock;
 use ipc::runner_message::{Reply, RunnerMessage};
+use latency::{Profiled, Sampling};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Samples of one size; p99 of so few is their largest.
-const SAMPLES: usize = 9;
-/// Share of the lease after which no further sample is begun.
-const LEASE_SHARE: f64 = 0.6;
 /// The same engine error is logged at most this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
@@ -43,69 +40,148 @@ pub struct Work<'a> {
     pub capped: bool,
 }
 
-impl Work<'_> {
+/// A batch that executes.
+struct Running<'a> {
+    batch: Batch,
+    ticket: Ticket,
+    watched: Guard<'a>,
+}
+
+impl<'a> Work<'a> {
     /// Works until the runner stops.
     pub fn run(mut self) {
-        while let Some(task) = self.shared.next_task() {
-            match task {
-                Task::Batch(batch) => self.batch(batch),
-                Task::Profile { peer, batch_size, lease } => {
+        let mut running: Option<Running<'a>> = None;
+        loop {
+            if let Some(now) = running.take() {
+                running = self.poll(now);
+            }
+            match self.shared.next_task(running.is_some()) {
+                None => return,
+                Some(Task::Poll) => {}
+                Some(Task::Stage { slot, frames }) => self.stage(slot, frames),
+                Some(Task::Batch(batch)) => running = self.submit(batch),
+                Some(Task::Profile { peer, batch_size, lease }) => {
                     self.profile(&peer, batch_size, lease);
                 }
             }
         }
     }
 
-    fn batch(&mut self, batch: Batch) {
-        let Batch { id, peer, members, received, copied, granted, two_steps } = batch;
-        let granted = granted.expect("only granted batches become tasks");
-        let mut frames = Vec::with_capacity(members.len());
-        let parameters: Vec<Result<Arc<Parameters>, MemberError>> = members
-            .into_iter()
-            .map(|member| {
-                let (frame, parameters) = member?;
-                frames.push(frame);
-                Ok(parameters)
-            })
-            .collect();
-        let count = frames.len();
-        let executed = {
-            let _watched = self.watchdog.guard(HANG_LIMIT, count);
-            self.execute(frames)
+    /// The frames of a prepared batch become the engine's, so that nothing is left to be done when
+    /// its token comes.
+    fn stage(&mut self, slot: usize, frames: Vec<Frame>) {
+        let members = frames.len();
+        match pipeline::caught(members, || self.engine.prepare(slot, frames)) {
+            Ok(()) => {
+                if let Some((peer, batch, received, copied)) = self.shared.staged(slot) {
+                    peer.send(&RunnerMessage::Prepared { batch, received, copied });
+                }
+            }
+            // No token is needed to say so.
+            Err(error) => {
+                if let Some(batch) = self.shared.refused(slot) {
+                    let now = clock::monotonic();
+                    self.answer(batch, Err(error), (now, now));
+                }
+            }
+        }
+    }
+
+    /// Starts a granted batch. `None` = it could not be started, and was answered.
+    fn submit(&mut self, mut batch: Batch) -> Option<Running<'a>> {
+        let members = batch.members.iter().flatten().count();
+        let watchdog: &'a Watchdog = self.watchdog;
+        let watched = watchdog.guard(HANG_LIMIT, members);
+        let (engine, shared) = (&mut self.engine, self.shared);
+        let frames = std::mem::take(&mut batch.frames);
+        let place = batch.place;
+        let submitted = pipeline::caught(members, || {
+            let slot = match place {
+                Place::Slot(slot) => slot,
+                Place::Here | Place::Moving(_) => {
+                    let slot = shared.free_slot().expect("fewer batches are held than slots");
+                    engine.prepare(slot, frames)?;
+                    slot
+                }
+            };
+            engine.submit(slot)
+        });
+        match submitted {
+            Ok(ticket) => Some(Running { batch, ticket, watched }),
+            Err(error) => {
+                drop(watched);
+                self.executed(batch, Err(error));
+                None
+            }
+        }
+    }
+
+    /// Looks whether a batch has executed; answers it when it has.
+    fn poll(&mut self, running: Running<'a>) -> Option<Running<'a>> {
+        let members = running.batch.members.iter().flatten().count();
+        let polled = pipeline::caught(members, || self.engine.poll(&running.ticket));
+        let result = match polled {
+            Ok(None) => return Some(running),
+            Ok(Some(finished)) if finished.fits.len() != members => {
+                let why = format!("the engine answered for {} members", finished.fits.len());
+                Err(EngineError::Run { members, why })
+            }
+            Ok(Some(finished)) => Ok(finished),
+            Err(error) => Err(error),
         };
+        let Running { batch, watched, .. } = running;
+        drop(watched);
+        self.executed(batch, result);
+        None
+    }
+
+    /// A batch has executed, or failed to: the device is free.
+    fn executed(&mut self, batch: Batch, result: Result<Finished, EngineError>) {
         let now = clock::monotonic();
-        let (preprocessed, executed_at) = match &executed {
+        // When the input was complete and when the output was there.
+        let (preprocessed, executed) = match &result {
             Ok(finished) => (finished.preprocessed, finished.executed),
             Err(_) => (now, now),
         };
-        if let Ok(finished) = &executed {
-            self.shared.latency().observe(count as u32, finished.executed - granted);
-        }
-        let executed = executed.map(|mut finished| {
-            let frames = std::mem::take(&mut finished.frames);
-            self.shared.recycle(frames);
+        let result = result.map(|mut finished| {
+            self.shared.recycle(std::mem::take(&mut finished.frames));
             finished
         });
         self.shared.executed();
-        if two_steps {
-            let (preprocessed, executed) = (preprocessed, executed_at);
-            peer.send(&RunnerMessage::Executed { batch: id, granted, preprocessed, executed });
+        if batch.two_steps {
+            let granted = batch.granted.expect("it was submitted");
+            batch.peer.send(&RunnerMessage::Executed {
+                batch: batch.id,
+                granted,
+                preprocessed,
+                executed,
+            });
         }
+        self.answer(batch, result, (preprocessed, executed));
+    }
 
+    /// Decodes and replies.
+    fn answer(
+        &mut self,
+        batch: Batch,
+        result: Result<Finished, EngineError>,
+        (preprocessed, executed): (Instant, Instant),
+    ) {
+        let Batch { id, peer, members, received, copied, granted, .. } = batch;
         let mut next = 0;
-        let mut outcomes: Vec<_> = parameters
+        let mut outcomes: Vec<_> = members
             .into_iter()
             .map(|parameters| {
                 let parameters = parameters?;
                 let place = next;
                 next += 1;
-                match &executed {
+                match &result {
                     Ok(finished) => self.outcome(finished, place, &parameters),
                     Err(_) => Err(MemberError::Engine),
                 }
             })
             .collect();
-        if let Err(error) = executed {
+        if let Err(error) = result {
             self.log(error);
         }
         if cap(&mut outcomes) && !self.capped {
@@ -116,28 +192,15 @@ impl Work<'_> {
                  raise confidence_threshold or lower batch_max"
             );
         }
-        let postprocessed = clock::monotonic();
         let times = StageTimes {
             received,
             copied,
-            granted,
+            granted: granted.unwrap_or(preprocessed),
             preprocessed,
-            executed: executed_at,
-            postprocessed,
+            executed,
+            postprocessed: clock::monotonic(),
         };
         peer.send(&RunnerMessage::Reply(Reply { batch: id, times, outcomes }));
-        self.update(&peer, postprocessed);
-    }
-
-    fn execute(&mut self, frames: Vec<crate::engine::Frame>) -> Result<Finished, EngineError> {
-        let count = frames.len();
-        self.engine.prepare(0, frames)?;
-        let finished = pipeline::execute(self.engine.as_mut(), 0, count)?;
-        if finished.fits.len() != count {
-            let why = format!("the engine answered for {} members", finished.fits.len());
-            return Err(EngineError::Run { members: count, why });
-        }
-        Ok(finished)
     }
 
     fn outcome(
@@ -168,17 +231,14 @@ impl Work<'_> {
     /// Measures batches of one size, or drops it: it is predicted to take too long, it does, or the
     /// engine refuses it. Then the table is complete without it.
     fn profile(&mut self, peer: &Peer, batch_size: u32, lease: Duration) {
-        let fits = self.shared.latency().fits(batch_size);
-        let samples = if fits { self.samples(batch_size, lease) } else { Vec::new() };
-        let (samples, complete) = {
-            let mut book = self.shared.latency();
-            if !samples.is_empty() && book.offers(batch_size, &samples) {
-                let complete = book.measured(batch_size, &samples);
-                (samples, complete)
-            } else {
-                (Vec::new(), book.drop_from(batch_size))
-            }
+        let Some(slot) = self.shared.free_slot() else {
+            // A scheduler measures a runner that holds nothing.
+            let samples = Vec::new();
+            return peer.send(&RunnerMessage::ProfileDone { batch_size, samples });
         };
+        let fits = self.shared.latency().fits(batch_size);
+        let samples = if fits { self.samples(slot, batch_size, lease) } else { Vec::new() };
+        let Profiled { samples, table } = self.shared.latency().profiled(batch_size, samples);
         if samples.is_empty() {
             tracing::info!(
                 model = %self.spec.model_id,
@@ -186,29 +246,26 @@ impl Work<'_> {
             );
         }
         peer.send(&RunnerMessage::ProfileDone { batch_size, samples });
-        if complete {
-            let table = self.shared.latency().table().clone();
+        if let Some(table) = table {
             self.store(&table);
             peer.send(&RunnerMessage::Table(table));
         }
     }
 
-    /// Runs of one size within 60 % of the lease; at least one, whatever it takes. None when the
-    /// engine refuses.
-    fn samples(&mut self, batch_size: u32, lease: Duration) -> Vec<Duration> {
-        let budget = lease.mul_f64(LEASE_SHARE);
+    /// Runs of one size, as many as fit the lease. None when the engine refuses.
+    fn samples(&mut self, slot: usize, batch_size: u32, lease: Duration) -> Vec<Duration> {
+        let members = batch_size as usize;
         let limit = lease.saturating_add(PROFILE_GRACE);
-        let _watched = self.watchdog.guard(limit, batch_size as usize);
-        sample(batch_size, SAMPLES, budget, |frames| self.execute(frames)).unwrap_or_else(|error| {
+        let _watched = self.watchdog.guard(limit, members);
+        let engine = self.engine.as_mut();
+        let run = |frames| {
+            engine.prepare(slot, frames)?;
+            pipeline::execute(engine, slot, members)
+        };
+        sample(batch_size, Sampling::granted(lease), run).unwrap_or_else(|error| {
             self.log(error);
             Vec::new()
         })
-    }
-
-    fn update(&mut self, peer: &Peer, now: Instant) {
-        let Some(table) = self.shared.latency().update(now).cloned() else { return };
-        self.store(&table);
-        peer.send(&RunnerMessage::Table(table));
     }
 
     /// A cache that cannot be written costs a measurement at the next start, nothing else: it is

@@ -10,6 +10,7 @@ pub mod bounds;
 pub mod camera;
 pub mod checker;
 pub mod html;
+pub mod isolation;
 pub mod policy;
 pub mod random;
 pub mod report;

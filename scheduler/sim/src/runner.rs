@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use base::{DeviceId, InstanceId, Instant, LatencyEntry, LatencyTable, ModelId};
+use latency::batch_sizes;
 use scheduler::RunnerInfo;
 use std::time::Duration;
 
@@ -44,8 +45,10 @@ pub struct RunnerModel {
     pub noise: f64,
     /// Share of batches that take twice as long.
     pub spikes: f64,
-    /// Whether Hello carries the table; otherwise it asks to measure first.
+    /// Whether it keeps an undisturbed measurement from before; otherwise it asks to measure first.
     pub measured: bool,
+    /// Not as the product's: it announces what its batches take, unasked, whenever that changes.
+    pub restates: bool,
     /// Faults.
     pub faults: Vec<Fault>,
 }
@@ -67,20 +70,13 @@ impl Default for RunnerModel {
             noise: 0.0,
             spikes: 0.0,
             measured: true,
+            restates: false,
             faults: Vec::new(),
         }
     }
 }
 
 impl RunnerModel {
-    /// Sizes that a runner measures: powers of two and its largest.
-    pub fn sizes(&self) -> Vec<u32> {
-        let mut sizes: Vec<u32> =
-            (0..).map(|e| 1 << e).take_while(|b| *b < self.batch_max).collect();
-        sizes.push(self.batch_max);
-        sizes
-    }
-
     /// L(b) without noise.
     pub fn latency(&self, batch: u32) -> Duration {
         self.measurement().p50(batch).unwrap_or(self.alpha + self.beta * batch)
@@ -94,14 +90,14 @@ impl RunnerModel {
 
     /// The table that an undisturbed measurement gives: p99 with the noise's 2.33 deviations.
     pub fn table(&self) -> LatencyTable {
-        LatencyTable::new(self.sizes().into_iter().map(|batch| {
+        LatencyTable::new(batch_sizes(self.batch_max).into_iter().map(|batch| {
             let p50 = self.latency(batch);
             LatencyEntry { batch, p50, p99: p50.mul_f64(1.0 + 2.33 * self.noise) }
         }))
     }
 
     /// What it says when a scheduler connects.
-    pub fn info(&self, instance: InstanceId) -> RunnerInfo {
+    pub fn info(&self, instance: InstanceId, latency: LatencyTable) -> RunnerInfo {
         RunnerInfo {
             instance,
             model: self.model.clone(),
@@ -109,7 +105,7 @@ impl RunnerModel {
             gpu: self.gpu,
             batch_max: self.batch_max,
             deadline: self.deadline,
-            latency: if self.measured { self.table() } else { LatencyTable::default() },
+            latency,
         }
     }
 
@@ -127,13 +123,15 @@ impl RunnerModel {
         if random.unit() < self.spikes {
             length *= 2;
         }
-        for fault in &self.faults {
-            if let Fault::Slow(from, to, times) = fault
-                && (*from..*to).contains(&now)
-            {
-                length *= *times;
-            }
-        }
-        Some(length)
+        Some(length * self.slower(now))
+    }
+
+    /// How many times as long batches take at `now`.
+    pub fn slower(&self, now: Instant) -> u32 {
+        let at = |f: &Fault| match f {
+            Fault::Slow(from, to, times) if (*from..*to).contains(&now) => *times,
+            _ => 1,
+        };
+        self.faults.iter().map(at).product()
     }
 }

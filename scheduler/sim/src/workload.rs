@@ -218,6 +218,9 @@ pub struct ModelGroup {
     /// Hello carries no table: it is measured under the token first.
     #[serde(default)]
     pub unmeasured: bool,
+    /// It announces what its batches take, unasked: a runner of others, not the product's.
+    #[serde(default)]
+    pub restates: bool,
 }
 
 fn seed_default() -> u64 {

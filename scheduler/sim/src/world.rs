@@ -9,6 +9,7 @@ use crate::random::Random;
 use crate::runner::{Fault, RunnerModel};
 use base::{CameraId, DeviceId, InstanceId, Instant, ModelId, Newest};
 use devices::{Device, Job};
+use latency::{LatencyBook, batch_sizes};
 use scheduler::trace::Encoder;
 use scheduler::{
     BatchId, Binding, CameraKey, Config, Desired, FrameIndex, Input, Output, RunnerKey, Scheduler,
@@ -93,6 +94,10 @@ pub struct World<P: Policy = Scheduler> {
     desired: Vec<SubscriptionSpec>,
     revision: u64,
     runners: Vec<RunnerModel>,
+    /// What each of them promises, over all its lives.
+    books: Vec<LatencyBook>,
+    /// Those that restate: how many times slower they said they are.
+    restated: Vec<u32>,
     randoms: Vec<Random>,
     devices: Vec<Device>,
     /// Per runner model its place in `devices`.
@@ -200,6 +205,8 @@ impl<P: Policy> World<P> {
             desired: Vec::new(),
             revision: 0,
             runners: Vec::new(),
+            books: Vec::new(),
+            restated: Vec::new(),
             randoms: Vec::new(),
             devices: Vec::new(),
             device_of: Vec::new(),
@@ -280,6 +287,9 @@ impl<P: Policy> World<P> {
             let capacity = self.capacity.capacity_of(&model.device);
             self.devices.push(Device::new(model.device.clone(), capacity));
         }
+        let kept = (model.measured || self.privileges.exact_tables).then(|| model.table());
+        self.books.push(LatencyBook::new(batch_sizes(model.batch_max), kept));
+        self.restated.push(1);
         self.runners.push(model);
         self.randoms.push(Random::new(self.seed, 2_000_000 + number as u64));
         self.busy.push(Duration::ZERO);
@@ -375,17 +385,15 @@ impl<P: Policy> World<P> {
             Event::Connect(runner) => {
                 let key = RunnerKey(self.next_connection);
                 self.next_connection += 1;
-                let mut info = self.runners[runner].info(InstanceId(self.next_instance));
+                let book = &self.books[runner];
+                let (table, sizes) = (book.table().clone(), book.missing());
+                let info = self.runners[runner].info(InstanceId(self.next_instance), table);
                 self.next_instance += 1;
+                self.restated[runner] = 1;
                 let connection = Connection { runner, up: true, prepared: BTreeMap::new() };
                 self.connections.insert(key, connection);
-                let measured = self.runners[runner].measured || self.privileges.exact_tables;
-                if measured {
-                    info.latency = self.runners[runner].table();
-                }
                 self.handle(Input::RunnerUp { runner: key, info });
-                if !measured {
-                    let sizes = self.runners[runner].sizes();
+                if !sizes.is_empty() {
                     self.message(now + WIRE, key, Input::ProfileRequest { runner: key, sizes });
                 }
             }

@@ -64,13 +64,13 @@ pub fn run(args: Args, config: &Config) -> Outcome {
 }
 
 fn profile(dir: &Path, device: &DeviceId, config: &Config) -> Outcome {
-    if !device.as_str().starts_with(CPU) {
+    let spec = runner::model_yaml::load(dir)?;
+    if !device.as_str().starts_with(CPU) && !spec.has_gpu_engine() {
         return Err(format!(
             "device {device} can't be measured: this build runs models on CPUs only; give --device cpu"
         )
         .into());
     }
-    let spec = runner::model_yaml::load(dir)?;
     let options = engine(config)?;
     let (table, file) = runner::model_profile(&spec, device, &options)?;
     let ms = |time: Duration| time.as_secs_f64() * 1e3;

@@ -60,7 +60,7 @@ fn model(dir: &Path) -> ModelEntry {
     match runner::model_yaml::load(dir) {
         Ok(spec) => {
             let name = spec.model_id.to_string();
-            let spec = if spec.resources.gpu_required {
+            let spec = if spec.resources.gpu_required && !spec.has_gpu_engine() {
                 let reason =
                     format!("model {name} requires a GPU, and this build runs models on CPUs only");
                 Err(Unavailable { kind: UnavailableKind::Unsupported, reason })

@@ -19,6 +19,7 @@ mod page;
 mod plan;
 mod recording;
 mod secrets;
+mod synthetic;
 mod tries;
 mod two_stage;
 mod up;

@@ -165,6 +165,17 @@ impl Watch {
                 broken.push(("states are true", format!("{}: {:?}", s.id, s.state)));
             }
         }
+        for r in &report.runners {
+            let open = self
+                .links
+                .values()
+                .find(|l| l.open() && l.instance == r.instance && l.info.model == r.model);
+            if let Some(link) = open.filter(|l| l.table != r.latency) {
+                let detail =
+                    format!("{} on {}: {:?}, not {:?}", r.model, r.device, r.latency, link.table);
+                broken.push(("a promise is what was measured", detail));
+            }
+        }
         for device in &report.devices {
             let capacity = self.config.capacity_of(&device.id);
             if device.busy > (now - Instant::ZERO) * capacity {

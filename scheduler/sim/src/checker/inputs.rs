@@ -92,6 +92,7 @@ impl Watch {
                 if let Some(link) = self.links.get_mut(runner).filter(|l| l.open())
                     && link.measured.take().is_some()
                 {
+                    link.profiled = true;
                     let mut samples = samples.clone();
                     samples.sort_unstable();
                     if let Some(longest) = samples.last() {
@@ -103,7 +104,9 @@ impl Watch {
                 }
             }
             Input::Table { runner, table } => {
-                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open()) {
+                if let Some(link) = self.links.get_mut(runner).filter(|l| l.open())
+                    && std::mem::take(&mut link.profiled)
+                {
                     link.table = table.clone();
                 }
             }

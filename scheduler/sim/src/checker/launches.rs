@@ -13,6 +13,9 @@ const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
 /// Bounds of the lease of one measured size.
 const PROFILE_LEASE: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(1500));
+/// A runner that can answer nothing in time is measured unasked: one frame at most this often, then
+/// the other sizes.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 impl Watch {
     fn token_goes_out(&mut self, device: usize) {
@@ -217,14 +220,20 @@ impl Watch {
         let device = link.device;
         let asked = link.wanted.iter().position(|s| *s == size);
         let holds = !link.batches.is_empty();
+        let mut wanted = asked.is_some();
         if let Some(at) = asked {
             link.wanted.remove(at);
+        } else if size > 1 {
+            wanted = link.checked_at.is_some();
+        } else {
+            wanted |= link.checked_at.is_none_or(|at| now - at >= CHECK_EVERY);
+            link.checked_at = Some(now);
         }
         self.devices[device].measured_last = now;
         self.seen.note(Happening::Measured, 1);
         link.measured = Some(Measured { since: now, lease_end: now + lease, late: false });
         let (shortest, longest) = PROFILE_LEASE;
-        if asked.is_none() || holds || lease < shortest || lease > longest {
+        if !wanted || holds || lease < shortest || lease > longest {
             let detail = format!("{key:?} size {size} for {lease:?}, holds batches: {holds}");
             self.broken("a runner measures what it asked for, alone", detail);
         }

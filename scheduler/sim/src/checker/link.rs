@@ -59,6 +59,10 @@ pub(super) struct Link {
     pub measured: Option<Measured>,
     /// Sizes that it asked to measure.
     pub wanted: Vec<u32>,
+    /// It measured since its last table: the next one counts.
+    pub profiled: bool,
+    /// When its smallest size was measured unasked.
+    pub checked_at: Option<Instant>,
     pub revoked: Vec<BatchId>,
     /// The connection has to be closed, for this reason.
     pub must_close: Option<&'static str>,
@@ -83,6 +87,8 @@ impl Link {
             batches: Vec::new(),
             measured: None,
             wanted: Vec::new(),
+            profiled: false,
+            checked_at: None,
             revoked: Vec::new(),
             must_close: None,
             closed: false,

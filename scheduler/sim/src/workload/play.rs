@@ -165,6 +165,7 @@ impl ModelGroup {
             noise: self.noise,
             spikes: self.spikes,
             measured: !self.unmeasured,
+            restates: self.restates,
             faults,
         }
     }

@@ -2,7 +2,8 @@
 
 use super::{Event, Execution, WIRE, World};
 use crate::policy::Policy;
-use base::{DeviceId, FrameDetections, Instant, StageTimes};
+use base::{DeviceId, FrameDetections, Instant, LatencyEntry, LatencyTable, StageTimes};
+use latency::Sampling;
 use scheduler::{BatchId, Input, RunnerKey};
 use std::time::Duration;
 
@@ -166,6 +167,24 @@ impl<P: Policy> World<P> {
         let outcomes = vec![Ok(FrameDetections::default()); members];
         let input = Input::Reply { runner: key, batch, times, outcomes };
         self.message(postprocessed + WIRE, key, input);
+        self.restate(key, runner, executed);
+    }
+
+    /// A runner that does so says how long its batches take now.
+    fn restate(&mut self, key: RunnerKey, runner: usize, now: Instant) {
+        let model = &self.runners[runner];
+        let slower = model.slower(now);
+        if !model.restates || self.restated[runner] == slower {
+            return;
+        }
+        self.restated[runner] = slower;
+        let times = |e: &LatencyEntry| LatencyEntry {
+            batch: e.batch,
+            p50: e.p50 * slower,
+            p99: e.p99 * slower,
+        };
+        let table = LatencyTable::new(self.books[runner].table().entries().iter().map(times));
+        self.message(now + WIRE, key, Input::Table { runner: key, table });
     }
 
     pub(super) fn begin_shared(&mut self, job: Job) {
@@ -227,22 +246,24 @@ impl<P: Policy> World<P> {
         self.event(at, Event::Share(device, version));
     }
 
-    /// A runner measures until it has nine runs or 60 % of the lease is used, as the product's.
+    /// A runner measures a size, and announces its table when that is complete.
     pub(super) fn profile(&mut self, key: RunnerKey, batch_size: u32, lease: Duration) {
         let runner = self.connections[&key].runner;
-        let Some(length) =
-            self.runners[runner].execution(self.now, batch_size, &mut self.randoms[runner])
-        else {
-            return;
-        };
-        let fit = lease.as_secs_f64() * 0.6 / length.as_secs_f64();
-        let runs = (fit as u32).clamp(1, 9);
-        let samples = vec![length; runs as usize];
-        let done = self.now + WIRE * 2 + length * runs;
-        let input = Input::ProfileDone { runner: key, batch_size, samples };
-        self.message(done, key, input);
-        if batch_size == self.runners[runner].batch_max {
-            let table = self.runners[runner].table();
+        let begin = self.now + WIRE;
+        let mut sampling = Sampling::granted(lease);
+        let mut elapsed = Duration::ZERO;
+        let mut again = self.books[runner].fits(batch_size);
+        while again {
+            let (model, random) = (&self.runners[runner], &mut self.randoms[runner]);
+            let Some(took) = model.execution(begin + elapsed, batch_size, random) else { return };
+            elapsed += took;
+            again = sampling.ran(took, elapsed);
+        }
+        let done = begin + elapsed + WIRE;
+        let profiled = self.books[runner].profiled(batch_size, sampling.into_samples());
+        let samples = profiled.samples;
+        self.message(done, key, Input::ProfileDone { runner: key, batch_size, samples });
+        if let Some(table) = profiled.table {
             self.message(done + WIRE, key, Input::Table { runner: key, table });
         }
     }

@@ -1,6 +1,7 @@
 //! What a random world consists of, as plain data: drawn from a seed, then played.
 
 use base::{CameraId, DeviceId, Instant, LatencyEntry, LatencyTable, ModelId};
+use latency::batch_sizes;
 use scheduler::{Config, SubscriptionSpec};
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ pub struct RunnerPlan {
     pub noise: f64,
     /// Share of executions that take twice as long.
     pub spikes: f64,
-    /// Hello carries the table; otherwise it asks to measure.
+    /// It keeps an undisturbed measurement from before; otherwise it asks to measure.
     pub measured: bool,
     /// No Prepared and no Executed: the Reply stands for them.
     pub light: bool,
@@ -156,7 +157,7 @@ pub enum Fault {
     Reconnect(Instant),
     /// It breaks the protocol.
     Offend(Instant, Offence),
-    /// It says that its table is so many times what it was.
+    /// It says, without having measured it, that its table is so many times what it was.
     Table(Instant, f64),
     /// It asks to measure all its sizes again.
     Measure(Instant),
@@ -199,12 +200,6 @@ pub enum Change {
 }
 
 impl RunnerPlan {
-    /// Sizes that it measures: powers of two and its largest.
-    pub fn sizes(&self) -> Vec<u32> {
-        let powers = (0..).map(|e| 1 << e).take_while(|b| *b < self.batch_max);
-        powers.chain([self.batch_max]).collect()
-    }
-
     /// L(b) without noise.
     pub fn latency(&self, batch: u32) -> Duration {
         self.alpha + self.beta * batch
@@ -212,7 +207,7 @@ impl RunnerPlan {
 
     /// What an undisturbed measurement gives, `scale` times.
     pub fn table(&self, scale: f64) -> LatencyTable {
-        LatencyTable::new(self.sizes().into_iter().map(|batch| {
+        LatencyTable::new(batch_sizes(self.batch_max).into_iter().map(|batch| {
             let p50 = self.latency(batch).mul_f64(scale);
             LatencyEntry { batch, p50, p99: p50.mul_f64(1.0 + 2.33 * self.noise) }
         }))

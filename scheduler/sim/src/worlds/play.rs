@@ -10,6 +10,7 @@ use crate::checker::{Seen, Violation, Watch};
 use crate::random::Random;
 use base::time::NANOS_PER_SEC;
 use base::{CameraId, InstanceId, Instant, Newest};
+use latency::batch_sizes;
 use scheduler::trace::Encoder;
 use scheduler::{
     CameraKey, CloseReason, Desired, FrameIndex, Input, Output, RunnerKey, Scheduler,
@@ -401,9 +402,9 @@ impl<'p> Play<'p> {
         p.end_connection();
         p.link = Some(key);
         let info = p.info(instance);
-        let sizes = (!p.plan.measured).then(|| p.plan.sizes());
+        let sizes = p.book.missing();
         self.handle(Input::RunnerUp { runner: key, info });
-        if let Some(sizes) = sizes {
+        if !sizes.is_empty() {
             let input = Input::ProfileRequest { runner: key, sizes };
             self.event(self.now + WIRE, Event::Message(key, input));
         }
@@ -437,14 +438,14 @@ impl<'p> Play<'p> {
             }
             Fault::Table(_, scale) => {
                 let Some(key) = link else { return false };
-                p.scale = scale;
                 let table = p.plan.table(scale);
                 self.event(now + WIRE, Event::Message(key, Input::Table { runner: key, table }));
                 false
             }
             Fault::Measure(_) => {
                 let Some(key) = link else { return false };
-                let input = Input::ProfileRequest { runner: key, sizes: p.plan.sizes() };
+                let input =
+                    Input::ProfileRequest { runner: key, sizes: batch_sizes(p.plan.batch_max) };
                 self.event(now + WIRE, Event::Message(key, input));
                 false
             }

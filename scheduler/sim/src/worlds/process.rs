@@ -3,9 +3,9 @@
 use super::plan::{Fault, Offence, RunnerPlan};
 use crate::random::Random;
 use base::{
-    Detection, FrameDetections, InstanceId, Instant, LatencyTable, MemberError, Rect, StageTimes,
-    TrackId,
+    Detection, FrameDetections, InstanceId, Instant, MemberError, Rect, StageTimes, TrackId,
 };
+use latency::{LatencyBook, Sampling, batch_sizes};
 use scheduler::{BatchId, Input, Outcome, RunnerInfo, RunnerKey};
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub(super) struct Process<'a> {
     prepared: Vec<(BatchId, u32, Instant, Instant)>,
     /// What it does wrong at its next message.
     pub offence: Option<Offence>,
-    /// How its table differs from the plan.
-    pub scale: f64,
+    /// What it promises; outlives its lives.
+    pub book: LatencyBook,
 }
 
 impl<'a> Process<'a> {
@@ -46,7 +46,10 @@ impl<'a> Process<'a> {
             link: None,
             prepared: Vec::new(),
             offence: None,
-            scale: 1.0,
+            book: LatencyBook::new(
+                batch_sizes(plan.batch_max),
+                plan.measured.then(|| plan.table(1.0)),
+            ),
         }
     }
 
@@ -54,7 +57,6 @@ impl<'a> Process<'a> {
     pub fn start(&mut self, now: Instant, instance: InstanceId) {
         self.instance = Some(instance);
         self.since = now;
-        self.scale = 1.0;
         self.end_connection();
     }
 
@@ -73,7 +75,7 @@ impl<'a> Process<'a> {
             gpu: plan.gpu,
             batch_max: plan.batch_max,
             deadline: plan.deadline,
-            latency: if plan.measured { plan.table(self.scale) } else { LatencyTable::default() },
+            latency: self.book.table().clone(),
         }
     }
 
@@ -230,23 +232,23 @@ impl<'a> Process<'a> {
         sent
     }
 
-    /// A ProfileGrant was sent at `now`: measured until nine runs are done or 60 % of the lease is
-    /// used, as the product's runner does. The table follows the largest size.
+    /// A ProfileGrant was sent at `now`.
     pub fn profile(&mut self, now: Instant, batch_size: u32, lease: Duration) -> Vec<Sent> {
         let Some(runner) = self.link else { return Vec::new() };
         let begin = now + WIRE;
-        let length = self.execution(begin, batch_size);
-        let fit = lease.as_secs_f64() * 0.6 / length.as_secs_f64().max(1e-6);
-        let runs = (fit as u32).clamp(1, 9);
-        let Some(done) = self.done(begin, begin + length * runs) else { return Vec::new() };
-        let samples = vec![length; runs as usize];
-        let mut sent = vec![(done + WIRE, Input::ProfileDone { runner, batch_size, samples })];
-        if batch_size == self.plan.batch_max {
-            sent.push((
-                done + WIRE * 2,
-                Input::Table { runner, table: self.plan.table(self.scale) },
-            ));
+        let mut sampling = Sampling::granted(lease);
+        let mut elapsed = Duration::ZERO;
+        let mut again = self.book.fits(batch_size);
+        while again {
+            let took = self.execution(begin + elapsed, batch_size);
+            elapsed += took;
+            again = sampling.ran(took, elapsed);
         }
+        let Some(done) = self.done(begin, begin + elapsed) else { return Vec::new() };
+        let profiled = self.book.profiled(batch_size, sampling.into_samples());
+        let samples = profiled.samples;
+        let mut sent = vec![(done + WIRE, Input::ProfileDone { runner, batch_size, samples })];
+        sent.extend(profiled.table.map(|t| (done + WIRE * 2, Input::Table { runner, table: t })));
         sent
     }
 
