@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// Longest id, in characters (chosen: fits file names, socket paths and URLs).
+/// Longest id, in characters (chosen: fits file names and URLs). Two of them fit into the path of a
+/// runner's socket in a short runtime directory only where they are not the longest; the runner says so.
 pub const ID_CHARS_MAX: usize = 64;
+/// Longest path of a socket, in bytes (unix(7): `sun_path` has 108 with its zero).
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// Longest side of a picture (chosen: 8K video is 7680 wide).
 pub const FRAME_SIDE_MAX: u32 = 8192;
 /// Fewest slots of a ring (design: readers get at least this many frame periods).

@@ -14,7 +14,6 @@ use base::model::ModelSpec;
 use base::{FrameDetections, Instant, LatencyTable, MemberError, StageTimes};
 use ipc::clock;
 use ipc::runner_message::{Reply, RunnerMessage};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,11 +145,7 @@ impl Work<'_> {
         place: usize,
         parameters: &Parameters,
     ) -> Result<FrameDetections, MemberError> {
-        let decode = || pipeline::outcome(self.spec, finished, place, parameters);
-        catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-            tracing::error!(model = %self.spec.model_id, "decoding panicked");
-            Err(MemberError::Postprocess)
-        })
+        pipeline::outcome(self.spec, finished, place, parameters)
     }
 
     fn log(&mut self, error: EngineError) {
