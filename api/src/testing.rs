@@ -153,6 +153,7 @@ pub fn status() -> Status {
             busy: Duration::from_secs(2),
         }],
         results_dropped: 0,
+        desired_epoch: base::Epoch(1),
     }
 }
 

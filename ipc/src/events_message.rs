@@ -3,7 +3,7 @@
 use crate::generated::vas::wire as fb;
 use crate::runner_message::{Encoder, Outcome};
 use crate::wire::{self, WireError};
-use base::{CameraId, DeviceId, FrameFlags, FrameId, Generation, InstanceId, Instant};
+use base::{CameraId, DeviceId, Epoch, FrameFlags, FrameId, Generation, InstanceId, Instant};
 use base::{LatencyTable, MediaTime, ModelId, Rect, Size, Stages, UtcNanos};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use std::time::Duration;
@@ -232,8 +232,10 @@ pub struct Status {
     pub runners: Vec<RunnerStatus>,
     /// All devices.
     pub devices: Vec<DeviceStatus>,
-    /// Messages to serve that were dropped because serve was slow.
+    /// Results that did not reach serve: it was away or slow.
     pub results_dropped: u64,
+    /// Registry of the desired state in force.
+    pub desired_epoch: Epoch,
 }
 
 /// One runner's description, on connect and on change.
@@ -599,6 +601,7 @@ fn status_to_wire<'a>(b: &mut FlatBufferBuilder<'a>, m: &Status) -> WIPOffset<fb
         runners: Some(b.create_vector(&runners)),
         devices: Some(b.create_vector(&devices)),
         results_dropped: m.results_dropped,
+        desired_epoch: m.desired_epoch.0,
     };
     fb::Status::create(b, &args)
 }
@@ -663,6 +666,7 @@ fn status(m: fb::Status<'_>) -> Result<Status, WireError> {
         runners,
         devices,
         results_dropped: m.results_dropped(),
+        desired_epoch: Epoch(m.desired_epoch()),
     })
 }
 
@@ -821,6 +825,7 @@ mod tests {
                 busy: Duration::from_secs(1),
             }],
             results_dropped: 6,
+            desired_epoch: Epoch(9),
         }));
         round_trip(EventsMessage::Models {
             instance: InstanceId(1),

@@ -299,6 +299,7 @@ pub(crate) fn status(
         runners: runners.collect(),
         devices: devices.collect(),
         results_dropped,
+        desired_epoch: base::Epoch::default(),
     }
 }
 

@@ -27,6 +27,7 @@ impl<'a> Status<'a> {
   pub const VT_RUNNERS: ::flatbuffers::VOffsetT = 14;
   pub const VT_DEVICES: ::flatbuffers::VOffsetT = 16;
   pub const VT_RESULTS_DROPPED: ::flatbuffers::VOffsetT = 18;
+  pub const VT_DESIRED_EPOCH: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -38,6 +39,7 @@ impl<'a> Status<'a> {
     args: &'args StatusArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Status<'bldr>> {
     let mut builder = StatusBuilder::new(_fbb);
+    builder.add_desired_epoch(args.desired_epoch);
     builder.add_results_dropped(args.results_dropped);
     builder.add_desired_revision(args.desired_revision);
     builder.add_now_ns(args.now_ns);
@@ -99,13 +101,21 @@ impl<'a> Status<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<DeviceStatus>>>>(Status::VT_DEVICES, None).unwrap()}
   }
-  /// Messages dropped because serve was slow.
+  /// Results that did not reach serve: it was away or slow.
   #[inline]
   pub fn results_dropped(&self) -> u64 {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Status::VT_RESULTS_DROPPED, Some(0)).unwrap()}
+  }
+  /// Of the registry that the desired state follows from, 0 = unknown.
+  #[inline]
+  pub fn desired_epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Status::VT_DESIRED_EPOCH, Some(0)).unwrap()}
   }
 }
 
@@ -123,6 +133,7 @@ impl ::flatbuffers::Verifiable for Status<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RunnerStatus>>>>("runners", Self::VT_RUNNERS, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<DeviceStatus>>>>("devices", Self::VT_DEVICES, true)?
      .visit_field::<u64>("results_dropped", Self::VT_RESULTS_DROPPED, false)?
+     .visit_field::<u64>("desired_epoch", Self::VT_DESIRED_EPOCH, false)?
      .finish();
     Ok(())
   }
@@ -136,6 +147,7 @@ pub struct StatusArgs<'a> {
     pub runners: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RunnerStatus<'a>>>>>,
     pub devices: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<DeviceStatus<'a>>>>>,
     pub results_dropped: u64,
+    pub desired_epoch: u64,
 }
 impl<'a> Default for StatusArgs<'a> {
   #[inline]
@@ -149,6 +161,7 @@ impl<'a> Default for StatusArgs<'a> {
       runners: None, // required field
       devices: None, // required field
       results_dropped: 0,
+      desired_epoch: 0,
     }
   }
 }
@@ -191,6 +204,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatusBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Status::VT_RESULTS_DROPPED, results_dropped, 0);
   }
   #[inline]
+  pub fn add_desired_epoch(&mut self, desired_epoch: u64) {
+    self.fbb_.push_slot::<u64>(Status::VT_DESIRED_EPOCH, desired_epoch, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StatusBuilder {
@@ -220,6 +237,7 @@ impl ::core::fmt::Debug for Status<'_> {
       ds.field("runners", &self.runners());
       ds.field("devices", &self.devices());
       ds.field("results_dropped", &self.results_dropped());
+      ds.field("desired_epoch", &self.desired_epoch());
       ds.finish()
   }
 }
