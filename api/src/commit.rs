@@ -3,8 +3,9 @@
 //! Whoever offers an event never waits. What does not fit is dropped and counted; what the store
 //! refuses is counted and told, and nothing is tried twice.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use base::FrameDetections;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use store::NewEvent;
@@ -15,6 +16,8 @@ use tracing::{error, info, warn};
 pub struct CommitLimits {
     /// Events that wait at most; further ones are dropped.
     pub waiting_max: usize,
+    /// What events that wait or are being committed hold at most, in bytes; further ones are dropped.
+    pub bytes_max: usize,
     /// A group is committed when it has so many events,
     pub group_max: usize,
     /// or when its first event has waited so long.
@@ -27,11 +30,12 @@ pub struct CommitLimits {
 
 impl Default for CommitLimits {
     /// 2048 events are some seconds of a large node and, with a usual ten detections each, under
-    /// 2 MB; 256 and 100 ms keep commits at ten per second or fewer; whole days are deleted, for
+    /// 2 MB, but one with masks may have 10 MB: 64 MiB are six of those; 256 and 100 ms keep commits at ten per second or fewer; whole days are deleted, for
     /// which an hour is often enough; a look at the files is a few `stat` (all chosen).
     fn default() -> Self {
         CommitLimits {
             waiting_max: 2048,
+            bytes_max: 64 << 20,
             group_max: 256,
             group_wait: Duration::from_millis(100),
             expire_every: Duration::from_secs(3600),
@@ -45,7 +49,7 @@ impl Default for CommitLimits {
 pub struct EventCounters {
     /// In the store.
     pub stored: AtomicU64,
-    /// Dropped because the channel was full.
+    /// Dropped because too many waited, or too much.
     pub dropped: AtomicU64,
     /// Lost because the store failed.
     pub failed: AtomicU64,
@@ -92,6 +96,8 @@ pub struct Committed {
 #[derive(Debug, Clone)]
 pub struct Commit {
     send: SyncSender<NewEvent>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
     counters: Arc<EventCounters>,
 }
 
@@ -99,24 +105,35 @@ impl Commit {
     /// The two ends.
     pub fn channel(limits: CommitLimits, counters: Arc<EventCounters>) -> (Commit, Committer) {
         let (send, receive) = sync_channel(limits.waiting_max);
-        let committer = Committer { receive, limits, counters: counters.clone() };
-        (Commit { send, counters }, committer)
+        let bytes = Arc::<AtomicUsize>::default();
+        let committer =
+            Committer { receive, bytes: bytes.clone(), limits, counters: counters.clone() };
+        (Commit { send, bytes, bytes_max: limits.bytes_max, counters }, committer)
     }
 
     /// Hands an event over or drops it; never waits.
     pub fn offer(&self, event: NewEvent) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.send.try_send(event)
-        {
+        let bytes = bytes(&event);
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting + bytes > self.bytes_max || self.send.try_send(event).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// What an event holds, nearly.
+fn bytes(event: &NewEvent) -> usize {
+    let FrameDetections { detections, keypoints, masks } = &event.detections;
+    let masks: usize = masks.iter().map(|mask| size_of_val(mask) + mask.data.len()).sum();
+    size_of_val(event) + size_of_val(&detections[..]) + size_of_val(&keypoints[..]) + masks
 }
 
 /// The end that commits.
 #[derive(Debug)]
 pub struct Committer {
     receive: Receiver<NewEvent>,
+    bytes: Arc<AtomicUsize>,
     limits: CommitLimits,
     counters: Arc<EventCounters>,
 }
@@ -150,6 +167,7 @@ impl Committer {
                 Err(RecvTimeoutError::Disconnected) => return keep(),
             };
             let size = group.len() as u64;
+            let held: usize = group.iter().map(bytes).sum();
             let counters = &self.counters;
             counters.commits.fetch_add(1, Ordering::Relaxed);
             match append(group) {
@@ -171,6 +189,7 @@ impl Committer {
                     }
                 }
             }
+            self.bytes.fetch_sub(held, Ordering::Relaxed);
         }
     }
 
@@ -226,6 +245,36 @@ mod tests {
         thread.join().unwrap();
         assert_eq!((count(&counters.stored), count(&counters.failed)), (12, 0));
         assert_eq!(count(&counters.commits), 3, "groups of four");
+    }
+
+    /// As large as a reply can be.
+    fn with_mask(number: u64, bytes: usize) -> NewEvent {
+        let mut event = testing::event(number);
+        let mask = base::Mask { detection: 0, width: 1, height: 1, data: vec![1; bytes] };
+        event.detections.masks.push(mask);
+        event
+    }
+
+    #[test]
+    fn few_large_events_are_as_much_as_many_small_ones() {
+        let counters = Arc::new(EventCounters::default());
+        let large = 1 << 20;
+        let limits = CommitLimits { bytes_max: 3 * large, ..limits(2048, 2) };
+        let (commit, committer) = Commit::channel(limits, counters.clone());
+        (0..5).for_each(|n| commit.offer(with_mask(n, large)));
+        assert_eq!(count(&counters.dropped), 3, "two and what else they hold");
+        commit.offer(testing::event(5));
+        drop(commit);
+        let bytes = committer.bytes.clone();
+        let mut seen = Vec::new();
+        let append = |group: Vec<_>| {
+            seen.push((group.len(), bytes.load(Ordering::Relaxed) > group.len() * large));
+            Ok(Committed { stored: group.len(), rejected: vec![] })
+        };
+        committer.run(append, || {}, || {});
+        // What is being committed still counts.
+        assert_eq!((seen, bytes.load(Ordering::Relaxed)), (vec![(2, true), (1, false)], 0));
+        assert_eq!(count(&counters.dropped), 3, "a small one still fits");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::limits::FOLLOWS_MAX;
 use base::CameraId;
+use ipc::desired::Version;
 use ipc::ingest_message::{self, Answer, Request, StreamStatus};
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub enum IngestError {
 pub struct StreamsView {
     /// Every configured stream, or why nothing is known.
     pub streams: Result<Vec<StreamStatus>, IngestError>,
+    /// The desired state that it follows; `None` while nothing is known.
+    pub desired: Option<Version>,
 }
 
 impl StreamsView {
@@ -112,11 +115,15 @@ impl IngestLink {
 
     fn ask(&self) -> Arc<StreamsView> {
         let answer = self.exchange(&Request::Status, STATUS_WAIT);
-        let streams = answer.and_then(|answer| match answer.status {
-            200 => Ok(answer.streams),
+        let told = answer.and_then(|answer| match answer.status {
+            200 => Ok((answer.streams, answer.desired)),
             _ => Err(IngestError::NoAnswer(answer.message)),
         });
-        let view = Arc::new(StreamsView { streams });
+        let (streams, desired) = match told {
+            Ok((streams, desired)) => (Ok(streams), Some(desired)),
+            Err(error) => (Err(error), None),
+        };
+        let view = Arc::new(StreamsView { streams, desired });
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.view = Some((Instant::now(), Arc::clone(&view)));
         cached.asking = false;

@@ -10,14 +10,15 @@ use crate::config_rows::NamedFiles;
 use crate::moment;
 use crate::plan::Plan;
 use crate::registry::Registry;
-use base::CameraId;
+use base::{CameraId, Epoch, Instant};
 use ipc::clock;
-use ipc::desired::{DesiredState, LoadError};
+use ipc::desired::{DesiredState, LoadError, Version};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use store::control::Device;
 use store::{Control, ControlWrite, StoreError};
@@ -68,6 +69,9 @@ pub struct Published {
     pub named_files: NamedFiles,
     /// Revision 0 = nothing was ever published.
     current: Mutex<Arc<(u64, Plan)>>,
+    /// Registry that it follows from, and CLOCK_MONOTONIC when that or the revision changed.
+    epoch: AtomicU64,
+    changed: AtomicU64,
     /// Locked while the registry or the file changes.
     file: Mutex<Written>,
     cameras: Arc<KnownCameras>,
@@ -107,9 +111,11 @@ impl Published {
     pub fn before(path: PathBuf, export_enabled: bool, named_files: NamedFiles) -> Published {
         let left = Stamp::of(&path);
         let (mut current, mut file) = ((0, Plan::default()), Written::default());
+        let mut epoch = Epoch::default();
         match DesiredState::load(&path) {
             Ok(state) => {
                 current = (state.revision, Plan::of(&state));
+                epoch = state.epoch;
                 file = Written { highest: state.revision, left, failure: None };
             }
             Err(LoadError::Missing(_)) => {}
@@ -118,7 +124,8 @@ impl Published {
         let cameras = Arc::<KnownCameras>::default();
         cameras.set(current.1.cameras.iter().filter_map(|camera| camera.id.parse().ok()).collect());
         let (current, file) = (Mutex::new(Arc::new(current)), Mutex::new(file));
-        Published { path, export_enabled, named_files, current, file, cameras }
+        let (epoch, changed) = (AtomicU64::new(epoch.0), AtomicU64::new(clock::monotonic().0));
+        Published { path, export_enabled, named_files, current, epoch, changed, file, cameras }
     }
 
     /// Publishes what follows from the registry, when that is something new.
@@ -127,19 +134,20 @@ impl Published {
     /// Those of the registry and of the file; what was published before stays in force.
     pub fn follow(&self, control: &Control, registry: &Registry) -> Result<(), FollowError> {
         let mut file = self.file();
+        let epoch = control.epoch()?;
         let (devices, assignments) = (control.devices()?, control.assignments()?);
         let (export, named) = (self.export_enabled, &self.named_files);
         let plan = Plan::new(&devices, &assignments, registry, export, named);
         let before = self.get();
         let mut revision = before.0;
-        if revision == 0 || !plan.says_the_same(&before.1) {
+        if revision == 0 || epoch != self.epoch() || !plan.says_the_same(&before.1) {
             // Above the file's too: the store may be younger than the file.
             revision = control.next_revision()?.max(file.highest.saturating_add(1));
-            self.store(&mut file, revision, &plan)?;
+            self.store(&mut file, Version { epoch, revision }, &plan)?;
         }
         tell(&plan, Some(&before.1));
         self.cameras.set(ids(&devices));
-        self.set(revision, plan);
+        self.set(Version { epoch, revision }, plan);
         Ok(())
     }
 
@@ -160,7 +168,7 @@ impl Published {
         }
         let mut revision = file.highest;
         let found = match DesiredState::load(&self.path) {
-            Ok(state) if state.revision == current.0 && current.1.matches(&state) => {
+            Ok(state) if state.version() == self.version() && current.1.matches(&state) => {
                 *file = Written { left: now, failure: None, ..std::mem::take(file) };
                 return Ok(());
             }
@@ -171,9 +179,9 @@ impl Published {
             Err(error) => error.to_string(),
         };
         // Above what was there: a follower may have taken it.
-        let revision = revision.saturating_add(1);
-        self.store(file, revision, &current.1)?;
-        self.set(revision, current.1.clone());
+        let version = Version { epoch: self.epoch(), revision: revision.saturating_add(1) };
+        self.store(file, version, &current.1)?;
+        self.set(version, current.1.clone());
         warn!("{found}; it is written again");
         Ok(())
     }
@@ -198,7 +206,7 @@ impl Published {
             return None;
         }
         match DesiredState::load(&self.path) {
-            Ok(state) if state.revision == current.0 && current.1.matches(&state) => None,
+            Ok(state) if state.version() == self.version() && current.1.matches(&state) => None,
             Ok(state) => Some(self.foreign(&state, current.0)),
             Err(error) => Some(error.to_string()),
         }
@@ -211,6 +219,20 @@ impl Published {
     /// Revision and plan.
     pub fn get(&self) -> Arc<(u64, Plan)> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Which desired state is in force.
+    pub fn version(&self) -> Version {
+        Version { epoch: self.epoch(), revision: self.get().0 }
+    }
+
+    /// Since when it is. Before that a follower may still have had another one.
+    pub fn since(&self) -> Instant {
+        Instant(self.changed.load(Ordering::Acquire))
     }
 
     /// The cameras that exist, as they change.
@@ -234,24 +256,25 @@ impl Published {
         let mut tried = None;
         let result = control.write(|write| -> Result<_, E> {
             let value = work(write)?;
+            let epoch = write.epoch()?;
             let devices = write.devices()?;
             let assignments = write.assignments()?;
             let (export, named) = (self.export_enabled, &self.named_files);
             let plan = Plan::new(&devices, &assignments, registry, export, named);
             let mut revision = before.0;
-            if !plan.says_the_same(&before.1) {
+            if epoch != self.epoch() || !plan.says_the_same(&before.1) {
                 revision = write.next_revision()?.max(file.highest.saturating_add(1));
                 tried = Some(revision);
-                self.store(&mut file, revision, &plan)?;
+                self.store(&mut file, Version { epoch, revision }, &plan)?;
             }
-            Ok((value, devices, revision, plan))
+            Ok((value, devices, Version { epoch, revision }, plan))
         });
         file.highest = tried.unwrap_or(0).max(file.highest);
         match result {
-            Ok((value, devices, revision, plan)) => {
+            Ok((value, devices, version, plan)) => {
                 tell(&plan, Some(&before.1));
                 self.cameras.set(ids(&devices));
-                self.set(revision, plan);
+                self.set(version, plan);
                 Ok(value)
             }
             Err(error) => {
@@ -268,9 +291,9 @@ impl Published {
         if DesiredState::load(&self.path).is_ok_and(|state| state.revision != failed) {
             return;
         }
-        let revision = failed.saturating_add(1);
-        match self.store(file, revision, &before.1) {
-            Ok(()) => self.set(revision, before.1.clone()),
+        let version = Version { epoch: self.epoch(), revision: failed.saturating_add(1) };
+        match self.store(file, version, &before.1) {
+            Ok(()) => self.set(version, before.1.clone()),
             Err(error) => error!(
                 "a change failed after {} was written, and the state of before can't be put back yet: {error}",
                 self.path.display()
@@ -278,13 +301,20 @@ impl Published {
         }
     }
 
-    fn set(&self, revision: u64, plan: Plan) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new((revision, plan));
+    fn set(&self, version: Version, plan: Plan) {
+        if version != self.version() {
+            self.changed.store(clock::monotonic().0, Ordering::Release);
+        }
+        self.epoch.store(version.epoch.0, Ordering::Release);
+        let current = Arc::new((version.revision, plan));
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
-    fn store(&self, file: &mut Written, revision: u64, plan: &Plan) -> Result<(), PublishError> {
+    fn store(&self, file: &mut Written, version: Version, plan: &Plan) -> Result<(), PublishError> {
+        let Version { epoch, revision } = version;
         let state = DesiredState {
             format: ipc::desired::FORMAT,
+            epoch,
             revision,
             written_utc: moment::text(clock::utc()),
             cameras: plan.cameras.clone(),

@@ -161,6 +161,7 @@ pub fn status() -> Status {
         page: 0,
         more: false,
         broken: [0; 5],
+        desired_epoch: base::Epoch(1),
     }
 }
 

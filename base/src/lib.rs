@@ -10,6 +10,7 @@ pub mod clock_trust;
 pub mod detection;
 pub mod frame;
 pub mod geometry;
+pub mod guard;
 pub mod id;
 pub mod latency;
 pub mod limits;
@@ -25,7 +26,7 @@ pub use frame::{
     Newest, Picture, Stamp,
 };
 pub use geometry::{Rect, Size};
-pub use id::{CameraId, DeviceId, IdError, InstanceId, ModelId};
+pub use id::{CameraId, DeviceId, Epoch, IdError, InstanceId, ModelId};
 pub use latency::{LatencyEntry, LatencyTable};
 pub use stage::{StageTimes, Stages};
 pub use time::{Instant, UtcNanos};

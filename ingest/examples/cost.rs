@@ -79,6 +79,7 @@ fn main() -> ExitCode {
     };
     let state_file = DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: (0..cameras.parse().unwrap()).map(row).collect(),

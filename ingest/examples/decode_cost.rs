@@ -147,6 +147,7 @@ fn main() -> ExitCode {
     };
     let state = DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: vec![row],

@@ -55,6 +55,7 @@ fn main() {
     };
     let state = DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: (0..cameras).map(row).collect(),

@@ -49,6 +49,7 @@ fn ingest(root: &Path, clip: &Path, cameras: u64, mut done: impl FnMut() -> bool
     };
     let state = DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: (0..cameras).map(row).collect(),

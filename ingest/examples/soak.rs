@@ -133,6 +133,7 @@ fn main() -> ExitCode {
     };
     let state = DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: addresses.iter().enumerate().map(row).collect(),

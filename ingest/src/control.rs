@@ -6,6 +6,7 @@
 
 use base::{CameraId, Instant};
 use ipc::clock;
+use ipc::desired::Version;
 use ipc::framing;
 use ipc::ingest_message::{Answer, Request, StreamStatus};
 use ipc::runner_message::Encoder;
@@ -34,6 +35,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub trait Cameras: Send + Sync {
     /// How every stream is doing.
     fn status(&self) -> Vec<StreamStatus>;
+    /// The desired state that they follow.
+    fn desired(&self) -> Version;
     /// Drops the sessions to a camera and connects at once; false when it does not run.
     fn reconnect(&self, camera: &CameraId) -> bool;
 }
@@ -67,7 +70,7 @@ impl Control {
                 for status in &mut streams {
                     status.viewers = live.viewers(&status.camera, &status.stream);
                 }
-                Answer { streams, ..Answer::done() }
+                Answer { streams, desired: self.cameras.desired(), ..Answer::done() }
             }
             Request::Reconnect { camera } => match self.cameras.reconnect(&camera) {
                 true => Answer::done(),
@@ -213,6 +216,7 @@ impl Write for Patient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base::Epoch;
     use ipc::ingest_message::call;
 
     struct Two;
@@ -221,6 +225,10 @@ mod tests {
         fn status(&self) -> Vec<StreamStatus> {
             let stream = |id: &str| StreamStatus::stopped(id.parse().unwrap(), "main");
             vec![stream("a"), stream("b")]
+        }
+
+        fn desired(&self) -> Version {
+            Version { epoch: Epoch(3), revision: 4 }
         }
 
         fn reconnect(&self, camera: &CameraId) -> bool {

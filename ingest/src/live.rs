@@ -6,6 +6,8 @@
 
 mod bitstream;
 mod clock;
+#[cfg(test)]
+mod fault_tests;
 mod group;
 mod hub;
 mod offer;

@@ -14,7 +14,6 @@ mod tests;
 
 use crate::unit::Codec;
 use base::CameraId;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Read, Write};
 use std::path::PathBuf;
@@ -188,17 +187,8 @@ fn store(
     })
 }
 
-/// A window has a descriptor open for each of its segments, more than the usual limit of 1024 in two
-/// hours: as many as the system allows.
-fn more_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    // Without them, long windows are refused with the reason.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
 /// Runs the job on standard input.
 pub fn media_main() -> ExitCode {
-    more_descriptors();
     let mut input = std::io::stdin().lock();
     let mut line = Vec::new();
     let read = input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);

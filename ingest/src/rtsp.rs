@@ -18,7 +18,7 @@ use crate::source::{RtspSource, Source};
 use crate::stream::Actor;
 use crate::supervision::{Failure, Step, Supervision};
 use crate::worker_message::Hints;
-use base::Instant;
+use base::{Instant, guard};
 use futures_util::StreamExt;
 use intake::Intake;
 use ipc::clock;
@@ -26,7 +26,6 @@ use retina::client::SessionGroup;
 use retina::codec::CodecItem;
 use session::Playing;
 use std::hash::{BuildHasher, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +74,8 @@ pub fn run(actor: &mut Actor) {
         source,
     };
     sessions.keep(actor, &runtime);
-    runtime.block_on(session::wait_for_teardown(&sessions.group));
+    // It is over either way.
+    let _ = guard::foreign(|| runtime.block_on(session::wait_for_teardown(&sessions.group)));
     // A name that is being resolved would hold up the end.
     runtime.shutdown_background();
 }
@@ -101,16 +101,19 @@ impl Sessions {
                     self.show(actor);
                     // A panic of the library must not cost more than the session.
                     let session = || runtime.block_on(self.session(actor));
-                    catch_unwind(AssertUnwindSafe(session)).unwrap_or_else(|_| {
+                    guard::foreign(session).unwrap_or_else(|_| {
                         let why = "the RTSP library failed over what the camera sent; the log of \
                             ingest names the place";
                         Ended::Failed(Failure::Other(why.to_owned()))
                     })
                 }
-                Step::Wait(until) => match runtime.block_on(self.pause(actor, until)) {
-                    true => Ended::Left,
-                    false => continue,
-                },
+                // Tasks of the library go on meanwhile: what is left of the session before.
+                Step::Wait(until) => {
+                    match guard::foreign(|| runtime.block_on(self.pause(actor, until))) {
+                        Ok(true) => Ended::Left,
+                        Ok(false) | Err(_) => continue,
+                    }
+                }
                 Step::GiveUp(failure) => Ended::Failed(failure),
             };
             match ended {

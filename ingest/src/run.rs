@@ -9,16 +9,16 @@ use crate::recorder::{RecordingOptions, Storage};
 use base::{CameraId, Instant};
 use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 use ipc::clock;
-use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState};
+use ipc::desired::{self, DecodeMode, DesiredCamera, DesiredState, Version};
 use ipc::directories::Directories;
 use ipc::ingest_message::StreamStatus;
+use ipc::instance::{InstanceError, InstanceLock};
 use ipc::stop::Stop;
-use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -52,16 +52,8 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// Another one runs.
-    #[error(
-        "another ingest{holder} holds {}; stop it or set another runtime directory",
-        lock.display()
-    )]
-    Locked {
-        /// The lock file.
-        lock: PathBuf,
-        /// ` (process N)`, or empty when unknown.
-        holder: String,
-    },
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// A directory or file of its own can't be used.
     #[error("can't {action} {}: {source}; {remedy}", path.display())]
     Io {
@@ -91,8 +83,8 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     if options.decode_command.is_empty() {
         return Err(IngestError::DecodeCommand);
     }
-    let lock = InstanceLock::take(&options.directories)?;
-    raise_descriptor_limit();
+    make_runtime(&options.directories.runtime)?;
+    let lock = InstanceLock::take(&options.directories.instance_lock("ingest"), "vas ingest")?;
     let shm = options.directories.shm.clone();
     let storage = Storage::new(options.recording);
     storage.keep().map_err(IngestError::Thread)?;
@@ -110,6 +102,7 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
         cameras: BTreeMap::new(),
         leaving: BTreeMap::new(),
         swept: false,
+        desired: Version::default(),
     })));
     if !options.export_enabled {
         // Whatever an ingest before this one left: with export off there is no shared memory.
@@ -151,25 +144,18 @@ pub fn run(options: Options, stop: Stop) -> Result<(), IngestError> {
     }
     hub.stop();
     remove_root(&shm);
-    lock.release();
+    drop(lock);
     Ok(())
 }
 
-/// A camera takes about five descriptors, and the soft limit is often 1024 for the sake of programs
-/// that use select(2); this one does not.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current == maximum {
-        return;
-    }
-    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        let has = current.unwrap_or(u64::MAX);
-        tracing::warn!(
-            "can't raise the limit of {has} open files to its hard limit: {e}; with \
-            many cameras raise it before the start (ulimit -n)"
-        );
-    }
+fn make_runtime(path: &Path) -> Result<(), IngestError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| IngestError::Io {
+        action: "make the runtime directory",
+        path: path.to_owned(),
+        source,
+        remedy: "make it writable for this user or set another runtime directory",
+    })
 }
 
 fn guard(fleet: &Mutex<Option<Fleet>>) -> MutexGuard<'_, Option<Fleet>> {
@@ -194,6 +180,10 @@ impl Cameras for Reached {
                 && fleet.as_ref().is_none_or(|fleet| !fleet.cameras.contains_key(id))
         });
         streams.chain(left.flat_map(|(id, leaving)| leaving.stuck(id, now))).collect()
+    }
+
+    fn desired(&self) -> Version {
+        guard(&self.0).as_ref().map(|fleet| fleet.desired).unwrap_or_default()
     }
 
     fn reconnect(&self, id: &CameraId) -> bool {
@@ -221,10 +211,7 @@ fn follow(fleet: Arc<Mutex<Option<Fleet>>>, file: PathBuf) -> io::Result<()> {
             desired::LoadError::Missing(_) => tracing::info!("{error}; waiting for it"),
             _ => tracing::error!("{error}; the cameras stay as they are"),
         };
-        if let Err(e) = desired::follow(&file, apply, problem) {
-            let file = file.display();
-            tracing::error!("can't follow {file}: {e}; the cameras stay as they are");
-        }
+        desired::follow(&file, apply, problem);
     };
     thread::Builder::new().name("desired".into()).spawn(body).map(|_| ())
 }
@@ -238,12 +225,15 @@ struct Fleet {
     leaving: BTreeMap<CameraId, Leaving>,
     file_roots: Arc<[PathBuf]>,
     swept: bool,
+    /// What they were made to follow last.
+    desired: Version,
 }
 
 impl Fleet {
     /// Makes the cameras what the desired state says. Each on its own: what is wrong with one does
     /// not concern the others, and a camera whose row did not change is not touched.
     fn reconcile(&mut self, state: &DesiredState, now: Instant) {
+        self.desired = state.version();
         let mut wanted = wanted(&state.cameras, self.export_enabled, &self.file_roots);
         if !std::mem::replace(&mut self.swept, true) {
             let exported = |name: &str| {
@@ -353,77 +343,13 @@ fn remove_root(shm: &Path) {
     let _ = fs::remove_dir(shm);
 }
 
-/// `<runtime>/ingest.lock`, held for life.
-struct InstanceLock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl InstanceLock {
-    fn take(directories: &Directories) -> Result<InstanceLock, IngestError> {
-        let runtime = &directories.runtime;
-        let error = |action, path: &Path, source, remedy| IngestError::Io {
-            action,
-            path: path.to_owned(),
-            source,
-            remedy,
-        };
-        let remedy = "make it writable for this user or set another runtime directory";
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(runtime)
-            .map_err(|e| error("make the runtime directory", runtime, e, remedy))?;
-        let path = directories.instance_lock("ingest");
-        loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(|e| error("open", &path, e, remedy))?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let mut holder = String::new();
-                    // Only for the message.
-                    let _ = (&mut file).take(16).read_to_string(&mut holder);
-                    let holder = match holder.trim() {
-                        "" => String::new(),
-                        process => format!(" (process {process})"),
-                    };
-                    return Err(IngestError::Locked { lock: path, holder });
-                }
-                Err(e) => return Err(error("lock", &path, e.into(), remedy)),
-            }
-            // The one before may have removed the file between our open and our lock: a lock on a
-            // file without a name is worth nothing.
-            let ours = file.metadata().map_err(|e| error("look at", &path, e, remedy))?;
-            if !fs::metadata(&path).is_ok_and(|named| named.ino() == ours.ino()) {
-                continue;
-            }
-            let process = format!("{}\n", std::process::id());
-            file.set_len(0)
-                .and_then(|()| file.write_all(process.as_bytes()))
-                .map_err(|e| error("write", &path, e, remedy))?;
-            return Ok(InstanceLock { path, _file: file });
-        }
-    }
-
-    /// Removes the file, then frees the lock.
-    fn release(self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clip_file::Places;
     use crate::outlets::Wants;
     use crate::source::{ClipPath, Source};
+    use base::Epoch;
 
     fn row(id: &str, url: &str) -> DesiredCamera {
         DesiredCamera {
@@ -494,16 +420,6 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_open_files_is_raised_to_its_hard_limit() {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        let lower = maximum.map_or(1 << 16, |most| most - 1);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(lower), maximum }).unwrap();
-        raise_descriptor_limit();
-        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
-    }
-
-    #[test]
     fn a_worker_is_started_when_export_is_on_and_never_when_it_is_off() {
         let root = tempfile::tempdir().unwrap();
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/pedestrians.mp4");
@@ -511,6 +427,7 @@ mod tests {
         named.streams[0].any_file = true;
         let state = DesiredState {
             format: desired::FORMAT,
+            epoch: Epoch(2),
             revision: 1,
             written_utc: String::new(),
             cameras: vec![named],
@@ -524,8 +441,11 @@ mod tests {
             let common = Common { shm: shm.clone(), decode_command, storage, live: None };
             let (cameras, leaving) = (BTreeMap::new(), BTreeMap::new());
             let (file_roots, swept) = ([].into(), false);
-            let mut fleet = Fleet { common, export_enabled, cameras, leaving, file_roots, swept };
+            let desired = Version::default();
+            let mut fleet =
+                Fleet { common, export_enabled, cameras, leaving, file_roots, swept, desired };
             fleet.reconcile(&state, clock::monotonic());
+            assert_eq!(fleet.desired, state.version());
             for _ in 0..60_000 {
                 if !export_enabled || marker.exists() {
                     break;
@@ -552,28 +472,9 @@ mod tests {
             held.push(hold);
         }
         let (cameras, file_roots) = (BTreeMap::new(), [].into());
-        let fleet =
-            Fleet { common, export_enabled: true, cameras, leaving, file_roots, swept: true };
+        let (export_enabled, swept, desired) = (true, true, Version::default());
+        let fleet = Fleet { common, export_enabled, cameras, leaving, file_roots, swept, desired };
         fleet.stop(Duration::from_millis(1));
         assert_eq!(held.len(), 2, "it came here although both are still there");
-    }
-
-    #[test]
-    fn a_second_instance_is_told_who_holds_what_and_the_lock_leaves_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let directories = Directories {
-            shm: root.path().join("shm"),
-            runtime: root.path().join("run/vas"),
-            state: root.path().join("state"),
-        };
-        let lock = InstanceLock::take(&directories).unwrap();
-        let error = InstanceLock::take(&directories).err().unwrap().to_string();
-        let process = std::process::id().to_string();
-        for part in ["ingest.lock", "stop it", process.as_str()] {
-            assert!(error.contains(part), "{error}");
-        }
-        lock.release();
-        assert!(!directories.instance_lock("ingest").exists());
-        InstanceLock::take(&directories).unwrap().release();
     }
 }

@@ -1,17 +1,19 @@
 //! The desired state: which cameras exist and which models watch them.
 //!
 //! One versioned JSON file in the state directory, written by serve (temp + rename, 0600), followed
-//! by ingest and scheduler (inotify, and every 30 s). A missing or corrupt file means: keep what
-//! you have. Unknown keys are ignored, an unknown format is corrupt.
+//! by ingest and scheduler ([`follow`]). A missing or corrupt file means: keep what you have. Unknown
+//! keys are ignored, an unknown format is corrupt.
 
-use rustix::fs::inotify;
+mod follow;
+
+use base::Epoch;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+
+pub use follow::follow;
 
 /// The format this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -21,7 +23,10 @@ pub const FORMAT: u32 = 1;
 pub struct DesiredState {
     /// [`FORMAT`].
     pub format: u32,
-    /// Rises with every change.
+    /// The registry that it follows from.
+    #[serde(default, with = "hexadecimal")]
+    pub epoch: Epoch,
+    /// Rises with every change within an epoch, unless the registry was restored from a copy.
     pub revision: u64,
     /// When it was written, RFC 3339.
     pub written_utc: String,
@@ -29,6 +34,24 @@ pub struct DesiredState {
     pub cameras: Vec<DesiredCamera>,
     /// Subscriptions, enabled or not.
     pub subscriptions: Vec<DesiredSubscription>,
+}
+
+/// Which desired state somebody has. [`Version::default`] = none yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Version {
+    /// The registry.
+    pub epoch: Epoch,
+    /// Its revision.
+    pub revision: u64,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.revision {
+            0 => f.write_str("none"),
+            revision => write!(f, "revision {revision} of epoch {}", self.epoch),
+        }
+    }
 }
 
 /// One camera.
@@ -165,28 +188,40 @@ pub enum LoadError {
 }
 
 impl DesiredState {
+    /// Which one it is.
+    pub fn version(&self) -> Version {
+        Version { epoch: self.epoch, revision: self.revision }
+    }
+
     /// Reads the file.
     ///
     /// # Errors
     /// [`LoadError`]; an unknown format counts as corrupt.
     pub fn load(path: &Path) -> Result<DesiredState, LoadError> {
-        let text = fs::read(path).map_err(|source| match source.kind() {
+        DesiredState::parse(path, &DesiredState::text(path)?)
+    }
+
+    fn text(path: &Path) -> Result<Vec<u8>, LoadError> {
+        fs::read(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => LoadError::Missing(path.to_owned()),
             _ => LoadError::Io { path: path.to_owned(), source },
-        })?;
+        })
+    }
+
+    fn parse(path: &Path, text: &[u8]) -> Result<DesiredState, LoadError> {
         let corrupt = |detail: String| LoadError::Corrupt { path: path.to_owned(), detail };
         #[derive(Deserialize)]
         struct Probe {
             format: u32,
         }
-        let probe: Probe = serde_json::from_slice(&text).map_err(|e| corrupt(e.to_string()))?;
+        let probe: Probe = serde_json::from_slice(text).map_err(|e| corrupt(e.to_string()))?;
         if probe.format != FORMAT {
             return Err(corrupt(format!(
                 "format is {}, this program reads {FORMAT}",
                 probe.format
             )));
         }
-        serde_json::from_slice(&text).map_err(|e| corrupt(e.to_string()))
+        serde_json::from_slice(text).map_err(|e| corrupt(e.to_string()))
     }
 
     /// Writes the file so that a reader sees the old or the new state, never a part, and a power
@@ -213,63 +248,19 @@ impl DesiredState {
     }
 }
 
-/// How often a follower looks even when nothing was announced.
-pub const POLL: Duration = Duration::from_secs(30);
+/// 16 hexadecimal digits: JSON has no number of 64 bits.
+mod hexadecimal {
+    use base::Epoch;
+    use serde::{Deserialize, Deserializer, Serializer};
 
-/// Follows the file on the calling thread: hands every new state to `apply` and every new problem
-/// to `problem`, until `apply` returns false.
-///
-/// The first readable state is always applied; later ones only when their revision is higher. The
-/// same problem is told once.
-///
-/// # Errors
-/// When inotify itself can't be used.
-pub fn follow(
-    path: &Path,
-    mut apply: impl FnMut(DesiredState) -> bool,
-    mut problem: impl FnMut(&LoadError),
-) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    let mut watched = false;
-    let mut applied: Option<u64> = None;
-    let mut told = String::new();
-    loop {
-        if !watched {
-            // The directory may appear later: start order does not matter.
-            let events = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE;
-            watched = inotify::add_watch(&watch, directory, events).is_ok();
-        }
-        match DesiredState::load(path) {
-            Ok(state) if applied.is_none_or(|revision| state.revision > revision) => {
-                applied = Some(state.revision);
-                told.clear();
-                if !apply(state) {
-                    return Ok(());
-                }
-            }
-            Ok(_) => told.clear(),
-            Err(error) => {
-                let text = error.to_string();
-                if text != told {
-                    problem(&error);
-                    told = text;
-                }
-            }
-        }
-        let timeout = if watched { POLL } else { Duration::from_secs(1) };
-        let mut descriptors =
-            [rustix::event::PollFd::from_borrowed_fd(watch.as_fd(), rustix::event::PollFlags::IN)];
-        let timeout = rustix::event::Timespec {
-            tv_sec: timeout.as_secs() as _,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        match rustix::event::poll(&mut descriptors, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut scratch = [0; 4096];
-        while rustix::io::read(&watch, &mut scratch).is_ok_and(|n| n > 0) {}
+    pub fn serialize<S: Serializer>(epoch: &Epoch, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(epoch)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Epoch, D::Error> {
+        let text = String::deserialize(from)?;
+        let epoch = u64::from_str_radix(&text, 16).map(Epoch);
+        epoch.map_err(|_| serde::de::Error::custom(format!("epoch `{text}` is not hexadecimal")))
     }
 }
 
@@ -280,6 +271,7 @@ mod tests {
     fn state(revision: u64) -> DesiredState {
         DesiredState {
             format: FORMAT,
+            epoch: Epoch(0xa),
             revision,
             written_utc: "2026-01-01T00:00:00Z".into(),
             cameras: vec![],
@@ -310,29 +302,19 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_applies_rising_revisions_and_survives_corruption() {
+    fn an_epoch_is_text_and_one_of_before_has_none() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state").join("desired.json");
-        fs::create_dir(path.parent().unwrap()).unwrap();
-        state(5).store(&path).unwrap();
-        let (send, receive) = std::sync::mpsc::channel();
-        let (bad, problems) = std::sync::mpsc::channel();
-        let followed = path.clone();
-        let thread = std::thread::spawn(move || {
-            follow(
-                &followed,
-                |s| send.send(s.revision).is_ok() && s.revision < 9,
-                |e| bad.send(e.to_string()).unwrap_or(()),
-            )
-        });
-        assert_eq!(receive.recv(), Ok(5));
-        fs::write(&path, "{").unwrap();
-        assert!(problems.recv().unwrap().contains("corrupt"));
-        state(4).store(&path).unwrap();
-        state(6).store(&path).unwrap();
-        assert_eq!(receive.recv(), Ok(6));
-        state(9).store(&path).unwrap();
-        assert_eq!(receive.recv(), Ok(9));
-        thread.join().unwrap().unwrap();
+        let path = directory.path().join("desired.json");
+        let highest = DesiredState { epoch: Epoch(u64::MAX), ..state(1) };
+        highest.store(&path).unwrap();
+        assert_eq!(DesiredState::load(&path).unwrap(), highest);
+        let text = fs::read_to_string(&path).unwrap();
+        let line = "  \"epoch\": \"ffffffffffffffff\",\n";
+        assert!(text.contains(line), "{text}");
+        fs::write(&path, text.replace(line, "")).unwrap();
+        assert_eq!(DesiredState::load(&path).unwrap().epoch, Epoch(0));
+        fs::write(&path, text.replace("ffff\"", "fffg\"")).unwrap();
+        let error = DesiredState::load(&path).unwrap_err().to_string();
+        assert!(error.contains("`fffffffffffffffg` is not hexadecimal"), "{error}");
     }
 }

@@ -59,6 +59,20 @@ impl Directories {
         self.runtime.join(format!("{part}.lock"))
     }
 
+    /// The lock whose holder alone may make or remove a file of the runtime directory: the lock itself,
+    /// and the socket beside it. `None` for what no process of a node makes.
+    pub fn lock_of(&self, name: &str) -> Option<PathBuf> {
+        if name.ends_with(".lock") {
+            return Some(self.runtime.join(name));
+        }
+        match name {
+            "events.sock" => Some(self.instance_lock("serve")),
+            "ingest.sock" => Some(self.instance_lock("ingest")),
+            _ => Directories::parse_runner_socket(name)
+                .map(|(model, device)| self.runner_lock(&model, &device)),
+        }
+    }
+
     /// The windows of recordings that clips still need: `<state>/holds.json`.
     pub fn holds(&self) -> PathBuf {
         crate::holds::holds_in(&self.state)

@@ -3,7 +3,7 @@
 use crate::generated::vas::wire as fb;
 use crate::runner_message::{Encoder, Outcome};
 use crate::wire::{self, WireError};
-use base::{CameraId, DeviceId, FrameFlags, FrameId, Generation, InstanceId, Instant};
+use base::{CameraId, DeviceId, Epoch, FrameFlags, FrameId, Generation, InstanceId, Instant};
 use base::{LatencyTable, MediaTime, ModelId, Rect, Size, Stages, UtcNanos};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use std::time::Duration;
@@ -248,7 +248,7 @@ pub struct Status {
     pub runners: Vec<RunnerStatus>,
     /// All devices.
     pub devices: Vec<DeviceStatus>,
-    /// Messages to serve that were dropped because serve was slow.
+    /// Results that did not reach serve: it was away or slow.
     pub results_dropped: u64,
     /// Number of the page, from 0.
     pub page: u32,
@@ -256,6 +256,8 @@ pub struct Status {
     pub more: bool,
     /// How often each of [`INVARIANTS`] was broken. Any but 0 is a fault of the scheduler.
     pub broken: [u64; INVARIANTS.len()],
+    /// Registry of the desired state in force.
+    pub desired_epoch: Epoch,
 }
 
 /// One runner's description, on connect and on change.
@@ -633,6 +635,7 @@ fn status_to_wire<'a>(b: &mut FlatBufferBuilder<'a>, m: &Status) -> WIPOffset<fb
         page: m.page,
         more: m.more,
         broken: Some(b.create_vector(&m.broken)),
+        desired_epoch: m.desired_epoch.0,
     };
     fb::Status::create(b, &args)
 }
@@ -709,6 +712,7 @@ fn status(m: fb::Status<'_>) -> Result<Status, WireError> {
         page: m.page(),
         more: m.more(),
         broken,
+        desired_epoch: Epoch(m.desired_epoch()),
     })
 }
 

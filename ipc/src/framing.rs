@@ -18,6 +18,11 @@ impl From<LengthError> for io::Error {
     }
 }
 
+/// What a message takes on a socket, with its prefix.
+pub fn framed_bytes(message: &[u8]) -> u64 {
+    4 + message.len() as u64
+}
+
 fn length(prefix: [u8; 4]) -> Result<usize, LengthError> {
     let announced = u32::from_be_bytes(prefix);
     if announced == 0 || announced as usize > MESSAGE_BYTES_MAX {
@@ -130,6 +135,11 @@ impl OutBuffer {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Bytes that wait, prefixes included.
+    pub fn waiting(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Messages dropped since the start.

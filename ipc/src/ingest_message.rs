@@ -4,11 +4,12 @@
 //! Ingest listens; a client sends a [`Request`] and waits for its [`Answer`], one at a time on a
 //! connection. Statuses are those of HTTP, so that serve can pass an answer on as it is.
 
+use crate::desired::Version;
 use crate::framing;
 use crate::generated::vas::wire as fb;
 use crate::runner_message::Encoder;
 use crate::wire::{self, WireError};
-use base::{CameraId, MediaTime, Size, UtcNanos};
+use base::{CameraId, Epoch, MediaTime, Size, UtcNanos};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -178,6 +179,8 @@ pub struct Answer {
     pub pictures: Vec<Picture>,
     /// `h264` or `h265`, with pictures.
     pub codec: String,
+    /// The desired state in force, of [`Request::Status`].
+    pub desired: Version,
 }
 
 impl Answer {
@@ -284,6 +287,8 @@ impl Answer {
             streams: Some(b.create_vector(&streams)),
             pictures: Some(b.create_vector(&pictures)),
             codec: Some(b.create_string(&self.codec)),
+            desired_epoch: self.desired.epoch.0,
+            desired_revision: self.desired.revision,
         };
         let body = fb::IngestAnswer::create(b, &args).as_union_value();
         finish(b, fb::IngestBody::IngestAnswer, body)
@@ -314,6 +319,7 @@ impl Answer {
             streams: streams?,
             pictures: a.pictures().iter().map(picture).collect(),
             codec: a.codec().to_owned(),
+            desired: Version { epoch: Epoch(a.desired_epoch()), revision: a.desired_revision() },
         })
     }
 }

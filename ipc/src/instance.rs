@@ -1,10 +1,8 @@
-//! One process of a kind per node: a lock file in the runtime directory, held for life.
-//!
-//! The kernel frees the lock when the process ends, however it ends, so a free lock means "gone".
+//! One process of a kind per node: a [`Lock`] in the runtime directory, held for life.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use crate::lock::Lock;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Why a lock could not be had.
@@ -38,14 +36,7 @@ pub enum InstanceError {
 
 /// The held lock. Dropping it removes the file and frees the lock.
 #[derive(Debug)]
-pub struct InstanceLock {
-    _file: File,
-    path: PathBuf,
-}
-
-/// Tries before a lock file that keeps vanishing is given up (chosen; each is a lost race with
-/// another process that is ending).
-const RACES_MAX: u32 = 10;
+pub struct InstanceLock(Option<Lock>);
 
 impl InstanceLock {
     /// Takes the lock for `part`, for example `vas ingest`.
@@ -57,47 +48,25 @@ impl InstanceLock {
             let (part, path) = (part.to_owned(), path.to_owned());
             InstanceError::Io { part, path, source }
         };
-        for _ in 0..RACES_MAX {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let mut file = options.open(path).map_err(failed)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let pid = fs::read_to_string(path).unwrap_or_default();
-                    let pid = pid.trim().to_owned();
-                    return Err(InstanceError::Held {
-                        part: part.to_owned(),
-                        path: path.to_owned(),
-                        pid,
-                    });
-                }
-                Err(TryLockError::Error(source)) => return Err(failed(source)),
-            }
-            // A holder removes the file before it lets go: a lock on a file without a name is
-            // worth nothing.
-            let named = fs::metadata(path).map(|m| m.ino()).ok();
-            if named != Some(file.metadata().map_err(failed)?.ino()) {
-                continue;
-            }
-            let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-            written.map_err(failed)?;
-            return Ok(InstanceLock { _file: file, path: path.to_owned() });
-        }
-        Err(failed(io::Error::other("the file keeps vanishing")))
+        let Some(lock) = Lock::take(path).map_err(failed)? else {
+            let pid = fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+            let (part, path) = (part.to_owned(), path.to_owned());
+            return Err(InstanceError::Held { part, path, pid });
+        };
+        lock.sign(&format!("{}\n", std::process::id())).map_err(failed)?;
+        Ok(InstanceLock(Some(lock)))
     }
 
     /// Whether a living process holds the lock.
     pub fn held(path: &Path) -> bool {
-        File::open(path)
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        Lock::held(path)
     }
 }
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
         // The directory may be gone already; then so is the file.
-        let _ = fs::remove_file(&self.path);
+        let _ = self.0.take().map(Lock::remove);
     }
 }
 

@@ -174,6 +174,9 @@ pub enum RingError {
         /// The place.
         path: PathBuf,
     },
+    /// The shm directory is not this user's own.
+    #[error(transparent)]
+    Root(#[from] crate::roots::RootError),
     /// An operation on a file failed.
     #[error(
         "cannot {action} {}: {source}; check that the shm directory exists, is a tmpfs and belongs \

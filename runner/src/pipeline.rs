@@ -3,9 +3,9 @@
 use crate::decode;
 use crate::engine::{Engine, EngineError, Finished};
 use crate::parameters::Parameters;
+use base::guard;
 use base::model::{Decoder, ModelSpec};
 use base::{FrameDetections, MemberError};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs what `slot` holds and waits for it. A panic inside the engine is an error like any other;
 /// the process lives.
@@ -28,22 +28,30 @@ pub fn caught<T>(
     members: usize,
     step: impl FnOnce() -> Result<T, EngineError>,
 ) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
-        let why = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-            (Some(text), _) => (*text).to_owned(),
-            (_, Some(text)) => text.clone(),
-            _ => "unknown".to_owned(),
-        };
+    guard::foreign(step).unwrap_or_else(|why| {
         Err(EngineError::Run { members, why: format!("the engine panicked: {why}") })
     })
 }
 
-/// Decodes one member of a finished batch.
+/// Decodes one member of a finished batch. A panic over what a model's graph made is an error like any
+/// other.
 ///
 /// # Errors
 /// [`MemberError::Frame`] when the frame could not be converted, [`MemberError::Postprocess`] when
 /// the output makes no sense.
 pub fn outcome(
+    spec: &ModelSpec,
+    finished: &Finished,
+    member: usize,
+    parameters: &Parameters,
+) -> Result<FrameDetections, MemberError> {
+    guard::foreign(|| decoded(spec, finished, member, parameters)).unwrap_or_else(|why| {
+        tracing::error!(model = %spec.model_id, "decoding panicked: {why}");
+        Err(MemberError::Postprocess)
+    })
+}
+
+fn decoded(
     spec: &ModelSpec,
     finished: &Finished,
     member: usize,
@@ -75,5 +83,23 @@ pub fn outcome(
                 MemberError::Postprocess
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_model;
+    use base::Instant;
+
+    #[test]
+    fn a_panic_over_an_output_is_an_error_of_the_member() {
+        let spec = test_model::spec();
+        let (preprocessed, executed) = (Instant(1), Instant(2));
+        // An engine that answers for nobody: the member has no place.
+        let finished =
+            Finished { frames: vec![], fits: vec![], outputs: vec![], preprocessed, executed };
+        let parameters = Parameters::defaults(&spec);
+        assert_eq!(outcome(&spec, &finished, 0, &parameters), Err(MemberError::Postprocess));
     }
 }

@@ -20,7 +20,7 @@ use crate::model_yaml;
 use crate::options::{DevicePolicy, Options, RunnerError};
 use crate::tools::warm_up;
 use base::InstanceId;
-use base::limits::{HANG_LIMIT, PROFILE_GRACE};
+use base::limits::{HANG_LIMIT, PROFILE_GRACE, SOCKET_PATH_BYTES_MAX};
 use base::model::ModelSpec;
 use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
@@ -55,6 +55,8 @@ fn serve_with(
     device(options, spec)?;
     let directories = &options.directories;
     make_runtime(&directories.runtime)?;
+    let path = directories.runner_socket(&spec.model_id, &options.device);
+    socket_path_fits(&path)?;
     let lock = directories.runner_lock(&spec.model_id, &options.device);
     let part = format!("vas runner of {} on {}", spec.model_id, options.device);
     let _lock = InstanceLock::take(&lock, &part)?;
@@ -66,7 +68,6 @@ fn serve_with(
     let shared = Shared::new(book, spec.batch_max, engine.slots());
     let watchdog = Watchdog::default();
 
-    let path = directories.runner_socket(&spec.model_id, &options.device);
     let socket = Socket::bind(path)?;
     let instance = instance();
     tracing::info!(
@@ -163,6 +164,22 @@ fn make_runtime(path: &Path) -> Result<(), RunnerError> {
     })
 }
 
+/// Before the weights are loaded: ids of 64 characters each are longer than a socket's path.
+fn socket_path_fits(path: &Path) -> Result<(), RunnerError> {
+    let bytes = path.as_os_str().len();
+    if bytes <= SOCKET_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(RunnerError::File {
+        what: "cannot listen on",
+        path: path.to_owned(),
+        source: io::Error::other(format!(
+            "the path has {bytes} bytes, the kernel takes {SOCKET_PATH_BYTES_MAX}"
+        )),
+        remedy: "give the model or the device a shorter id, or VAS a shorter runtime directory",
+    })
+}
+
 fn latencies(
     options: &Options,
     spec: &ModelSpec,
@@ -211,8 +228,7 @@ impl Socket {
             Ok(listener) => Ok(Socket { listener, path }),
             Err(source) => {
                 let _ = std::fs::remove_file(&beside);
-                let remedy = "give VAS a runtime directory that its user can write to, with a short path \
-                              (a socket's has at most 107 bytes)";
+                let remedy = "give VAS a runtime directory that its user can write to";
                 Err(RunnerError::File { what: "cannot listen on", path, source, remedy })
             }
         }

@@ -20,7 +20,7 @@ use crate::error::StoreError;
 use crate::tables;
 use crate::writer::utc_now;
 use base::limits::ASSIGNMENT_ID_CHARS_MAX;
-use base::{CameraId, ModelId, UtcNanos};
+use base::{CameraId, Epoch, ModelId, UtcNanos};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -448,6 +448,18 @@ impl Control {
             return Ok(());
         }
         self.write(|w| w.set_labels(model, version, labels))
+    }
+
+    /// Which registry this is: a random number that is drawn once and kept with it. One that was made
+    /// anew is another one.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn epoch(&self) -> Result<Epoch, StoreError> {
+        match self.read(|r| r.epoch())? {
+            Some(kept) => Ok(kept),
+            None => self.write(|w| w.epoch()),
+        }
     }
 
     /// Takes the next revision of the desired state: above every one taken before, also by

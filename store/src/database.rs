@@ -14,11 +14,11 @@
 use crate::error::{Fault, StoreError};
 use crate::held::{self, Held, Place};
 use crate::tables::{Kind, META};
+use base::guard;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Builder, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase};
 use std::fmt;
 use std::fs::{self, File};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -517,14 +517,8 @@ fn is_of_the_storage(error: &StoreError) -> bool {
 
 /// Runs `work`; a panic of redb over a damaged file becomes `Err(what it said)`.
 pub(crate) fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
-        let text = payload
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-            .unwrap_or_else(|| "redb panicked".to_owned());
+    guard::foreign(work).inspect_err(|text| {
         tracing::error!(path = %path.display(), panic = text, "panic while using a store file");
-        text
     })
 }
 

@@ -18,6 +18,7 @@ mod up;
 
 use crate::config::{Config, ConfigError};
 use clap::{Parser, Subcommand};
+use ipc::roots::RootError;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -112,12 +113,12 @@ pub fn run(cli: Cli) -> Outcome {
     let optional = || -> Result<Config, ConfigError> { Config::load_or_default(file) };
     match cli.command {
         Command::Up(args) => up::run(&args, required()?),
-        Command::Ingest => ingest::run(&required()?),
+        Command::Ingest => ingest::run(&own(required()?)?),
         Command::Decode => Ok(decode::run()),
         Command::Media => Ok(media::run()),
-        Command::Scheduler(args) => scheduler::run(args, required()?),
-        Command::Runner(args) => runner::run(args, optional()?),
-        Command::Serve => serve::run(&required()?),
+        Command::Scheduler(args) => scheduler::run(args, own(required()?)?),
+        Command::Runner(args) => runner::run(args, own(optional()?)?),
+        Command::Serve => serve::run(&own(required()?)?),
         Command::Ring(args) => ring::run(&args, &optional()?),
         Command::Model(args) => model::run(args, &optional()?),
         Command::Plan(args) => plan::run(&args, &required()?),
@@ -129,4 +130,13 @@ pub fn run(cli: Cli) -> Outcome {
             config::run(&args, &if args.needs_file() { required()? } else { optional()? })
         }
     }
+}
+
+/// The configuration of a process of a node, whose directories are this user's own.
+///
+/// # Errors
+/// Which one is not, and what to do.
+fn own(config: Config) -> Result<Config, RootError> {
+    config.directories.prepare()?;
+    Ok(config)
 }

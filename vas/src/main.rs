@@ -28,6 +28,9 @@ fn main() -> ExitCode {
     }
     telemetry::init(name, cli.under.is_some());
     crash::prepare();
+    if let Err(refused) = ipc::descriptors::raise() {
+        tracing::warn!("{refused}");
+    }
     match cmd::run(cli) {
         Ok(code) => code,
         Err(error) => {

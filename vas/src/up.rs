@@ -20,9 +20,9 @@ use ipc::stop::Stop;
 use part::Part;
 use screen::Screen;
 use status::Status;
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -108,50 +108,21 @@ impl Drop for MadeHere {
 
 /// The directories that the processes meet in.
 fn prepare(config: &Config) -> Result<(), Failure> {
-    let directories = &config.directories;
     let told = |purpose, path| move |source: io::Error| unusable(purpose, path, &source);
-    let Directories { runtime, state, .. } = directories;
-    let made = make(runtime).map_err(told("runtime", runtime))?;
-    private(runtime, &made)?;
+    let Directories { runtime, state, .. } = &config.directories;
+    config.directories.prepare()?;
     probe(runtime).map_err(told("runtime", runtime))?;
-    match make(state).and_then(|_| probe(state)) {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
+    match made.and_then(|()| probe(state)) {
         // Ingest makes room, and serve runs until there is some.
         Err(error) if store::no_room(&error) => Ok(()),
         usable => usable.map_err(told("state", state)),
     }
 }
 
-/// Makes the directory for this user alone; one that exists stays as it is.
-fn make(path: &Path) -> io::Result<Metadata> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    fs::metadata(path)
-}
-
 fn probe(path: &Path) -> io::Result<()> {
     let probe = path.join(format!(".probe.{}", std::process::id()));
     fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe))
-}
-
-/// Who may write to the runtime directory may pose as any process of the node.
-fn private(runtime: &Path, metadata: &Metadata) -> Result<(), Failure> {
-    let shown = runtime.display();
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    let user = rustix::process::geteuid().as_raw();
-    if owner != user {
-        return Err(format!(
-            "runtime directory {shown} (mode {mode:04o}) belongs to user {owner}, not to {user}, who runs \
-             this; set [dirs] runtime in vas.toml to a directory of this user"
-        )
-        .into());
-    }
-    if mode & 0o022 != 0 {
-        return Err(format!(
-            "runtime directory {shown} has mode {mode:04o}: others than its owner may write to it; run \
-             `chmod go-w {shown}` or set [dirs] runtime in vas.toml to a directory of its own"
-        )
-        .into());
-    }
-    Ok(())
 }
 
 fn unusable(purpose: &str, path: &Path, source: &io::Error) -> Failure {

@@ -125,8 +125,9 @@ fn shown_scheduler(view: &SchedulerView, now: Instant) -> Value {
         "refused_messages": view.refused_messages,
         "status_age_ms": last.map(|(at, _)| milliseconds(now.since(*at))),
         "instance": last.map(|(_, s)| s.instance.to_string()),
+        "desired_epoch": last.map(|(_, s)| s.desired_epoch.to_string()),
         "desired_revision": last.map(|(_, s)| s.desired_revision),
-        "messages_dropped": last.map(|(_, s)| s.results_dropped),
+        "results_dropped": last.map(|(_, s)| s.results_dropped),
         "broken_invariants": last.map(|(_, s)| broken(s)),
     })
 }

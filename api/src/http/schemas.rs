@@ -193,6 +193,13 @@ fn health_detailed() -> Schema {
     let check = || vec![("status", one_of(&STATES)), ("reason", or_null(text()))];
     let mut desired = check();
     desired.push(("revision", count(1)));
+    desired.push(("epoch", word("9f86d081884c7d65")));
+    let follower = object(&[
+        ("part", one_of(&["scheduler", "ingest"])),
+        ("epoch", or_null(word("9f86d081884c7d65"))),
+        ("revision", or_null(count(1))),
+    ]);
+    desired.push(("followers", list(follower)));
     let mut media = check();
     media.push(("bytes", or_null(count(6_400_000))));
     media.push(("bytes_max", or_null(count(100_000_000))));
@@ -408,8 +415,9 @@ fn status() -> Schema {
         ("refused_messages", count(0)),
         ("status_age_ms", or_null(number(420.0))),
         ("instance", or_null(word("9f86d081884c7d65"))),
+        ("desired_epoch", or_null(word("9f86d081884c7d65"))),
         ("desired_revision", or_null(count(1))),
-        ("messages_dropped", or_null(count(0))),
+        ("results_dropped", or_null(count(0))),
         (
             "broken_invariants",
             json!({

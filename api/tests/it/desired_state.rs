@@ -1,8 +1,9 @@
 //! `desired.json`: what is in it, when it is written, and what is kept out of it.
 
-use crate::support::{Node, get_error, get_json, model};
+use crate::support::{Node, get_error, get_json, model, wait_for};
 use api::config_rows::AssignmentRow;
 use api::{ModelEntry, Unavailable, UnavailableKind};
+use ipc::events_message::{EventsMessage, Status};
 use serde_json::json;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -52,6 +53,46 @@ fn it_says_what_ingest_and_scheduler_need() {
     let file = std::fs::metadata(node.options.directories.desired()).unwrap();
     assert_eq!(file.permissions().mode() & 0o777, 0o600, "it holds credentials");
     drop(server);
+}
+
+#[test]
+fn it_says_which_registry_it_follows_from() {
+    let node = Node::new();
+    let version = || {
+        let desired = node.desired();
+        (desired["epoch"].as_str().unwrap().to_owned(), desired["revision"].as_u64().unwrap())
+    };
+    drop(node.start());
+    let (epoch, revision) = version();
+    assert_eq!((epoch.len(), revision), (16, 1));
+    drop(node.start());
+    assert_eq!(version(), (epoch.clone(), 1), "a restart changes nothing");
+    // As a program of before wrote it.
+    let path = node.options.directories.desired();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(&format!("  \"epoch\": \"{epoch}\",\n"), "")).unwrap();
+    drop(node.start());
+    assert_eq!(version(), (epoch.clone(), 2));
+    std::fs::remove_file(node.options.directories.state.join("control.redb")).unwrap();
+    let server = node.start();
+    let (anew, revision) = version();
+    assert!(anew != epoch && revision == 3, "{anew}, {revision}");
+    let check = &get_json(&server, "/health/detailed")["checks"]["desired_state"];
+    assert_eq!((&check["epoch"], &check["revision"]), (&json!(anew), &json!(3)));
+    let unknown = |part: &str| json!({"part": part, "epoch": null, "revision": null});
+    assert_eq!(check["followers"], json!([unknown("scheduler"), unknown("ingest")]));
+    let mut scheduler = node.scheduler();
+    scheduler.send(&EventsMessage::Status(Status {
+        desired_epoch: base::Epoch(5),
+        desired_revision: 9,
+        ..crate::testing::status()
+    }));
+    let follows = wait_for("the scheduler's status", || {
+        let health = get_json(&server, "/health/detailed");
+        let scheduler = health["checks"]["desired_state"]["followers"][0].clone();
+        (scheduler["revision"] == 9).then_some(scheduler)
+    });
+    assert_eq!(follows["epoch"], "0000000000000005");
 }
 
 #[test]

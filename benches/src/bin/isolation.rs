@@ -127,6 +127,7 @@ fn desired(ids: &[CameraId]) -> DesiredState {
     };
     DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: cameras.collect(),

@@ -279,6 +279,7 @@ fn desired(ids: &[CameraId], fps: f64) -> DesiredState {
     });
     DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: cameras.collect(),

@@ -289,6 +289,7 @@ fn desired(ids: &[CameraId], models: usize) -> DesiredState {
         (0..models).flat_map(|model| ids.iter().map(move |id| subscription(id, model)));
     DesiredState {
         format: FORMAT,
+        epoch: base::Epoch(1),
         revision: 1,
         written_utc: String::new(),
         cameras: cameras.collect(),

@@ -38,6 +38,19 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("runner/src/serve.rs", "_exit of a runner whose engine hangs"),
 ];
 
+/// The only files that catch a panic (`base::guard`), and of what. Each has a test that panics inside it.
+/// Everywhere else a panic ends the process.
+const GUARD_FILES: &[(&str, &str)] = &[
+    ("ingest/src/live/hub.rs", "the WebRTC peer of a viewer, when it is due"),
+    ("ingest/src/live/offer.rs", "the WebRTC library over a stranger's offer"),
+    ("ingest/src/live/seats.rs", "the WebRTC peer of a viewer, over a stranger's datagram"),
+    ("ingest/src/rtsp.rs", "the RTSP library over what a camera sends"),
+    ("runner/src/pipeline.rs", "an engine, and the decoding of what a model's graph made"),
+    ("store/src/database.rs", "redb over a file that was altered"),
+];
+/// What a guard is made of, and where that may stand: the guard, and a search for panics of the core.
+const CATCH_FILES: &[&str] = &["base/src/guard.rs", "scheduler/sim/src/worlds.rs"];
+
 /// What flatc wrote: not ours to format.
 const GENERATED: &str = "ipc/src/generated/";
 
@@ -86,6 +99,11 @@ pub fn run(root: &Path) -> Result<(), String> {
         if !files.iter().any(|f| f.path == *name && has_unsafe(f)) {
             problems
                 .push(format!("{HERE}: {name} is listed, but has no unsafe code: drop the line"));
+        }
+    }
+    for (name, _) in GUARD_FILES {
+        if !files.iter().any(|f| f.path == *name && f.text().is_some_and(|t| guards(t).is_some())) {
+            problems.push(format!("{HERE}: {name} is listed, but guards nothing: drop the line"));
         }
     }
     for name in LARGE_FILES {
@@ -201,6 +219,21 @@ fn check_code(path: &str, text: &str, problems: &mut Vec<String>) {
             at(offset)
         ));
     }
+    if !CATCH_FILES.contains(&path)
+        && let Some(offset) = words(&code, "catch_unwind").next()
+    {
+        problems.push(format!(
+            "{}: a panic is caught by base::guard alone, or the process ends all the same",
+            at(offset)
+        ));
+    }
+    if !GUARD_FILES.iter().any(|(listed, _)| *listed == path)
+        && !path.contains("/tests/")
+        && let Some(offset) = guards(text)
+    {
+        problems
+            .push(format!("{}: a guard outside the files of GUARD_FILES in {HERE}", at(offset)));
+    }
     if !path.starts_with("ipc/") {
         for offset in words(&code, "flatbuffers").take(1) {
             problems.push(format!("{}: flatbuffers do not leave ipc", at(offset)));
@@ -228,6 +261,13 @@ fn check_code(path: &str, text: &str, problems: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// The first guard of a text, its tests aside.
+fn guards(text: &str) -> Option<usize> {
+    let code = code_only(text);
+    let tests = code.find("mod tests {").unwrap_or(code.len());
+    code[..tests].find("guard::foreign(")
 }
 
 fn has_unsafe(file: &File) -> bool {
@@ -293,6 +333,13 @@ mod tests {
         check_planted("store/src/a.rs", "\nfn f() { unsafe { g() } }", &["a.rs:2: unsafe code"]);
         check_planted("store/src/a.rs", "#[unsafe(no_mangle)]\nfn f() {}", &["unsafe code"]);
         check_planted("store/src/a.rs", "#![forbid(unsafe_code)] // unsafe\n", &[]);
+        let caught = "use std::panic::catch_unwind;";
+        check_planted("api/src/a.rs", caught, &["caught by base::guard alone"]);
+        check_planted("base/src/guard.rs", caught, &[]);
+        let guarded = "fn f() { guard::foreign(g) }";
+        check_planted("api/src/a.rs", guarded, &["a guard outside the files"]);
+        check_planted("store/src/database.rs", guarded, &[]);
+        check_planted("api/src/a.rs", &format!("mod tests {{ {guarded} }}"), &[]);
         check_planted("api/src/a.rs", "use flatbuffers::Vector;", &["do not leave ipc"]);
         check_planted("ipc/src/lib.rs", "pub mod generated;", &["do not leave ipc"]);
         check_planted(

@@ -10,13 +10,12 @@ use super::viewer::Viewer;
 use super::{Shared, Wake, WebrtcOptions};
 use crate::timeline::ticks_of_utc;
 use crate::unit::AccessUnit;
-use base::{CameraId, Instant, MediaTime};
+use base::{CameraId, Instant, MediaTime, guard};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use ipc::ingest_message::Answer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -450,7 +449,7 @@ impl Worker {
         let work =
             || viewer.drive(&stream.group, stream.profile, &common.clock, now, &mut transmit);
         // What strangers send is parsed in there: a fault hits the one who sent it.
-        match catch_unwind(AssertUnwindSafe(work)).unwrap_or(None) {
+        match guard::foreign(work).unwrap_or(None) {
             Some(due) => {
                 seat.due = due;
                 self.due.insert((due, id));
@@ -463,7 +462,9 @@ impl Worker {
     fn end(&mut self, id: u64, now: Instant) {
         self.seats.end_session(id);
         let Some(seat) = self.seats.get_mut(id) else { return };
-        seat.viewer.close(now);
+        if guard::foreign(|| seat.viewer.close(now)).is_err() {
+            seat.viewer.fault();
+        }
         self.drive(id, now);
     }
 

@@ -4,10 +4,9 @@
 //! who watch. Bounded before it is read, and in time linear in what is read.
 
 use super::clock::Clock;
-use base::Instant;
+use base::{Instant, guard};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use str0m::change::SdpOffer;
 use str0m::config::DtlsCert;
@@ -76,7 +75,7 @@ impl Peer {
         let read = read(sdp)?;
         let answer = || answer(&read, ice, local, common, now);
         // A fault of the library is one offer's.
-        catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| Err(bad("it can't be read")))
+        guard::foreign(answer).unwrap_or_else(|_| Err(bad("it can't be read")))
     }
 }
 
@@ -139,6 +138,8 @@ fn answer(
     common: &Common,
     now: Instant,
 ) -> Result<(Peer, String), Refused> {
+    #[cfg(test)]
+    super::fault_tests::library();
     // Not in the library's words: they hold addresses of this process.
     let unread = || bad(&why_unread(&offer.sdp));
     let parsed = SdpOffer::from_sdp_string(&offer.sdp).map_err(|_| unread())?;

@@ -8,10 +8,9 @@ use super::clock::Clock;
 use super::socket::Received;
 use super::stun;
 use super::viewer::Viewer;
-use base::Instant;
+use base::{Instant, guard};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Addresses that a viewer may come from before it has chosen one; after that it stays at those
 /// (chosen: a machine with several interfaces behind translations of addresses has about 8).
@@ -149,7 +148,7 @@ impl Seats {
             seat.viewer.receive(source, local, contents, clock, now);
             Some(id)
         };
-        catch_unwind(AssertUnwindSafe(handle)).unwrap_or_else(|_| {
+        guard::foreign(handle).unwrap_or_else(|_| {
             seat.viewer.fault();
             Some(id)
         })

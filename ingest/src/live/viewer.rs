@@ -150,6 +150,8 @@ impl Viewer {
         clock: &Clock,
         now: Instant,
     ) -> bool {
+        #[cfg(test)]
+        super::fault_tests::library();
         self.input(source, local, contents, clock, now)
             .is_some_and(|input| self.rtc.accepts(&input))
     }
@@ -239,6 +241,8 @@ impl Viewer {
         now: Instant,
         transmit: &mut dyn FnMut(SocketAddr, &[u8]),
     ) -> Option<Instant> {
+        #[cfg(test)]
+        super::fault_tests::library();
         if self.closing.is_some_and(|until| now >= until) {
             return None;
         }

@@ -332,7 +332,7 @@ fn sweep(weak: &Weak<Storage>, start: Clocks) {
 mod tests {
     use super::super::tests::Rig;
     use super::*;
-    use base::UtcNanos;
+    use base::{UtcNanos, guard};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn name(hours: u64) -> SegmentName {
@@ -401,9 +401,9 @@ mod tests {
         });
         assert!(done.is_some());
         // One that breaks off holds up nobody.
-        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let broken = guard::foreign(|| {
             rig.storage.remove(&rig.claim.camera, Removal::Segment(name(4)), || panic!("broken"))
-        }));
+        });
         assert!(broken.is_err());
         rig.claim.announce(Writing::PuttingInOrder);
     }

@@ -60,6 +60,7 @@ impl Node {
         };
         let state = DesiredState {
             format: FORMAT,
+            epoch: base::Epoch(1),
             revision: 1,
             written_utc: "2026-01-01T00:00:00Z".into(),
             cameras: vec![camera],

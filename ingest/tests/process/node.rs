@@ -127,6 +127,7 @@ impl Node {
         self.revision.set(self.revision.get() + 1);
         let state = DesiredState {
             format: FORMAT,
+            epoch: base::Epoch(1),
             revision: self.revision.get(),
             written_utc: "2026-01-01T00:00:00Z".into(),
             cameras: rows.into_iter().map(|row| row.0).collect(),

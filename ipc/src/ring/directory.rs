@@ -10,14 +10,14 @@
 use super::layout::{Geometry, Record, record};
 use super::memory::{Data, Meta};
 use super::{RingError, RingSpec};
+use crate::lock::Lock;
 use base::{CameraId, FrameId, Generation, MediaTime};
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use std::fs::{DirBuilder, File, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Header file.
 pub(super) const META: &str = "frame.meta";
@@ -26,11 +26,6 @@ pub(super) const DATA: &str = "frame.data";
 
 const FILE_MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
-
-/// How often and how far apart a lock is tried: a writer that was just killed, or somebody who
-/// looks whether it lives, holds it for a moment.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The names of one camera in the shared-memory root.
 #[derive(Debug, Clone)]
@@ -61,52 +56,6 @@ pub(super) fn camera_of(name: &str) -> Option<CameraId> {
         None => name,
     };
     CameraId::new(plain).ok()
-}
-
-/// The right to write a camera's ring. Dropping it, or the end of the process, frees it.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
-    path: PathBuf,
-}
-
-impl Lock {
-    /// Takes the lock; `None` when somebody else holds it.
-    pub fn take(path: &Path, tries: u32) -> io::Result<Option<Lock>> {
-        for attempt in 0..tries {
-            if attempt > 0 {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?);
-            step(Step::LockOpened);
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => continue,
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            // A holder unlinks the file before it lets go: a lock on a file without a name is worth
-            // nothing.
-            let named = std::fs::symlink_metadata(path).map(|named| named.ino()).ok();
-            if named == Some(file.metadata()?.ino()) {
-                return Ok(Some(Lock { _file: file, path: path.to_owned() }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether somebody holds the lock.
-    pub fn held(path: &Path) -> bool {
-        match File::open(path) {
-            Ok(file) => matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)),
-            Err(_) => false,
-        }
-    }
-
-    /// Removes the lock file, then frees the lock.
-    pub fn remove(self) -> io::Result<()> {
-        std::fs::remove_file(&self.path)
-    }
 }
 
 /// What a new generation takes over from the directory it replaces.
@@ -363,18 +312,19 @@ fn create_file(path: &Path, bytes: u64) -> Result<File, RingError> {
     }
 }
 
-/// Makes the shared-memory root when it is missing.
+/// Makes the shared-memory root when it is missing. It goes with the last ring, and everybody may make
+/// directories in /dev/shm: it is looked at each time.
 pub(super) fn make_root(shm: &Path) -> Result<(), RingError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(DIRECTORY_MODE)
-        .create(shm)
-        .map_err(|source| RingError::Io { action: "make directory", path: shm.to_owned(), source })
+    crate::roots::check("shm", shm)?;
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(shm).map_err(|source| {
+        RingError::Io { action: "make directory", path: shm.to_owned(), source }
+    })?;
+    Ok(crate::roots::check("shm", shm)?)
 }
 
 /// Takes the writer's lock of a camera.
 pub(super) fn lock(names: &Names, camera: &CameraId) -> Result<Lock, RingError> {
-    match Lock::take(&names.lock, LOCK_TRIES) {
+    match Lock::take(&names.lock) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => Err(RingError::InUse { camera: camera.clone(), path: names.lock.clone() }),
         Err(source) => Err(RingError::Io { action: "lock", path: names.lock.clone(), source }),
@@ -417,7 +367,7 @@ pub(super) fn sweep(shm: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Vec<S
     let mut removed = Vec::new();
     for camera in cameras {
         let names = Names::of(shm, camera.as_str());
-        if let Some(lock) = Lock::take(&names.lock, LOCK_TRIES)? {
+        if let Some(lock) = Lock::take(&names.lock)? {
             let gone = remove(&names);
             lock.remove()?;
             if gone? {
@@ -428,11 +378,9 @@ pub(super) fn sweep(shm: &Path, keep: impl Fn(&str) -> bool) -> io::Result<Vec<S
     Ok(removed)
 }
 
-/// The points at which tests kill a writer or come between.
+/// The points at which tests kill a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// The lock's file is open and not yet locked.
-    LockOpened,
     /// `.new` exists, empty.
     DirectoryMade,
     /// frame.data is allocated.

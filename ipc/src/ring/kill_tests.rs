@@ -4,13 +4,12 @@
 //! The writer runs in a child process: this test binary again, told by its environment to run
 //! [`child`] and to kill itself at the nth time that it comes to a step.
 
-use super::directory::{Lock, Names, Step};
+use super::directory::{Names, Step};
 use super::{CopyError, RingReader, RingSpec, RingWriter};
 use base::{
     Absent, CameraId, ColourMatrix, ColourRange, FrameFlags, FrameId, FrameInfo, MediaTime, Newest,
     Picture, Size,
 };
-use std::cell::RefCell;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -27,18 +26,8 @@ const SLOTS: u32 = 8;
 static ARMED: AtomicU32 = AtomicU32::new(u32::MAX);
 static LEFT: AtomicI64 = AtomicI64::new(0);
 
-type Act = Box<dyn FnOnce()>;
-
-thread_local! {
-    /// What a test does when its own thread next comes to a step.
-    static NEXT: RefCell<Option<(Step, Act)>> = const { RefCell::new(None) };
-}
-
 /// Where the writer's code reports that it came to a step.
 pub(super) fn step(step: Step) {
-    if let Some((_, act)) = NEXT.with_borrow_mut(|next| next.take_if(|(at, _)| *at == step)) {
-        act();
-    }
     if ARMED.load(Ordering::Relaxed) == step as u32 && LEFT.fetch_sub(1, Ordering::Relaxed) == 1 {
         let me = rustix::process::getpid();
         rustix::process::kill_process(me, rustix::process::Signal::KILL).expect("can kill itself");
@@ -277,44 +266,6 @@ fn killed_while_stopping() {
     }
     kill_at(Deleting, 7);
     kill_at(Deleting, 8);
-}
-
-/// Between opening the lock's file and locking it, its holder removes it and another one comes: a
-/// lock on the removed file is worth nothing.
-#[test]
-fn a_lock_on_a_file_without_a_name_is_no_lock() {
-    let shm = tempfile::tempdir().expect("a directory");
-    let path = shm.path().join(".cam.lock");
-    let first = Lock::take(&path, 1).expect("its own directory").expect("nobody holds it");
-    let (send, receive) = std::sync::mpsc::channel();
-    let act = {
-        let path = path.clone();
-        move || {
-            first.remove().expect("its own file");
-            let second = Lock::take(&path, 1).expect("its own directory");
-            send.send(second.expect("nobody holds it")).expect("the test listens");
-        }
-    };
-    NEXT.set(Some((Step::LockOpened, Box::new(act))));
-    let third = Lock::take(&path, 1).expect("its own directory");
-    let second = receive.recv().expect("it came between");
-    assert!(third.is_none(), "two hold the lock");
-    assert!(Lock::held(&path));
-    drop(second);
-    assert!(!Lock::held(&path));
-}
-
-/// Somebody who only looks whether a writer lives holds the lock for a moment.
-#[test]
-fn a_sweep_waits_for_a_lock_that_is_held_for_a_moment() {
-    let shm = tempfile::tempdir().expect("a directory");
-    drop(RingWriter::create(shm.path(), &spec(64)).expect("there is room"));
-    let names = Names::of(shm.path(), "cam");
-    let held = Lock::take(&names.lock, 1).expect("its own directory").expect("nobody holds it");
-    let second_try: Act = Box::new(move || drop(held));
-    let first_try: Act = Box::new(move || NEXT.set(Some((Step::LockOpened, second_try))));
-    NEXT.set(Some((Step::LockOpened, first_try)));
-    assert_eq!(super::sweep(shm.path(), |_| false).expect("its own directory"), ["cam"]);
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub(super) struct OpenRing {
     pub geometry: Geometry,
     /// Inode of frame.meta: tells whether a path still leads here.
     inode: u64,
+    /// Who owns frame.meta and frame.data.
+    owners: [u32; 2],
     /// frame.data, mapped when the first frame is copied: who looks at headers only never pays.
     data: Option<(File, Data)>,
     /// Header sequence of what follows.
@@ -189,7 +191,8 @@ impl RingReader {
     fn reopen(&mut self, now: Instant) {
         self.reopen_at = now + REOPEN_PERIOD;
         let ring = self.ring.as_ref();
-        match OpenRing::open(&self.directory, ring.map(|ring| ring.inode)) {
+        let opened = OpenRing::open(&self.directory, ring.map(|ring| ring.inode));
+        match opened.and_then(|opened| opened.map(OpenRing::of_this_user).transpose()) {
             Ok(Some(ring)) => {
                 self.ring = Some(ring);
                 self.absent = Absent::NoRing;
@@ -233,7 +236,8 @@ impl OpenRing {
         let at = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = File::from(rustix::fs::openat(&at, META, flags, Mode::empty())?);
-        let inode = rustix::fs::fstat(&file)?.st_ino;
+        let header = rustix::fs::fstat(&file)?;
+        let inode = header.st_ino;
         if except == Some(inode) {
             return Ok(None);
         }
@@ -246,11 +250,24 @@ impl OpenRing {
             meta,
             geometry,
             inode,
+            owners: [header.st_uid, data.st_uid],
             data: None,
             seen: None,
             heartbeat: Instant::ZERO,
             answer: Answer::Nothing,
         }))
+    }
+
+    /// Refuses a ring that another user made: the directory above may be one in which everybody can
+    /// make what a camera of ours has not made yet.
+    fn of_this_user(self) -> io::Result<OpenRing> {
+        let user = rustix::process::geteuid().as_raw();
+        match self.owners.iter().find(|owner| **owner != user) {
+            None => Ok(self),
+            Some(owner) => Err(refused(format!(
+                "the ring belongs to user {owner}, its reader is {user}; run all parts of a node as one user"
+            ))),
+        }
     }
 
     /// Reads the header again if its sequence moved.

@@ -1,9 +1,10 @@
 //! A ring as plain data, for people who look at one.
 
-use super::directory::{Lock, Names, entries};
+use super::directory::{Names, entries};
 use super::layout::{self, Record};
 use super::reader::OpenRing;
 use super::{FrameRecord, RingError};
+use crate::lock::Lock;
 use base::{CameraId, FrameId, Generation, Instant, MediaTime, Size, Stamp};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,10 @@
 //! The writer: one per camera, in its decode worker.
 
-use super::directory::{self, Built, Current, Lock, Names, Step, step};
+use super::directory::{self, Built, Current, Names, Step, step};
 use super::layout::{Geometry, Record, heartbeat, newest, record, sequence, slot_stride};
 use super::memory::{Data, Meta};
 use super::{RingError, RingSpec};
+use crate::lock::Lock;
 use base::limits::{RING_BYTES_MAX, RING_SLOTS_MAX, RING_SLOTS_MIN};
 use base::{FrameId, FrameInfo, Generation, MediaTime};
 use std::io;

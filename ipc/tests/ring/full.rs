@@ -79,8 +79,9 @@ fn in_tmpfs(order: &str, size: &str) {
     if !rustix::process::geteuid().is_root() {
         command.arg("--map-root-user");
     }
-    let script =
-        format!("mount -t tmpfs -o size={size} ring-test \"$0\" || exit {NO_MOUNT}; exec \"$@\"");
+    let script = format!(
+        "mount -t tmpfs -o size={size},mode=700 ring-test \"$0\" || exit {NO_MOUNT}; exec \"$@\""
+    );
     command.args(["--mount", "sh", "-c", &script]).arg(shm.path());
     command.arg(std::env::current_exe().unwrap()).args(CHILD_ARGS);
     command.env(ORDER, format!("{order} {}", shm.path().display()));

@@ -12,6 +12,7 @@ use base::log_gate::LogGate;
 use base::model::ModelSpec;
 use base::{Absent, CameraId, DeviceId, InstanceId, Instant, MemberError, Newest};
 use ipc::clock;
+use ipc::descriptors;
 use ipc::directories::Directories;
 use ipc::ring::{CopyError, FrameRecord, RingReader};
 use ipc::runner_message::{Hello, Member, Prepare, Reply, RunnerMessage, Welcome};
@@ -98,6 +99,8 @@ struct Listener<'a> {
     /// Accepting failed then: no descriptors left, most likely.
     deaf_since: Option<Instant>,
     refusals: LogGate,
+    /// Of descriptors, to open rings with.
+    shortage: LogGate,
     rings: HashMap<CameraId, Ring>,
     /// When the rings were looked over.
     looked: Instant,
@@ -119,6 +122,7 @@ pub fn listen(
         newcomers: Vec::new(),
         deaf_since: None,
         refusals: LogGate::default(),
+        shortage: LogGate::default(),
         rings: HashMap::new(),
         looked: Instant::ZERO,
         defaults,
@@ -170,7 +174,8 @@ impl Listener<'_> {
             Ok(peer) => peer,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
-                let line = format!("a connection could not be accepted: {error}");
+                let why = descriptors::used_up(&error).unwrap_or_else(|| error.to_string());
+                let line = format!("a connection could not be accepted: {why}");
                 if self.refusals.allows(&line, clock::monotonic()) {
                     tracing::warn!("{line}");
                 }
@@ -430,6 +435,12 @@ impl Listener<'_> {
             Err(error) => {
                 self.about.shared.recycle_buffer(pixels);
                 tracing::debug!(%camera, frame = member.frame_id.0, "frame not copied: {error}");
+                let refusal = ring.reader.refusal().filter(|_| is_own(error));
+                if let Some(why) = refusal.and_then(descriptors::used_up)
+                    && self.shortage.allows(&why, now)
+                {
+                    tracing::error!("frames can't be copied: {why}");
+                }
                 Err(match error {
                     CopyError::Torn => MemberError::Torn,
                     CopyError::Gone(_) | CopyError::Generation => MemberError::Frame,
@@ -478,6 +489,11 @@ fn name(message: &RunnerMessage) -> &'static str {
         RunnerMessage::ProfileDone { .. } => "ProfileDone",
         RunnerMessage::Table(_) => "Table",
     }
+}
+
+/// Whether it says something of this process, and nothing of the ring.
+fn is_own(error: CopyError) -> bool {
+    error == CopyError::Gone(Absent::Unreadable)
 }
 
 #[cfg(test)]

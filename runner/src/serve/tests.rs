@@ -892,6 +892,19 @@ fn sizes_that_fail_or_take_too_long_are_not_offered() {
 }
 
 #[test]
+fn ids_too_long_for_a_socket_are_told_before_the_weights_are_loaded() {
+    let mut node = Node::new();
+    let long = |start: &str| format!("{start}-{}", "x".repeat(base::limits::ID_CHARS_MAX - 4));
+    (node.spec.model_id, node.options.device) =
+        (long("abc").parse().unwrap(), long("cpu").parse().unwrap());
+    let (_trigger, stop) = Stop::pair().unwrap();
+    let refused = serve_with(&node.options, &node.spec, &stop, || panic!("must not load"));
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("the kernel takes 107") && error.contains("shorter id"), "{error}");
+    assert_eq!(names(&node.options.directories.runtime), [""; 0]);
+}
+
+#[test]
 fn one_runner_per_model_and_device() {
     let mut node = Node::with(StubEngine::new());
     node.connect();
@@ -977,7 +990,10 @@ fn what_cannot_start_says_why_in_one_line() {
     long.directories.runtime = node.dir.path().join("x".repeat(120));
     let error = serve_with(&long, &node.spec, &stop, || Ok(Box::new(StubEngine::new())));
     let error = error.unwrap_err().to_string();
-    assert!(error.starts_with("cannot listen on") && error.contains("short path"), "{error}");
+    assert!(
+        error.starts_with("cannot listen on") && error.contains("shorter runtime directory"),
+        "{error}"
+    );
 
     // A single run that looks hung; check says the same.
     let slow = || StubEngine { per_member: HANG_LIMIT, ..StubEngine::new() };

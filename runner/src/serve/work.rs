@@ -16,7 +16,6 @@ use base::{FrameDetections, Instant, LatencyTable, MemberError, StageTimes};
 use ipc::clock;
 use ipc::runner_message::{Reply, RunnerMessage};
 use latency::{Profiled, Sampling};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// The same engine error is logged at most this often.
@@ -209,11 +208,7 @@ impl<'a> Work<'a> {
         place: usize,
         parameters: &Parameters,
     ) -> Result<FrameDetections, MemberError> {
-        let decode = || pipeline::outcome(self.spec, finished, place, parameters);
-        catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
-            tracing::error!(model = %self.spec.model_id, "decoding panicked");
-            Err(MemberError::Postprocess)
-        })
+        pipeline::outcome(self.spec, finished, place, parameters)
     }
 
     fn log(&mut self, error: EngineError) {

@@ -319,6 +319,7 @@ pub(crate) fn status(
         page: 0,
         more: false,
         broken: report.broken,
+        desired_epoch: base::Epoch::default(),
     }
 }
 

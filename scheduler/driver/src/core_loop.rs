@@ -1,14 +1,15 @@
 //! The core's thread: inputs in, outputs out, sleep until told otherwise.
 
 use crate::convert;
-use crate::links::Link;
+use crate::inbox::{Backlog, Pending};
+use crate::links::{Link, ServeLink};
 use crate::parameters::Parameters;
 use crate::recorder::{Recorded, Recorder};
 use crate::rings::Rings;
 use crate::sockets::{Event, Sockets, ToSockets};
 use crate::{DriverError, Options};
-use base::limits::{RUNNER_OUT_BYTES_MAX, SERVE_OUT_BYTES_MAX, STATUS_PAGE};
-use base::{CameraId, InstanceId, Instant};
+use base::limits::{RUNNER_OUT_BYTES_MAX, STATUS_PAGE};
+use base::{CameraId, Epoch, InstanceId, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
@@ -18,6 +19,9 @@ use ipc::runner_message::{Encoder, Hello, RunnerMessage};
 use ipc::stop::Stop;
 use scheduler::{CameraKey, CloseReason, Config, Input, Output, RunnerKey, RunnerState, Scheduler};
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Status goes to serve this often.
@@ -41,10 +45,15 @@ struct Loop {
     instance: InstanceId,
     encoder: Encoder,
     runners: BTreeMap<RunnerKey, RunnerLink>,
-    serve: Option<Link>,
+    serve: Option<ServeLink>,
     results: Vec<ResultItem>,
+    /// Results that did not reach serve: it was away, or too far behind.
     results_dropped: u64,
     orders: Sender<ToSockets>,
+    pending: Arc<Pending>,
+    backlog: Arc<Backlog>,
+    /// Of the desired state in force.
+    epoch: Epoch,
     next_status: Instant,
     status: Option<Pages>,
     models_changed: bool,
@@ -72,16 +81,18 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
     let (events_in, events) = bounded(EVENTS_MAX);
     let (orders, orders_out) = unbounded();
     let desired_in = events_in.clone();
+    let (pending, backlog) = (Arc::<Pending>::default(), Arc::<Backlog>::default());
 
-    let sockets = Sockets::new(options.directories.clone(), instance, events_in, orders_out);
+    let directories = options.directories.clone();
+    let ends = events_in.clone();
+    let sockets = Sockets::new(directories, instance, events_in, orders_out, backlog.clone());
     let until = stop.clone();
-    let sockets = std::thread::Builder::new()
-        .name("sockets".into())
-        .spawn(move || sockets.run(&until))
+    let sockets = sockets_thread(ends, move || sockets.run(&until))
         .map_err(failed("start its sockets thread"))?;
+    let left = pending.clone();
     let path = options.directories.desired();
     // Ends with the process: it waits for the file system and holds nothing.
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name("desired".into())
         .spawn(move || {
             let problem = |error: &LoadError| match error {
@@ -89,10 +100,9 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
                 LoadError::Missing(_) => tracing::info!("{error}"),
                 _ => tracing::warn!("{error}; what runs goes on"),
             };
-            let apply = |s: DesiredState| desired_in.send(Event::Desired(Box::new(s))).is_ok();
-            if let Err(error) = ipc::desired::follow(&path, apply, problem) {
-                tracing::error!("desired state {} can't be followed: {error}", path.display());
-            }
+            let apply =
+                |state: DesiredState| !left.put(state) || desired_in.send(Event::Desired).is_ok();
+            ipc::desired::follow(&path, apply, problem);
         })
         .map_err(failed("start its desired-state thread"))?;
 
@@ -110,14 +120,37 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
         results: Vec::new(),
         results_dropped: 0,
         orders,
+        pending,
+        backlog,
+        epoch: Epoch::default(),
         next_status: now,
         status: None,
         models_changed: false,
     };
     this.run(&events);
-    // `stop` is set: the thread ends at its next poll.
-    let _ = sockets.join();
-    Ok(())
+    // Room for a last word of the thread, which ends: it saw `stop`, or panicked.
+    drop(events);
+    sockets.join().map_err(|_| DriverError::Sockets)
+}
+
+/// Starts the thread that reads the sockets. However it ends, the core ends too: without it nothing
+/// comes in any more, not even a stop.
+fn sockets_thread(
+    events: Sender<Event>,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    struct End(Sender<Event>);
+    impl Drop for End {
+        fn drop(&mut self) {
+            // The core is gone already when it does not listen.
+            let _ = self.0.send(Event::Stop);
+        }
+    }
+    let end = End(events);
+    thread::Builder::new().name("sockets".into()).spawn(move || {
+        let _end = end;
+        work();
+    })
 }
 
 impl Loop {
@@ -159,6 +192,7 @@ impl Loop {
             tracing::warn!("desired state revision {}: {problem}", state.revision);
         }
         let (revision, count) = (desired.revision, desired.subscriptions.len());
+        self.epoch = state.epoch;
         self.handle(Input::Desired(desired));
         numbering.release();
         self.parameters = parameters;
@@ -170,7 +204,11 @@ impl Loop {
     fn event(&mut self, event: Event) -> bool {
         match event {
             Event::Stop => return false,
-            Event::Desired(state) => self.desired(&state),
+            Event::Desired => {
+                if let Some(state) = self.pending.take() {
+                    self.desired(&state);
+                }
+            }
             Event::RunnerUp { runner, hello, stream } => {
                 let info = convert::runner_info(&hello);
                 let link = Link::new(stream, RUNNER_OUT_BYTES_MAX);
@@ -187,10 +225,16 @@ impl Loop {
                 self.next_status = clock::monotonic();
                 self.handle(Input::RunnerUp { runner, info });
             }
-            Event::Runner { runner, message } => match convert::input(runner, *message) {
-                Some(input) => self.handle(input),
-                None => self.close(runner, CloseReason::Protocol("it sent a scheduler's message")),
-            },
+            Event::Runner { runner, message, bytes } => {
+                self.backlog.remove(bytes);
+                match convert::input(runner, *message) {
+                    Some(input) => self.handle(input),
+                    None => {
+                        let why = CloseReason::Protocol("it sent a scheduler's message");
+                        self.close(runner, why);
+                    }
+                }
+            }
             Event::RunnerDown { runner } => {
                 if let Some(gone) = self.runners.remove(&runner) {
                     tracing::warn!(
@@ -204,12 +248,12 @@ impl Loop {
             }
             Event::RunnerGone { instance } => self.handle(Input::RunnerGone { instance }),
             Event::ServeUp { stream } => {
-                self.serve = Some(Link::new(stream, SERVE_OUT_BYTES_MAX));
+                self.serve = Some(ServeLink::new(stream));
                 self.models_changed = true;
                 self.next_status = clock::monotonic();
             }
             Event::ServeDown => {
-                self.results_dropped += self.serve.take().map_or(0, |link| link.dropped());
+                self.results_dropped += self.serve.take().map_or(0, |link| link.unsent_results());
             }
         }
         true
@@ -294,9 +338,9 @@ impl Loop {
 
     fn send_results(&mut self, runner: RunnerKey, batch: u64) {
         let results = std::mem::take(&mut self.results);
-        let Some(from) = self.runners.get(&runner) else { return };
-        let Some(serve) = &mut self.serve else {
-            self.results_dropped += 1;
+        let count = results.len() as u64;
+        let (Some(from), Some(serve)) = (self.runners.get(&runner), &mut self.serve) else {
+            self.results_dropped += count;
             return;
         };
         let message = EventsMessage::Results(Results {
@@ -307,7 +351,10 @@ impl Loop {
             batch,
             results,
         });
-        serve.send(clock::monotonic(), message.encode(&mut self.encoder));
+        let bytes = message.encode(&mut self.encoder);
+        if serve.send(clock::monotonic(), bytes, count) == Pushed::Dropped {
+            self.results_dropped += count;
+        }
     }
 
     /// What is due once the core waits: status, models, bytes for slow peers.
@@ -324,9 +371,13 @@ impl Loop {
             wake = now; // The next page, after all that has come.
         }
         let mut waits = false;
-        for link in self.runners.values_mut().map(|r| &mut r.link).chain(&mut self.serve) {
+        for RunnerLink { link, .. } in self.runners.values_mut() {
             link.flush(now);
             waits |= link.waits();
+        }
+        if let Some(serve) = &mut self.serve {
+            serve.flush(now);
+            waits |= serve.waits();
         }
         if waits { wake.min(now + FLUSH_INTERVAL) } else { wake }
     }
@@ -347,16 +398,16 @@ impl Loop {
         if std::mem::take(&mut self.models_changed) {
             let models = self.runners.values().map(model_info).collect();
             let message = EventsMessage::Models { instance: self.instance, models };
-            serve.send(now, message.encode(&mut self.encoder));
+            serve.send(now, message.encode(&mut self.encoder), 0);
         }
-        let dropped = self.results_dropped + serve.dropped();
         let status = Status {
             page,
             more: next.is_some(),
-            ..convert::status(report, self.instance, now, dropped)
+            desired_epoch: self.epoch,
+            ..convert::status(report, self.instance, now, self.results_dropped)
         };
         let message = EventsMessage::Status(status);
-        if serve.send(now, message.encode(&mut self.encoder)) == Pushed::Dropped {
+        if serve.send(now, message.encode(&mut self.encoder), 0) == Pushed::Dropped {
             return None; // Without it the other pages are worth nothing.
         }
         next.map(|from| Pages { now, page: page + 1, from })
@@ -379,8 +430,23 @@ fn model_info(runner: &RunnerLink) -> ModelInfo {
 }
 
 /// A number that no other life of a scheduler has.
-fn random_instance() -> std::io::Result<InstanceId> {
+fn random_instance() -> io::Result<InstanceId> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(InstanceId(u64::from_ne_bytes(bytes).max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another sender lives on, as that of the thread that follows the desired state does.
+    #[test]
+    fn a_sockets_thread_that_panics_ends_the_core_too() {
+        let (events_in, events) = bounded(EVENTS_MAX);
+        let thread = sockets_thread(events_in.clone(), || panic!("planted")).unwrap();
+        assert!(matches!(events.recv(), Ok(Event::Stop)));
+        assert!(thread.join().is_err());
+        drop(events_in);
+    }
 }

@@ -1,6 +1,8 @@
 //! The rings of the core's cameras as its frame index.
 
+use base::log_gate::LogGate;
 use base::{Absent, CameraId, Instant, Newest};
+use ipc::descriptors;
 use ipc::ring::RingReader;
 use scheduler::{CameraKey, FrameIndex};
 use std::path::PathBuf;
@@ -9,13 +11,15 @@ use std::path::PathBuf;
 pub(crate) struct Rings {
     shm: PathBuf,
     readers: Vec<Option<(CameraId, RingReader)>>,
+    /// Of descriptors, to open rings with.
+    shortage: LogGate,
     /// The instant of the current poll.
     pub now: Instant,
 }
 
 impl Rings {
     pub fn new(shm: PathBuf) -> Rings {
-        Rings { shm, readers: Vec::new(), now: Instant::ZERO }
+        Rings { shm, readers: Vec::new(), shortage: LogGate::default(), now: Instant::ZERO }
     }
 
     /// Opens readers for new cameras and closes those of cameras that are gone.
@@ -38,7 +42,16 @@ impl Rings {
 impl FrameIndex for Rings {
     fn newest(&mut self, camera: CameraKey) -> Newest {
         match self.readers.get_mut(camera.0 as usize) {
-            Some(Some((_, reader))) => reader.newest(self.now),
+            Some(Some((_, reader))) => {
+                let newest = reader.newest(self.now);
+                if newest == Newest::Absent(Absent::Unreadable)
+                    && let Some(why) = reader.refusal().and_then(descriptors::used_up)
+                    && self.shortage.allows(&why, self.now)
+                {
+                    tracing::error!("rings can't be read: {why}");
+                }
+                newest
+            }
             _ => Newest::Absent(Absent::NoRing),
         }
     }

@@ -1,20 +1,24 @@
 //! The sockets thread: finds runners and serve, reads and checks what they send, notices who is
 //! gone. It never writes anything but the first greeting.
 
+use crate::inbox::Backlog;
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
+use base::log_gate::LogGate;
 use base::{DeviceId, InstanceId, ModelId};
 use crossbeam_channel::{Receiver, Sender};
-use ipc::desired::DesiredState;
+use ipc::clock;
+use ipc::descriptors;
 use ipc::directories::Directories;
 use ipc::framing::{self, Reassembly};
 use ipc::instance::InstanceLock;
 use ipc::runner_message::{Encoder, Hello, RunnerMessage, Welcome};
 use ipc::stop::Stop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use scheduler::RunnerKey;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +28,8 @@ use std::time::{Duration, Instant};
 pub(crate) enum Event {
     /// The process should end.
     Stop,
-    /// A new desired state.
-    Desired(Box<DesiredState>),
+    /// A new desired state waits.
+    Desired,
     RunnerUp {
         runner: RunnerKey,
         hello: Box<Hello>,
@@ -34,6 +38,8 @@ pub(crate) enum Event {
     Runner {
         runner: RunnerKey,
         message: Box<RunnerMessage>,
+        /// What it adds to the backlog.
+        bytes: usize,
     },
     RunnerDown {
         runner: RunnerKey,
@@ -60,6 +66,9 @@ const SCAN: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(2);
 /// Bytes per read.
 const READ_BYTES: usize = 256 * 1024;
+/// While the core is behind with what was read, it gets so much time before the next look (chosen: it
+/// handles a message in microseconds).
+const BEHIND: Duration = Duration::from_millis(2);
 
 struct Peer {
     stream: Arc<UnixStream>,
@@ -77,13 +86,16 @@ pub(crate) struct Sockets {
     pub instance: InstanceId,
     pub events: Sender<Event>,
     pub orders: Receiver<ToSockets>,
+    backlog: Arc<Backlog>,
     peers: Vec<Peer>,
     serve: Option<Arc<UnixStream>>,
     refused: BTreeMap<InstanceId, (ModelId, DeviceId)>,
     /// Sockets to leave alone until then.
     later: BTreeMap<String, Instant>,
-    /// Problems that were told, so that each is told once.
-    told: BTreeSet<String>,
+    /// Problems of each socket that is there, of watching them all, and of finding more.
+    told: BTreeMap<String, LogGate>,
+    unwatched: LogGate,
+    unfound: LogGate,
     next_key: u64,
     buffer: Vec<u8>,
 }
@@ -94,17 +106,21 @@ impl Sockets {
         instance: InstanceId,
         events: Sender<Event>,
         orders: Receiver<ToSockets>,
+        backlog: Arc<Backlog>,
     ) -> Sockets {
         Sockets {
             directories,
             instance,
             events,
             orders,
+            backlog,
             peers: Vec::new(),
             serve: None,
             refused: BTreeMap::new(),
             later: BTreeMap::new(),
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
+            unwatched: LogGate::default(),
+            unfound: LogGate::default(),
             next_key: 1,
             buffer: vec![0; READ_BYTES],
         }
@@ -134,14 +150,32 @@ impl Sockets {
     }
 
     /// Waits for input. `None` = stop; else the peers to read, ascending.
-    fn poll(&mut self, stop: &Stop, wait: Duration) -> Option<Vec<usize>> {
+    fn poll(&mut self, stop: &Stop, mut wait: Duration) -> Option<Vec<usize>> {
         let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
         fds.extend(self.serve.iter().map(|s| PollFd::new(s.as_ref(), PollFlags::IN)));
-        fds.extend(self.peers.iter().map(|p| PollFd::new(p.stream.as_ref(), PollFlags::IN)));
+        if self.backlog.is_full() {
+            wait = wait.min(BEHIND);
+        } else {
+            fds.extend(self.peers.iter().map(|p| PollFd::new(p.stream.as_ref(), PollFlags::IN)));
+        }
         let timeout =
             Timespec { tv_sec: wait.as_secs() as _, tv_nsec: i64::from(wait.subsec_nanos()) };
-        if poll(&mut fds, Some(&timeout)).is_err() {
-            return Some(Vec::new()); // Interrupted.
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Some(Vec::new()),
+            // More sockets than the limit of descriptors, or no memory: nothing to hurry for.
+            Err(error) => {
+                drop(fds);
+                say(
+                    &mut self.unwatched,
+                    format!(
+                        "{} runner sockets can't be watched: {error}; raise \
+                    the limits of the scheduler (ulimit -n, LimitNOFILE)",
+                        self.peers.len()
+                    ),
+                );
+                return (!stop.wait(wait)).then(Vec::new);
+            }
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
@@ -165,7 +199,7 @@ impl Sockets {
         let mut scratch = [0; 64];
         match (&mut stream.as_ref()).read(&mut scratch) {
             Ok(n) if n > 0 => {}
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             _ => {
                 self.serve = None;
                 tracing::warn!("serve is gone; results are dropped until it is back");
@@ -189,8 +223,8 @@ impl Sockets {
                     self.drop_peer(at, Some(problem));
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => self.drop_peer(at, Some(e.to_string())),
         }
     }
@@ -199,15 +233,17 @@ impl Sockets {
     fn messages(&mut self, at: usize) -> Result<(), String> {
         loop {
             let peer = &mut self.peers[at];
-            let decoded = peer.reassembly.next(RunnerMessage::decode).map_err(|e| e.to_string())?;
-            let Some(message) = decoded else { return Ok(()) };
+            let decode = |bytes: &[u8]| (bytes.len(), RunnerMessage::decode(bytes));
+            let decoded = peer.reassembly.next(decode).map_err(|e| e.to_string())?;
+            let Some((bytes, message)) = decoded else { return Ok(()) };
             let message = message.map_err(|e| e.to_string())?;
             match (peer.key, message) {
                 (Some(runner), message) => {
-                    self.tell(Event::Runner { runner, message: Box::new(message) });
+                    self.backlog.add(bytes);
+                    self.tell(Event::Runner { runner, message: Box::new(message), bytes });
                 }
                 (None, RunnerMessage::Hello(hello)) => self.greet(at, hello)?,
-                (None, other) => return Err(format!("first message is not Hello: {other:?}")),
+                (None, _) => return Err("its first message is not Hello; is it a runner?".into()),
             }
         }
     }
@@ -248,10 +284,8 @@ impl Sockets {
             Instant::now() + if problem.is_some() { RETRY } else { SCAN },
         );
         if let Some(problem) = problem {
-            let text = format!("runner socket {}: {problem}", peer.name);
-            if self.told.insert(text.clone()) {
-                tracing::warn!("{text}");
-            }
+            let line = format!("runner socket {}: {problem}", peer.name);
+            say(self.told.entry(peer.name).or_default(), line);
         }
         if let Some(runner) = peer.key {
             self.tell(Event::RunnerDown { runner });
@@ -277,20 +311,28 @@ impl Sockets {
                 self.drop_peer(at, Some("it does not say Hello; is the runner stopped?".into()));
             }
         }
-        if self.serve.is_none()
-            && let Ok(stream) = connect(&self.directories.events_socket())
-        {
-            let stream = Arc::new(stream);
-            self.serve = Some(stream.clone());
-            tracing::info!("connected to serve");
-            self.tell(Event::ServeUp { stream });
+        if self.serve.is_none() {
+            match connect(&self.directories.events_socket()) {
+                Ok(stream) => {
+                    let stream = Arc::new(stream);
+                    self.serve = Some(stream.clone());
+                    tracing::info!("connected to serve");
+                    self.tell(Event::ServeUp { stream });
+                }
+                Err(error) => self.short_of_descriptors(&error),
+            }
         }
-        let Ok(entries) = std::fs::read_dir(&self.directories.runtime) else { return };
+        let entries = match std::fs::read_dir(&self.directories.runtime) {
+            Ok(entries) => entries,
+            Err(error) => return self.short_of_descriptors(&error),
+        };
         let now = Instant::now();
+        let mut there = BTreeSet::new();
         self.later.retain(|_, until| *until > now);
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Some((model, device)) = Directories::parse_runner_socket(&name) else { continue };
+            there.insert(name.clone());
             let known = self.peers.iter().any(|p| p.name == name);
             if known || self.later.contains_key(&name) {
                 continue;
@@ -306,16 +348,32 @@ impl Sockets {
                     since: now,
                 }),
                 // A dead runner's socket, or one that takes no more connections.
-                Err(_) => {
+                Err(error) => {
+                    self.short_of_descriptors(&error);
                     self.later.insert(name, now + RETRY);
                 }
             }
         }
+        self.told.retain(|name, _| there.contains(name));
+    }
+
+    /// Everything else that keeps a socket from being found is a matter of time.
+    fn short_of_descriptors(&mut self, error: &io::Error) {
+        if let Some(why) = descriptors::used_up(error) {
+            say(&mut self.unfound, format!("runners and serve are not found: {why}"));
+        }
+    }
+}
+
+/// Logs a problem, once.
+fn say(gate: &mut LogGate, line: String) {
+    if gate.allows(&line, clock::monotonic()) {
+        tracing::warn!("{line}");
     }
 }
 
 /// Connects without waiting: a listener that does not accept is an error.
-fn connect(path: &Path) -> std::io::Result<UnixStream> {
+fn connect(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;

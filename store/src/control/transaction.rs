@@ -4,13 +4,15 @@ use super::row::{Row, json_from_bytes, json_to_bytes};
 use super::{Assignment, AssignmentId, Created, Device, Model};
 use crate::error::{Fault, StoreError};
 use crate::tables::{ASSIGNMENTS, DEVICES, LABELS, META, MODELS, PAIRS};
-use base::{CameraId, ModelId, UtcNanos};
+use base::{CameraId, Epoch, ModelId, UtcNanos};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use std::cmp::Reverse;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 const META_REVISION: &str = "revision";
+const META_EPOCH: &str = "epoch";
 
 /// A view of the registry at one moment.
 pub struct ControlRead<'t> {
@@ -51,6 +53,15 @@ impl<'t> ControlRead<'t> {
     fn row<T: Row>(&self, table: Rows, key: &str) -> Result<Option<T>, StoreError> {
         let row = || row(&self.read.open_table(table)?, key, self.path);
         self.told(row())
+    }
+
+    /// Which registry this is; `None` before anybody asked with [`ControlWrite::epoch`].
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn epoch(&self) -> Result<Option<Epoch>, StoreError> {
+        let kept = || Ok(self.read.open_table(META)?.get(META_EPOCH)?.map(|v| Epoch(v.value())));
+        self.told(kept())
     }
 
     /// All devices, by id.
@@ -374,6 +385,27 @@ impl<'t> ControlWrite<'t> {
         let set = set();
         self.changed = true;
         self.told(set)
+    }
+
+    /// Which registry this is: a random number that is drawn once and kept with it.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn epoch(&mut self) -> Result<Epoch, StoreError> {
+        let epoch = || -> Result<(Epoch, bool), Fault> {
+            let mut meta = self.write.open_table(META)?;
+            if let Some(kept) = meta.get(META_EPOCH)?.map(|v| Epoch(v.value())) {
+                return Ok((kept, false));
+            }
+            // Never 0, which is none.
+            let drawn = Epoch(RandomState::new().build_hasher().finish().max(1));
+            meta.insert(META_EPOCH, drawn.0)?;
+            Ok((drawn, true))
+        };
+        let epoch = epoch();
+        let (epoch, drawn) = self.told(epoch)?;
+        self.changed |= drawn;
+        Ok(epoch)
     }
 
     /// The next revision of the desired state, taken when the transaction commits.

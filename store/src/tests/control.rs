@@ -213,6 +213,21 @@ fn revisions_rise_across_restarts_and_labels_stay() {
 }
 
 #[test]
+fn a_registry_keeps_its_epoch_and_every_other_has_another() {
+    let (directory, control) = opened();
+    let epoch = control.epoch().unwrap();
+    assert_ne!(epoch, base::Epoch(0));
+    assert_eq!(control.write(|w| w.epoch()).unwrap(), epoch);
+    drop(control);
+    let control = Control::open(directory.path()).unwrap();
+    assert_eq!(control.epoch().unwrap(), epoch);
+    drop(control);
+    std::fs::remove_file(directory.path().join("control.redb")).unwrap();
+    let anew = Control::open(directory.path()).unwrap();
+    assert_ne!(anew.epoch().unwrap(), epoch);
+}
+
+#[test]
 fn the_file_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let (directory, control) = opened();

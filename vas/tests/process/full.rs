@@ -11,7 +11,7 @@ use std::process::Command;
 /// Mounts a tmpfs of this size over a directory, in a namespace of its own.
 fn on_small_tmpfs(directory: &str, megabytes: u32, command: &str) -> String {
     format!(
-        "unshare --mount sh -c 'mount -t tmpfs -o size={megabytes}m,nr_inodes=200 none {directory} && {command}'"
+        "unshare --mount sh -c 'mount -t tmpfs -o size={megabytes}m,nr_inodes=200,mode=700 none {directory} && {command}'"
     )
 }
 

@@ -77,7 +77,7 @@ fn a_state_directory_that_cannot_be_made_is_named() {
     let output = place.vas(&["up"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
-    let start = format!("vas up: state directory {} is not writable: ", place.state().display());
+    let start = format!("vas up: state directory {} is no directory; ", place.state().display());
     assert!(text.starts_with(&start), "{text}");
     assert!(text.contains("set [dirs] state in vas.toml"), "{text}");
     assert!(!place.runtime().exists(), "what it made stays");
@@ -128,7 +128,7 @@ fn detections_of_which_none_is_stored_are_a_failure() {
     fs::create_dir(place.state()).unwrap();
     // Below the space that is kept free.
     let line = format!(
-        "mount -t tmpfs -o size=64m none '{}' && exec '{}' up --seconds 2 --summary --config '{}'",
+        "mount -t tmpfs -o size=64m,mode=700 none '{}' && exec '{}' up --seconds 2 --summary --config '{}'",
         place.state().display(),
         env!("CARGO_BIN_EXE_vas"),
         place.config_text()

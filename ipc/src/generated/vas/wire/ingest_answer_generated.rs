@@ -26,6 +26,8 @@ impl<'a> IngestAnswer<'a> {
   pub const VT_STREAMS: ::flatbuffers::VOffsetT = 14;
   pub const VT_PICTURES: ::flatbuffers::VOffsetT = 16;
   pub const VT_CODEC: ::flatbuffers::VOffsetT = 18;
+  pub const VT_DESIRED_EPOCH: ::flatbuffers::VOffsetT = 20;
+  pub const VT_DESIRED_REVISION: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -37,6 +39,8 @@ impl<'a> IngestAnswer<'a> {
     args: &'args IngestAnswerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<IngestAnswer<'bldr>> {
     let mut builder = IngestAnswerBuilder::new(_fbb);
+    builder.add_desired_revision(args.desired_revision);
+    builder.add_desired_epoch(args.desired_epoch);
     builder.add_media_origin(args.media_origin);
     if let Some(x) = args.codec { builder.add_codec(x); }
     if let Some(x) = args.pictures { builder.add_pictures(x); }
@@ -111,6 +115,21 @@ impl<'a> IngestAnswer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(IngestAnswer::VT_CODEC, None).unwrap()}
   }
+  /// Of Status: the desired state in force. Revision 0 = none yet.
+  #[inline]
+  pub fn desired_epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(IngestAnswer::VT_DESIRED_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn desired_revision(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(IngestAnswer::VT_DESIRED_REVISION, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for IngestAnswer<'_> {
@@ -127,6 +146,8 @@ impl ::flatbuffers::Verifiable for IngestAnswer<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<StreamStatus>>>>("streams", Self::VT_STREAMS, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Picture>>>>("pictures", Self::VT_PICTURES, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("codec", Self::VT_CODEC, true)?
+     .visit_field::<u64>("desired_epoch", Self::VT_DESIRED_EPOCH, false)?
+     .visit_field::<u64>("desired_revision", Self::VT_DESIRED_REVISION, false)?
      .finish();
     Ok(())
   }
@@ -140,6 +161,8 @@ pub struct IngestAnswerArgs<'a> {
     pub streams: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<StreamStatus<'a>>>>>,
     pub pictures: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Picture<'a>>>>>,
     pub codec: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub desired_epoch: u64,
+    pub desired_revision: u64,
 }
 impl<'a> Default for IngestAnswerArgs<'a> {
   #[inline]
@@ -153,6 +176,8 @@ impl<'a> Default for IngestAnswerArgs<'a> {
       streams: None, // required field
       pictures: None, // required field
       codec: None, // required field
+      desired_epoch: 0,
+      desired_revision: 0,
     }
   }
 }
@@ -195,6 +220,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> IngestAnswerBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(IngestAnswer::VT_CODEC, codec);
   }
   #[inline]
+  pub fn add_desired_epoch(&mut self, desired_epoch: u64) {
+    self.fbb_.push_slot::<u64>(IngestAnswer::VT_DESIRED_EPOCH, desired_epoch, 0);
+  }
+  #[inline]
+  pub fn add_desired_revision(&mut self, desired_revision: u64) {
+    self.fbb_.push_slot::<u64>(IngestAnswer::VT_DESIRED_REVISION, desired_revision, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> IngestAnswerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     IngestAnswerBuilder {
@@ -226,6 +259,8 @@ impl ::core::fmt::Debug for IngestAnswer<'_> {
       ds.field("streams", &self.streams());
       ds.field("pictures", &self.pictures());
       ds.field("codec", &self.codec());
+      ds.field("desired_epoch", &self.desired_epoch());
+      ds.field("desired_revision", &self.desired_revision());
       ds.finish()
   }
 }

@@ -32,6 +32,7 @@ impl<'a> Status<'a> {
   pub const VT_PAGE: ::flatbuffers::VOffsetT = 20;
   pub const VT_MORE: ::flatbuffers::VOffsetT = 22;
   pub const VT_BROKEN: ::flatbuffers::VOffsetT = 24;
+  pub const VT_DESIRED_EPOCH: ::flatbuffers::VOffsetT = 26;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -43,6 +44,7 @@ impl<'a> Status<'a> {
     args: &'args StatusArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Status<'bldr>> {
     let mut builder = StatusBuilder::new(_fbb);
+    builder.add_desired_epoch(args.desired_epoch);
     builder.add_results_dropped(args.results_dropped);
     builder.add_desired_revision(args.desired_revision);
     builder.add_now_ns(args.now_ns);
@@ -107,7 +109,7 @@ impl<'a> Status<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<DeviceStatus>>>>(Status::VT_DEVICES, None).unwrap()}
   }
-  /// Messages dropped because serve was slow.
+  /// Results that did not reach serve: it was away or slow.
   #[inline]
   pub fn results_dropped(&self) -> u64 {
     // Safety:
@@ -139,6 +141,14 @@ impl<'a> Status<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Status::VT_BROKEN, None)}
   }
+  /// Of the registry that the desired state follows from, 0 = unknown.
+  #[inline]
+  pub fn desired_epoch(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Status::VT_DESIRED_EPOCH, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Status<'_> {
@@ -158,6 +168,7 @@ impl ::flatbuffers::Verifiable for Status<'_> {
      .visit_field::<u32>("page", Self::VT_PAGE, false)?
      .visit_field::<bool>("more", Self::VT_MORE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("broken", Self::VT_BROKEN, false)?
+     .visit_field::<u64>("desired_epoch", Self::VT_DESIRED_EPOCH, false)?
      .finish();
     Ok(())
   }
@@ -174,6 +185,7 @@ pub struct StatusArgs<'a> {
     pub page: u32,
     pub more: bool,
     pub broken: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub desired_epoch: u64,
 }
 impl<'a> Default for StatusArgs<'a> {
   #[inline]
@@ -190,6 +202,7 @@ impl<'a> Default for StatusArgs<'a> {
       page: 0,
       more: false,
       broken: None,
+      desired_epoch: 0,
     }
   }
 }
@@ -244,6 +257,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StatusBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Status::VT_BROKEN, broken);
   }
   #[inline]
+  pub fn add_desired_epoch(&mut self, desired_epoch: u64) {
+    self.fbb_.push_slot::<u64>(Status::VT_DESIRED_EPOCH, desired_epoch, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StatusBuilder {
@@ -276,6 +293,7 @@ impl ::core::fmt::Debug for Status<'_> {
       ds.field("page", &self.page());
       ds.field("more", &self.more());
       ds.field("broken", &self.broken());
+      ds.field("desired_epoch", &self.desired_epoch());
       ds.finish()
   }
 }
