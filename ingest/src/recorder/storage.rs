@@ -409,6 +409,24 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_space_has_room_made_at_once_and_nobody_sweeps_for_nobody() {
+        let Rig { _root, storage, claim, limits } = Rig::new();
+        limits.size.store(1000, Ordering::SeqCst);
+        let old = storage.recordings.segment(&claim.camera, name(1));
+        std::fs::create_dir_all(old.parent().unwrap()).unwrap();
+        std::fs::write(&old, "a segment").unwrap();
+        let (weak, start) = (Arc::downgrade(&storage), clocks());
+        let thread = thread::spawn(move || sweep(&weak, start));
+        claim.takes(true, 1);
+        claim.refused(&rustix::io::Errno::NOSPC.into(), start.monotonic);
+        super::super::tests::wait_until("it is gone", || !old.exists());
+        // The next one is due ten seconds later.
+        assert!(limits.looks.load(Ordering::SeqCst) < 3);
+        drop((claim, storage));
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_claim_that_is_given_back_leaves_nothing() {
         let Rig { _root, storage, claim, .. } = Rig::new();
         let camera = claim.camera.clone();
