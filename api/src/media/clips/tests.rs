@@ -183,6 +183,7 @@ fn clips_that_were_not_cut_when_serve_ended_are_cut_when_it_is_back() {
     for row in &rows {
         wait_for("a clip", || rig.state(row) == JobState::Done);
     }
+    wait_for("the end of the holds", || !rig.holds.exists());
     drop(rig.queue);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
