@@ -483,7 +483,7 @@ fn what_a_recorder_that_began_again_put_in_order_is_not_written_over() {
     tear(&storage.recordings);
     let day = Day::parse(DAY).unwrap();
     // Two recorders of the day after one another, each with a segment open.
-    let begin = |storage: &Storage| {
+    let begin = move |storage: &Storage| {
         storage.orders.begins(&camera(), day);
         storage.orders.ends(&camera(), day, true);
     };
