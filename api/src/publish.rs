@@ -367,3 +367,56 @@ fn tell(plan: &Plan, before: Option<&Plan>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn before(path: &Path) -> Published {
+        Published::before(path.to_owned(), true, NamedFiles::default())
+    }
+
+    fn revision(path: &Path) -> u64 {
+        DesiredState::load(path).unwrap().revision
+    }
+
+    #[test]
+    fn a_change_that_fails_after_its_file_was_written_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        let published = before(&path);
+        let mut file = published.file();
+        published.store(&mut file, 7, &Plan::default()).unwrap();
+        let good = (5, Plan::default());
+        published.restore(6, &good, &mut file);
+        assert_eq!(revision(&path), 7, "it was not written");
+        published.restore(7, &good, &mut file);
+        assert_eq!((revision(&path), published.get().0), (8, 8), "above what anybody took");
+    }
+
+    #[test]
+    fn a_file_that_says_the_same_is_no_fault_and_every_other_one_is_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        let published = before(&path);
+        published.store(&mut published.file(), 7, &Plan::default()).unwrap();
+        published.set(7, Plan::default());
+        assert_eq!(published.fault(), None);
+        let copy = directory.path().join("copy");
+        fs::copy(&path, &copy).unwrap();
+        fs::rename(&copy, &path).unwrap();
+        assert_eq!(published.fault(), None);
+        published.keep().unwrap();
+        assert_eq!(revision(&path), 7);
+        let other = before(&path);
+        other.store(&mut other.file(), 99, &Plan::default()).unwrap();
+        let fault = published.fault().unwrap();
+        assert!(fault.contains("revision 99 of another program, published was 7"), "{fault}");
+        published.keep().unwrap();
+        assert_eq!((revision(&path), published.get().0, published.fault()), (100, 100, None));
+        fs::remove_file(&path).unwrap();
+        assert!(published.fault().is_some());
+        published.keep().unwrap();
+        assert_eq!((revision(&path), published.fault()), (101, None));
+    }
+}

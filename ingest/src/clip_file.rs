@@ -215,6 +215,9 @@ mod tests {
         // Said by whom the file system is known anyway.
         let missing = open(&tree.at("missing.mp4"), &Places::Anywhere).unwrap_err();
         assert!(missing.detail.contains("No such file"), "{missing}");
-        assert!(open(&tree.at("secret.mp4"), &Places::Anywhere).is_ok());
+        let file = open(&tree.at("secret.mp4"), &Places::Anywhere).unwrap();
+        // No child inherits it, and nothing that it may turn into is waited for.
+        assert!(rustix::io::fcntl_getfd(&file).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        assert!(rustix::fs::fcntl_getfl(&file).unwrap().contains(OFlags::NONBLOCK));
     }
 }

@@ -129,6 +129,8 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         // A directory that can't be written says so, and leaves nothing behind.
         assert!(write(&directory.path().join("no/holds.json"), &many).is_err());
+        fs::create_dir(&path).unwrap();
+        assert!(write(&path, &[]).is_err(), "what it said before holds on");
     }
 
     #[test]

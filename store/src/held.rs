@@ -139,6 +139,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_can_not_be_removed_or_renamed_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        remove(&at("missing")).unwrap();
+        assert_eq!(set_aside(&at("missing.redb"), "damaged").unwrap(), None);
+        fs::write(at("file"), "").unwrap();
+        assert_eq!(set_aside(&at("file/below.redb"), "damaged").unwrap(), None);
+        assert!(remove(directory.path()).is_err(), "no file");
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        assert!(set_aside(&at("loop/a.redb"), "damaged").is_err());
+        fs::create_dir(at("b.redb")).unwrap();
+        assert_eq!(set_aside(&at("b.redb"), "damaged").unwrap(), Some(at("b.redb.damaged")));
+    }
+
+    #[test]
     fn a_copy_is_whole_each_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");

@@ -352,3 +352,77 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
 pub(crate) fn first_kept(now: UtcNanos, retention: std::time::Duration) -> Day {
     Day::of(UtcNanos(now.0.saturating_sub(base::time::nanos(retention))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::PlainDisk;
+
+    const TODAY: Day = Day(20_000);
+
+    fn pool(directory: &tempfile::TempDir) -> Pool {
+        let options = EventOptions {
+            files_open: 2,
+            retention: std::time::Duration::from_secs(7 * 86_400),
+            clock: Arc::new(|| TODAY.start()),
+            ..EventOptions::default()
+        };
+        Pool::open(events_directory(directory.path()), options, Arc::new(PlainDisk)).unwrap()
+    }
+
+    fn open(pool: &Pool) -> Vec<u32> {
+        pool.inner().open.keys().map(|day| day.0).collect()
+    }
+
+    #[test]
+    fn the_file_that_was_used_longest_ago_is_closed_unless_somebody_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory);
+        for day in 1..=3 {
+            drop(pool.get_or_create(Day(day)).unwrap());
+        }
+        assert_eq!(open(&pool), [2, 3]);
+        for day in [2, 1] {
+            drop(pool.get(Day(day)).unwrap());
+        }
+        assert_eq!(open(&pool), [1, 2]);
+        let used = [pool.get(Day(1)), pool.get(Day(2))];
+        drop(pool.get(Day(3)).unwrap());
+        assert_eq!(open(&pool), [1, 2, 3], "each is somebody's");
+        drop(used);
+        drop(pool.get(Day(3)).unwrap());
+        assert_eq!(open(&pool), [2, 3]);
+    }
+
+    #[test]
+    fn a_day_that_is_gone_already_expires_and_one_that_can_not_be_deleted_does_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory);
+        for day in [1, 2, TODAY.0 - 7] {
+            drop(pool.get_or_create(Day(day)).unwrap());
+        }
+        let path = |day: u32| day_path(pool.dir(), Day(day));
+        fs::remove_file(path(1)).unwrap();
+        fs::remove_file(path(2)).unwrap();
+        fs::create_dir(path(2)).unwrap();
+        assert!(matches!(pool.expire(TODAY.start()), Err(StoreError::Io { .. })));
+        assert_eq!(pool.days(Day(0), TODAY), [Day(TODAY.0 - 7), Day(2)]);
+        fs::remove_dir(path(2)).unwrap();
+        assert_eq!(pool.expire(TODAY.start()).unwrap(), [Day(2)]);
+        assert_eq!(pool.days(Day(0), TODAY), [Day(TODAY.0 - 7)]);
+    }
+
+    #[test]
+    fn a_day_that_is_gone_is_not_one_that_can_not_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory);
+        drop(pool.get_or_create(Day(1)).unwrap());
+        let error = StoreError::Locked { path: "a day".into() };
+        pool.note_read(Day(2), Some(&error));
+        assert_eq!(pool.unread(), None);
+        pool.note_read(Day(1), Some(&error));
+        assert_eq!(pool.unread(), Some(error.to_string()));
+        pool.note_read(Day(1), None);
+        assert_eq!(pool.unread(), None);
+    }
+}

@@ -356,6 +356,14 @@ mod tests {
         let made = || fs::write(files.new_path(kind, &camera, &id, "mp4"), "x").unwrap();
         let open = || files.open(kind, &camera, &id, "mp4");
         assert_eq!(open().unwrap_err().kind(), io::ErrorKind::NotFound);
+        // One that can't be opened is not one that is missing.
+        for path in
+            [files.path(kind, &camera, &id, "mp4"), files.new_path(kind, &camera, &id, "mp4")]
+        {
+            std::os::unix::fs::symlink(path.file_name().unwrap(), &path).unwrap();
+            assert_ne!(open().unwrap_err().kind(), io::ErrorKind::NotFound);
+            fs::remove_file(&path).unwrap();
+        }
         made();
         open().unwrap();
         settle().unwrap();

@@ -44,12 +44,9 @@ impl Keeper {
 
     /// Removes until nobody wants it any more.
     pub fn run(mut self) {
-        loop {
+        self.keep(clocks());
+        while let Err(RecvTimeoutError::Timeout) = self.stopped.recv_timeout(EVERY) {
             self.keep(clocks());
-            match self.stopped.recv_timeout(EVERY) {
-                Err(RecvTimeoutError::Timeout) => {}
-                _ => return,
-            }
         }
     }
 

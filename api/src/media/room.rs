@@ -276,7 +276,7 @@ impl Room {
             let oldest = self.oldest(left)?;
             let (rows, bytes) = self.remove(ledger, &oldest)?;
             left = left.saturating_sub(bytes);
-            if rows == 0 && left > 0 {
+            if rows == 0 {
                 // Protected since it was looked at, or serve stops.
                 return Err(self.full(ledger, 0, wanted)?);
             }

@@ -466,3 +466,49 @@ fn what_a_recorder_put_in_order_meanwhile_is_not_written_over() {
     assert_whole(recordings, &BTreeSet::new(), "the second time");
     assert!(!recovery::one(&storage));
 }
+
+#[test]
+fn what_a_recorder_that_began_again_put_in_order_is_not_written_over() {
+    let root = tempfile::tempdir().unwrap();
+    let between = Arc::new(Between(Mutex::default()));
+    let disk = Disk::probed(Arc::clone(&between) as Arc<dyn Probe>);
+    let storage =
+        Storage::new(RecordingOptions { disk, ..RecordingOptions::new(root.path().join("rec")) });
+    let claim = storage.claim(&camera(), || false).unwrap();
+    let mut writer = Writer::open(&claim).unwrap();
+    for fragment in fragments(at(DAY, 0), 2) {
+        writer.write(&fragment).unwrap();
+    }
+    writer.close().unwrap();
+    tear(&storage.recordings);
+    let day = Day::parse(DAY).unwrap();
+    // Two recorders of the day after one another, each with a segment open.
+    let begin = move |storage: &Storage| {
+        storage.orders.begins(&camera(), day);
+        storage.orders.ends(&camera(), day, true);
+    };
+    begin(&storage);
+    claim.announce(super::storage::Writing::Open(SegmentName::at(at(DAY, 100))));
+    let recorder = Arc::clone(&storage);
+    *between.0.lock().unwrap() = Some(Box::new(move || begin(&recorder)));
+    assert!(recovery::one(&storage));
+    assert_eq!(storage.orders.prepared(&camera(), day), None, "of the one before");
+    assert!(recovery::one(&storage));
+    assert!(storage.orders.prepared(&camera(), day).is_some());
+}
+
+#[test]
+fn a_segment_that_can_not_be_made_says_why() {
+    let place = Place::new();
+    let written = fragments(at(DAY, 0), 1);
+    place.faults.plan(None, false);
+    let mut writer = None;
+    place.write(&mut writer, &written).1.unwrap();
+    let made =
+        |(call, path): &(Call, PathBuf)| *call == Call::Create && !path.ends_with(INDEX_NAME);
+    let at_segment = place.faults.calls().iter().position(made).unwrap();
+    let place = Place::new();
+    place.faults.plan(Some(at_segment), false);
+    let error = place.write(&mut None, &written).1.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
+}

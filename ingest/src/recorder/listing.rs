@@ -152,7 +152,7 @@ impl Listing {
             let found = self.own(recordings, &path, found, first).unwrap_or_default();
             list.names.extend(found.into_iter().map(|name| (name, n)));
             if list.names.len() > NAMES_MAX {
-                list.names.select_nth_unstable(NAMES_MAX - 1);
+                list.names.select_nth_unstable(NAMES_MAX);
                 list.names.truncate(NAMES_MAX);
                 list.more = true;
             }
@@ -216,6 +216,51 @@ pub fn is_index(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base::UtcNanos;
+    use base::time::NANOS_PER_SEC;
+
+    fn name(seconds: usize) -> SegmentName {
+        SegmentName::at(UtcNanos(seconds as u64 * NANOS_PER_SEC))
+    }
+
+    #[test]
+    fn a_camera_is_told_with_its_last_segment_and_not_while_there_may_be_more() {
+        let cameras: Vec<CameraId> = ["a", "b"].map(|id| id.parse().unwrap()).into();
+        let list = |more| List {
+            cameras: cameras.clone(),
+            names: [(2, 0), (1, 1), (0, 0)].map(|(at, camera)| (name(at), camera)).into(),
+            left: vec![2, 1],
+            more,
+            made: Instant(0),
+        };
+        for (more, told) in [(false, [None, Some(1), Some(0)]), (true, [None; 3])] {
+            let mut list = list(more);
+            for told in told {
+                let taken = list.take().unwrap();
+                assert_eq!(list.gone(taken), told.map(|n: usize| cameras[n].clone()));
+            }
+            assert_eq!(list.empty().count(), if more { 0 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn as_many_names_as_are_kept_are_all() {
+        let root = tempfile::tempdir().unwrap();
+        let recordings = Recordings::new(root.path());
+        let camera: CameraId = "a".parse().unwrap();
+        let same = [(name(0).day(), camera.clone())];
+        std::fs::create_dir_all(recordings.day(&camera, name(0).day())).unwrap();
+        for (from, to, more) in [(0, NAMES_MAX, false), (NAMES_MAX, NAMES_MAX + 1, true)] {
+            for at in from..to {
+                std::fs::write(recordings.segment(&camera, name(at)), "").unwrap();
+            }
+            let mut first = First::default();
+            let list = Listing::default().list(&recordings, &same, Instant(0), &mut first).unwrap();
+            assert_eq!((list.names.len(), list.more()), (NAMES_MAX, more));
+            assert_eq!(list.empty().next(), None);
+            assert_eq!(list.names[0].0, name(NAMES_MAX - 1), "the oldest are kept");
+        }
+    }
 
     #[test]
     fn so_many_foreign_files_are_told_and_no_more() {

@@ -563,22 +563,21 @@ enum Gone {
 
 /// Removes a segment, and says so in the index of its day. `None` = its recorder needs it.
 fn remove(storage: &Storage, camera: &CameraId, name: SegmentName) -> Option<io::Result<Gone>> {
-    storage.remove(camera, Removal::Segment(name), || {
-        let path = storage.recordings.segment(camera, name);
-        let bytes = match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => return Ok(Gone::Foreign(path)),
-            Ok(found) => found.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Gone::Before),
-            Err(error) => return Err(error),
-        };
+    let path = storage.recordings.segment(camera, name);
+    let gone = || {
+        let found = fs::symlink_metadata(&path)?;
+        if found.is_dir() {
+            return Ok(Gone::Foreign(path.clone()));
+        }
         // First the index: who reads it must not look for what is not there.
         let index = storage.recordings.day(camera, name.day()).join(INDEX_NAME);
         // A full disk may refuse it, and removing helps: who looks for it finds nothing.
         let _ = note_removed(&index, name.next().utc());
-        match fs::remove_file(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Gone::Before),
-            outcome => outcome.map(|()| Gone::Segment(bytes)),
-        }
+        fs::remove_file(&path).map(|()| Gone::Segment(found.len()))
+    };
+    storage.remove(camera, Removal::Segment(name), || match gone() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Gone::Before),
+        outcome => outcome,
     })
 }
 
@@ -588,12 +587,9 @@ fn note_removed(index: &Path, removed_before: UtcNanos) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(index)?;
     let mut header = [0; HEADER_BYTES];
     file.read_exact_at(&mut header, 0)?;
-    match Header::decode(&header) {
-        Ok(header) if header.removed_before < removed_before => {
-            file.write_all_at(&Header { removed_before }.encode(), 0)
-        }
-        _ => Ok(()),
-    }
+    let Ok(header) = Header::decode(&header) else { return Ok(()) };
+    let removed_before = header.removed_before.max(removed_before);
+    file.write_all_at(&Header { removed_before }.encode(), 0)
 }
 
 /// Removes the directory of a day without segments, unless it is being written. Returns what else

@@ -409,6 +409,27 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_space_has_room_made_at_once_and_nobody_sweeps_for_nobody() {
+        let Rig { _root, storage, claim, limits } = Rig::new();
+        limits.size.store(1000, Ordering::SeqCst);
+        let (weak, start) = (Arc::downgrade(&storage), clocks());
+        let thread = thread::spawn(move || sweep(&weak, start));
+        for hour in 0..5 {
+            let old = storage.recordings.segment(&claim.camera, name(hour));
+            std::fs::create_dir_all(old.parent().unwrap()).unwrap();
+            std::fs::write(&old, "a segment").unwrap();
+            claim.takes(true, 1);
+            claim.refused(&rustix::io::Errno::NOSPC.into(), start.monotonic);
+            super::super::tests::wait_until("it is gone", || !old.exists());
+        }
+        // Each asks at most twice, and the next one of itself is due ten seconds later.
+        let sweeps = limits.looks.load(Ordering::SeqCst);
+        assert!(sweeps <= 12, "{sweeps} sweeps");
+        drop((claim, storage));
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_claim_that_is_given_back_leaves_nothing() {
         let Rig { _root, storage, claim, .. } = Rig::new();
         let camera = claim.camera.clone();

@@ -401,6 +401,21 @@ fn a_key_unit_that_can_not_be_read_takes_nothing_before_it_along() {
 }
 
 #[test]
+fn a_fragment_that_waits_too_long_ends_before_pictures_that_others_may_come_before() {
+    let units = units("bframes.mp4", noon(), 4, |_| 0);
+    for count in 2..12 {
+        let (mut cutter, pushed) = (Cutter::default(), &units[..count]);
+        assert!(pushed.iter().all(|unit| cut(&mut cutter, unit).is_none()));
+        let newest = |at: &usize| pushed[..*at].iter().all(|unit| unit.media < pushed[*at].media);
+        let reordered = !pushed.is_sorted_by_key(|unit| unit.media);
+        let whole = if reordered { (0..count).rev().find(newest).unwrap() } else { count };
+        let first = cutter.flush(Instant::FAR, false).unwrap();
+        let rest = cutter.flush(Instant::FAR, true).map_or(0, |fragment| fragment.samples.len());
+        assert_eq!((first.samples.len(), rest), (whole, count - whole), "of {count}");
+    }
+}
+
+#[test]
 fn equal_and_backward_times_are_written_and_read() {
     let rig = Rig::new();
     let mut units = units("pedestrians.mp4", noon(), 12, |_| 0);

@@ -119,7 +119,7 @@ pub struct Recovered {
 impl Recovered {
     /// Whether anything was changed.
     pub fn changed(&self) -> bool {
-        self.indexes + self.torn + self.empty > 0
+        [self.indexes, self.torn, self.empty] != [0; 3]
     }
 
     pub(super) fn fault(&mut self, path: &Path, what: impl std::fmt::Display) {
@@ -270,9 +270,7 @@ pub fn put_in_order(
         let Some(rows) = rows_of_whole(recordings, camera, name, done)? else { continue };
         let at = parts.iter().position(|part| part.name == name);
         match at {
-            Some(at) if rows.is_empty() => drop(parts.remove(at)),
             Some(at) => parts[at].say(rows),
-            None if rows.is_empty() => {}
             None => {
                 let behind = |part: &Part| Some(name) < newest && part.name > name;
                 let at = parts.iter().position(behind).unwrap_or(parts.len());
@@ -490,7 +488,7 @@ pub(super) fn rows_of_whole(
         Err(error) => return Err(error),
     };
     let behind = scanned.file_bytes - scanned.whole_bytes;
-    if behind > 0 && !scanned.torn {
+    if !scanned.torn {
         // Nothing that a kill leaves: somebody may want to look at it.
         done.fault(&path, format_args!("holds {behind} bytes that are no fragment; left as it is"));
         let rows = rows_of(None, name, &scanned);

@@ -3,6 +3,7 @@
 
 use super::{Clock, NOON, camera, event, model};
 use crate::control::{Control, Device, Source};
+use crate::database::{Closing, patiently};
 use crate::writer::EventWriter;
 use crate::{EventId, EventQuery, EventReader, EventStore, StoreError};
 use base::{ModelId, UtcNanos};
@@ -329,4 +330,61 @@ fn a_day_that_retention_deleted_stays_deleted() {
     assert!(!events.file().exists());
     let left = names(&events.state().join("events"));
     assert!(!left.iter().any(|name| name.contains("redb")), "{left:?}");
+}
+
+#[test]
+fn a_day_that_is_only_read_is_nobodys_to_put_back() {
+    let mut events = Events::new();
+    events.append().unwrap();
+    let old = events.file();
+    events.restart();
+    assert_eq!(events.stored(), 1);
+    // Whoever makes room for himself deletes it; that it is open for reading keeps nothing.
+    fs::remove_file(&old).unwrap();
+    assert_eq!(events.reader().fault(), None);
+    events.writer().keep().unwrap();
+    assert!(!old.exists());
+}
+
+#[test]
+fn a_place_that_can_not_be_looked_at_is_not_taken_for_one_that_was_emptied() {
+    let directory = tempfile::tempdir().unwrap();
+    let (state, away) = (directory.path().join("state"), directory.path().join("away"));
+    let control = Control::open(&state).unwrap();
+    put(&control, 1).unwrap();
+    fs::rename(&state, &away).unwrap();
+    std::os::unix::fs::symlink("state", &state).unwrap();
+    let error = put(&control, 2).unwrap_err();
+    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    fs::remove_file(&state).unwrap();
+    fs::rename(&away, &state).unwrap();
+    put(&control, 3).unwrap();
+}
+
+#[test]
+fn a_lock_that_is_given_up_soon_is_waited_for_and_nothing_else_is() {
+    let mut asked = 0;
+    let opened = patiently(|| {
+        asked += 1;
+        let path = PathBuf::from("lock");
+        if asked < 3 { Err(StoreError::Locked { path }) } else { Ok(()) }
+    });
+    assert!(opened.is_ok() && asked == 3);
+    let mut asked = 0;
+    let failed = patiently(|| -> Result<(), StoreError> {
+        asked += 1;
+        Err(StoreError::io(Path::new("lock"), "locking", std::io::ErrorKind::NotFound.into()))
+    });
+    assert!(failed.is_err() && asked == 1);
+}
+
+#[test]
+fn a_file_that_panics_when_it_is_closed_takes_nobody_along() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("it panicked before");
+        }
+    }
+    drop(Closing::new(Panics));
 }

@@ -135,6 +135,26 @@ fn a_registry_that_refuses_for_a_while_leaves_no_file_and_no_clip_that_never_end
 }
 
 #[test]
+fn a_registry_that_refuses_is_asked_again_after_a_pause_unless_serve_stops() {
+    let rig = rig(DONE);
+    let row = rig.ask().unwrap();
+    let asked = Cell::new(vec![]);
+    let change: Change<'_> = &|_, _| {
+        asked.set([asked.take(), vec![std::time::Instant::now()]].concat());
+        let source = io::ErrorKind::StorageFull.into();
+        Err(StoreError::DiskFull { path: "control".into(), source })
+    };
+    let pause = Duration::from_millis(20);
+    rig.clips.work.cut(&row.id, change, pause);
+    let times = asked.take();
+    assert_eq!(times.len() as u32, 1 + RETRIES);
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= pause));
+    rig.clips.work.stopping.store(true, Ordering::Release);
+    rig.clips.work.cut(&row.id, change, Duration::from_secs(3600));
+    assert_eq!(asked.take().len() as u32, 1 + RETRIES, "nothing is waited for");
+}
+
+#[test]
 fn several_are_cut_at_a_time_and_held_until_they_are() {
     // Each waits for the other one to have begun.
     let together = r#": > "$output.begun"
@@ -183,6 +203,7 @@ fn clips_that_were_not_cut_when_serve_ended_are_cut_when_it_is_back() {
     for row in &rows {
         wait_for("a clip", || rig.state(row) == JobState::Done);
     }
+    wait_for("the end of the holds", || !rig.holds.exists());
     drop(rig.queue);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }

@@ -126,6 +126,16 @@ fn the_oldest_of_both_kinds_go_first_and_no_more_than_the_new_one_needs() {
 }
 
 #[test]
+fn what_is_enough_for_one_is_not_all_that_may_go() {
+    let rig = rig();
+    let pictures = [rig.picture(50), rig.picture(50)];
+    rig.room.look(50).unwrap();
+    rig.room.look(100).unwrap();
+    drop(rig.room.admit(100).unwrap());
+    assert_eq!(pictures.map(|id| rig.there(&id)), [false; 2]);
+}
+
+#[test]
 fn protected_ones_stay_and_a_new_one_that_needs_their_place_is_refused() {
     let rig = rig();
     let picture = rig.picture(45);

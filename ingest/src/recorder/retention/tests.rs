@@ -223,7 +223,7 @@ fn others_that_fill_the_disk_evict_no_recording_of_the_last_hours() {
     assert_eq!(gone, 1, "it has two hours now; how often it is looked at changes nothing");
     let warning = shelf.rig.storage.warning();
     assert!(warning.contains("others fill the disk, 6 % of what is used"), "{warning}");
-    assert!(warning.contains("of which the last 120 min stay; make room"), "{warning}");
+    assert!(warning.ends_with("of which the last 120 min stay; make room"), "{warning}");
     let told = refuse(&shelf.rig.claim, shelf.now, MIB);
     assert!(told.contains("is full: others fill the disk, 6 %"), "{told}");
     // They made room.
@@ -340,6 +340,8 @@ fn a_quota_is_not_seen_on_the_disk() {
     let other: io::Error = rustix::io::Errno::IO.into();
     let told = shelf.rig.claim.refused(&other, shelf.now.monotonic);
     assert!(told.contains("can't write to ") && told.contains("permissions"), "{told}");
+    let told = shelf.rig.claim.refused(&io::Error::other("no segment is open"), Instant(0));
+    assert!(told.starts_with("no segment is open; check"), "{told}");
     shelf.pass(600 * SECOND);
     assert_eq!((shelf.swept(), shelf.rig.storage.warning()), (0, String::new()));
 }
@@ -690,8 +692,53 @@ fn what_is_gone_already_is_no_failure_and_what_can_not_be_removed_is_one() {
     shelf.pass(MINUTE);
     assert_eq!(shelf.swept(), 0);
     assert!(shelf.sweeper.failed.clear());
-    fs::remove_file(directory).unwrap();
+    fs::remove_file(&directory).unwrap();
     assert!(clear(&shelf.rig.storage, &camera, day).unwrap().is_none(), "there is none");
+    fs::create_dir_all(directory.join("index.new")).unwrap();
+    assert!(clear(&shelf.rig.storage, &camera, day).is_err(), "no file, and named as one");
+}
+
+#[test]
+fn a_root_that_can_not_be_read_is_a_failure_and_is_read_again() {
+    let mut shelf = Shelf::new();
+    let root = shelf.rig.storage.recordings.root().to_owned();
+    fs::write(&root, "no directory").unwrap();
+    assert_eq!(shelf.swept(), 0);
+    assert!(shelf.sweeper.failed.clear());
+    fs::remove_file(&root).unwrap();
+    shelf.segments("a", 2, 8 * DAY);
+    assert_eq!((shelf.swept(), shelf.sweeper.failed.clear()), (2, false));
+}
+
+#[test]
+fn a_camera_that_can_not_be_read_is_a_failure_and_holds_up_no_other() {
+    let mut shelf = Shelf::new();
+    shelf.segments("b", 2, 8 * DAY);
+    let way = shelf.rig.storage.recordings.root().join("a");
+    std::os::unix::fs::symlink("a", &way).unwrap();
+    assert_eq!((shelf.swept(), shelf.sweeper.failed.clear()), (2, true));
+    fs::remove_file(&way).unwrap();
+    assert_eq!((shelf.swept(), shelf.sweeper.failed.clear()), (0, false));
+}
+
+#[test]
+fn a_clock_in_doubt_is_told_also_where_nothing_is_recorded() {
+    let mut shelf = Shelf::new();
+    assert_eq!((shelf.swept(), shelf.rig.storage.warning()), (0, String::new()));
+    shelf.set(365 * DAY as i64);
+    assert_eq!(shelf.swept(), 0);
+    let warning = shelf.rig.storage.warning();
+    assert!(warning.contains("set forward") && !shelf.rig.storage.recordings.root().exists());
+}
+
+#[test]
+fn a_disk_that_fills_is_told_before_anything_goes() {
+    let mut shelf = Shelf::new();
+    shelf.segments("a", 1, 3 * HOUR);
+    for (permille, told) in [(849, false), (850, true), (899, true), (849, false)] {
+        assert_eq!(shelf.used(permille).swept(), 0);
+        assert_eq!(shelf.sweeper.warned.clear(), told, "{permille}");
+    }
 }
 
 #[test]

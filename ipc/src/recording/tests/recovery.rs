@@ -10,11 +10,18 @@ use std::sync::{Arc, Mutex};
 struct Watch {
     calls: Mutex<Vec<(Call, PathBuf)>>,
     bad: Mutex<BTreeMap<PathBuf, Errno>>,
+    refused: Mutex<Vec<(PathBuf, Which, Errno)>>,
 }
+
+type Which = fn(Call) -> bool;
 
 impl Probe for Watch {
     fn ask(&self, call: Call, path: &Path) -> io::Result<()> {
         self.calls.lock().unwrap().push((call, path.to_owned()));
+        let refused = self.refused.lock().unwrap();
+        if let Some((.., error)) = refused.iter().find(|(of, which, _)| of == path && which(call)) {
+            return Err((*error).into());
+        }
         match self.bad.lock().unwrap().get(path) {
             Some(error) if matches!(call, Call::Open | Call::Read(_)) => Err((*error).into()),
             _ => Ok(()),
@@ -45,6 +52,16 @@ impl Watch {
 
     fn spoil(&self, path: &Path, error: Errno) {
         self.bad.lock().unwrap().insert(path.to_owned(), error);
+    }
+
+    /// Some of the calls on a file fail.
+    fn refuse(&self, path: &Path, which: Which, error: Errno) {
+        self.refused.lock().unwrap().push((path.to_owned(), which, error));
+    }
+
+    fn good(&self) {
+        self.bad.lock().unwrap().clear();
+        self.refused.lock().unwrap().clear();
     }
 }
 
@@ -230,8 +247,148 @@ fn the_end_of_a_day_is_mended_as_the_whole_day_would_be() {
     // The first rows of a day go on from the day before.
     fs::write(&path, Header::default().encode()).unwrap();
     fs::write(&last, &bytes).unwrap();
-    assert_eq!(ready(&recordings, &camera(), day(NEW)).unwrap().last.unwrap().number, 8);
+    let ready = ready(&recordings, &camera(), day(NEW)).unwrap();
+    assert_eq!((ready.last.unwrap().number, ready.lacking), (8, false));
     assert_eq!(fs::read(&path).unwrap(), rows);
+}
+
+#[test]
+fn the_end_of_a_day_of_more_rows_than_are_read_is_mended_too() {
+    let (_root, recordings, _) = watched();
+    let starts: Vec<u64> = (0..180).map(|n| n * 3).collect();
+    record(&recordings, NEW, &starts);
+    recover(&recordings, &camera()).unwrap();
+    let (path, last) = (index(&recordings, NEW), segment(&recordings, NEW, 179 * 3));
+    let (rows, bytes) = (fs::read(&path).unwrap(), fs::read(&last).unwrap());
+    fs::write(&last, &bytes[..bytes.len() - 1]).unwrap();
+    let mended = ready(&recordings, &camera(), day(NEW)).unwrap();
+    assert_eq!((mended.lacking, mended.done.torn), (false, 1));
+    assert!(fs::read(&path).unwrap() == rows[..rows.len() - 64]);
+    // All rows that are read are of one segment: there may be more of them.
+    let mut long = init();
+    for n in 0..600 {
+        let sequence = if n == 0 { 1 } else { 2 };
+        let (utc, media) = noon(OLD);
+        long.extend(fragment(utc + n * SECOND, media + n * 90_000, sequence, KEY));
+    }
+    let only = segment(&recordings, OLD, 0);
+    fs::create_dir_all(only.parent().unwrap()).unwrap();
+    fs::write(&only, &long).unwrap();
+    assert!(mend(&recordings, OLD).1);
+    let (path, rows) = (index(&recordings, OLD), fs::read(index(&recordings, OLD)).unwrap());
+    fs::write(&only, &long[..long.len() - 1]).unwrap();
+    assert!(ready(&recordings, &camera(), day(OLD)).unwrap().lacking);
+    assert!(fs::read(&path).unwrap() == rows, "it is left to recovery");
+    assert!(mend(&recordings, OLD).1);
+    assert!(fs::read(&path).unwrap() == rows[..rows.len() - 64]);
+}
+
+#[test]
+fn rows_of_a_segment_that_can_not_be_read_stay_as_they_are() {
+    let (_root, recordings, watch) = watched();
+    record(&recordings, NEW, &[0, 3, 6]);
+    recover(&recordings, &camera()).unwrap();
+    let path = index(&recordings, NEW);
+    let whole = fs::read(&path).unwrap();
+    // A row of the last one is missing, and it can't be read.
+    fs::write(&path, &whole[..whole.len() - 64]).unwrap();
+    watch.spoil(&segment(&recordings, NEW, 6), Errno::MFILE);
+    assert!(ready(&recordings, &camera(), day(NEW)).is_err(), "that says nothing of it");
+    watch.spoil(&segment(&recordings, NEW, 6), Errno::ACCESS);
+    let ready = ready(&recordings, &camera(), day(NEW)).unwrap();
+    assert_eq!((ready.last.unwrap().number, ready.done.faults.len()), (7, 1));
+    assert!(fs::read(&path).unwrap() == whole[..whole.len() - 64]);
+    // The index was begun anew, and one that was put aside has what is not in it.
+    let (head, rows) = whole.split_at(64);
+    fs::write(&path, [head, &rows[6 * 64..]].concat()).unwrap();
+    fs::write(path.with_file_name(INDEX_DAMAGED), &whole[..64 + 6 * 64]).unwrap();
+    watch.spoil(&segment(&recordings, NEW, 0), Errno::ACCESS);
+    watch.spoil(&path.with_file_name(INDEX_DAMAGED), Errno::MFILE);
+    let mut done = Recovered::default();
+    assert!(put_in_order(&recordings, &camera(), day(NEW), &nobody, &mut done).is_err());
+    watch.spoil(&path.with_file_name(INDEX_DAMAGED), Errno::IO);
+    watch.good();
+    watch.spoil(&segment(&recordings, NEW, 0), Errno::ACCESS);
+    assert!(mend(&recordings, NEW).1);
+    assert!(fs::read(&path).unwrap() == whole);
+}
+
+#[test]
+fn a_segment_that_began_after_the_names_were_listed_keeps_its_rows() {
+    let (_root, recordings, watch) = watched();
+    record(&recordings, NEW, &[0, 3, 6]);
+    recover(&recordings, &camera()).unwrap();
+    let (path, last) = (index(&recordings, NEW), segment(&recordings, NEW, 6));
+    let (whole, bytes) = (fs::read(&path).unwrap(), fs::read(&last).unwrap());
+    let open = SegmentName::at(UtcNanos(noon(NEW).0 + 6 * SECOND));
+    for (error, fails) in [(None, false), (Some(Errno::ACCESS), false), (Some(Errno::MFILE), true)]
+    {
+        watch.good();
+        fs::remove_file(&last).unwrap();
+        let mut before = whole[..64 + 6 * 64].to_vec();
+        before[64 + 5] ^= 1;
+        fs::write(&path, &before).unwrap();
+        let begins = || {
+            fs::write(&last, &bytes).unwrap();
+            let mut index = OpenOptions::new().append(true).open(&path).unwrap();
+            index.write_all(&whole[64 + 6 * 64..]).unwrap();
+            if let Some(error) = error {
+                watch.refuse(&last, |call| call == Call::Length, error);
+            }
+            Writing::Recorder(Some(open))
+        };
+        let mut done = Recovered::default();
+        let prepared = put_in_order(&recordings, &camera(), day(NEW), &begins, &mut done);
+        assert_eq!(prepared.is_err(), fails, "{error:?}");
+        if let Ok(prepared) = prepared {
+            prepared.unwrap().adopt(&recordings).unwrap();
+            assert!(fs::read(&path).unwrap() == whole, "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_block_of_an_index_that_can_not_be_read_takes_no_other_along() {
+    let (_root, recordings, watch) = watched();
+    let starts: Vec<u64> = (0..100).map(|n| n * 3).collect();
+    record(&recordings, NEW, &starts);
+    recover(&recordings, &camera()).unwrap();
+    let path = index(&recordings, NEW);
+    let whole = fs::read(&path).unwrap();
+    // What is larger than a block has the bad one in it.
+    watch.refuse(&path, |call| matches!(call, Call::Read(bytes) if bytes > 4096), Errno::IO);
+    watch.reset();
+    let (done, changed) = mend(&recordings, NEW);
+    assert_eq!((changed, done.faults.len()), (true, 1), "{done:?}");
+    let opened = |(call, of): &&(Call, PathBuf)| *call == Call::Open && *of != path;
+    assert_eq!(watch.calls.lock().unwrap().iter().filter(opened).count(), 1, "the newest segment");
+    watch.good();
+    assert!(fs::read(&path).unwrap() == whole);
+}
+
+#[test]
+fn an_index_is_put_aside_where_nothing_else_can_lie() {
+    let (_root, recordings, watch) = watched();
+    record(&recordings, NEW, &[0]);
+    recover(&recordings, &camera()).unwrap();
+    let path = index(&recordings, NEW);
+    let directory = path.parent().unwrap();
+    let aside = path.with_file_name(INDEX_DAMAGED);
+    fs::write(&aside, "of before").unwrap();
+    watch.refuse(&aside, |call| call == Call::Length, Errno::ACCESS);
+    super::rebuild::put_aside(&recordings, directory).unwrap();
+    assert!(!path.exists() && fs::read(&aside).unwrap() == b"of before");
+    super::rebuild::put_aside(&recordings, directory).expect("there is none");
+    fs::write(&path, "it stays").unwrap();
+    watch.refuse(&path, |call| call == Call::Rename, Errno::IO);
+    assert!(super::rebuild::put_aside(&recordings, directory).is_err());
+}
+
+#[test]
+fn so_many_faults_are_told_and_the_others_counted() {
+    let mut done = Recovered::default();
+    (0..20).for_each(|n| done.fault(Path::new("/segment"), n));
+    assert_eq!((done.faults.len(), done.more_faults, done.changed()), (16, 4, false));
 }
 
 #[test]
@@ -293,6 +450,10 @@ fn readers_go_by_the_segments_where_an_index_can_not_be_read() {
     let mut done = Recovered::default();
     assert!(put_in_order(&recordings, &camera(), day(OLD), &nobody, &mut done).is_err());
     assert_eq!(watch.changes(), []);
+    // Nor of a segment.
+    watch.spoil(&index(&recordings, OLD), Errno::IO);
+    watch.spoil(&segment(&recordings, OLD, 3), Errno::MFILE);
+    assert!(recordings.rows(&camera(), day(OLD)).is_err());
 }
 
 #[test]
@@ -420,6 +581,7 @@ fn what_no_kill_leaves_is_not_cut_off_and_not_removed() {
             let ready = ready(&recordings, &camera(), day(NEW)).unwrap();
             assert_eq!((ready.done.torn, ready.done.empty), (0, 0));
             assert!(fs::read(&last).unwrap() == bytes);
+            assert_eq!(starts(&recordings, NEW)[..4], [0, 1, 2, 3], "what is before it is played");
         }
     }
     // Zeros are what a loss of power leaves.
