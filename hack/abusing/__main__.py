@@ -261,6 +261,8 @@ class Harness:
     def verdict(self, seconds):
         for text in self.skipped:
             print(f"not played: {text}")
+        if self.nodes[0].checks:
+            print(f"`vas check` was asked for and run {self.nodes[0].checks} times")
         what = "FAILED" if self.failed else "passed"
         partly = " (not all was played)" if self.skipped or self.options.only else ""
         print(f"\n{what}{partly}: {len(ALL) + len(SURROUNDINGS)} cases, {sum(map(len, self.rounds.values()))} rounds in {seconds / 60:.1f} minutes, seed {self.options.seed}")

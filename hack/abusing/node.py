@@ -37,6 +37,8 @@ class Node:
         self.http, self.udp = wire.free_port(), wire.free_port()
         self.config = self.folder / "vas.toml"
         self.parts, self.down, self.lock = {}, [], threading.RLock()
+        # How often `vas check` was run because a part asked for it.
+        self.checks = 0
         model = root / "models/nanodet_g_416"
         text = (f'[http]\nbind = "127.0.0.1:{self.http}"\n[webrtc]\nudp_port = {self.udp}\n'
                 f'[dirs]\nshm = "{self.shm}"\nruntime = "{self.folder}/run"\nstate = "{self.state}"\n'
@@ -66,6 +68,7 @@ class Node:
         if before and before.poll() is not None and "run `vas check`" in self.last_words(name):
             # Killed while its file was garbage: an operator does what it says.
             subprocess.run([self.program, "check", "--config", self.config], capture_output=True, timeout=60)
+            self.checks += 1
         with self.lock:
             log = open(self.folder / f"{name}.log", "ab")
             command = [self.program, *self.commands[name], "--config", self.config]
@@ -139,7 +142,10 @@ class Node:
         """Leaves a part `more` file descriptors from now on; None gives them back."""
         pid = self.parts[name].pid
         _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        soft = most if more is None else max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1 + more
+        held = [int(fd) for fd in os.listdir(f"/proc/{pid}/fd")]
+        if not held:
+            raise ProcessLookupError(f"{name} has ended")
+        soft = most if more is None else max(held) + 1 + more
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, most), most))
 
     def stop(self):

@@ -2,6 +2,7 @@
 
 Each is a thread of the harness, which holds the processes. Rounds are told as those of the cases are.
 """
+import http.client
 import json
 import os
 import pathlib
@@ -42,7 +43,7 @@ class Surroundings(threading.Thread):
                 self.play(one)
             except wire.Wrong as wrong:
                 one.wrong(str(wrong))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 one.wrong(f"the harness: {type(error).__name__}: {error}")
             self.queue.put((self.name, begin, time.monotonic(), one.counts, one.wrongs))
 
@@ -54,7 +55,7 @@ def until(seconds, true):
         try:
             if true():
                 return True
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             pass
         time.sleep(0.2)
     return False

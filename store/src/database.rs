@@ -426,6 +426,7 @@ impl Database {
         if !writing {
             let opened = self.guarded(ACTION, || {
                 let file = open_file(&self.path, false)?;
+                refuse_empty(&self.path, &file)?;
                 let held = hold(&self.path, &file)?;
                 match self.disk.open_read_only(&builder, file) {
                     Ok(db) => Ok(Some((Closing::new(db), held))),
@@ -443,6 +444,7 @@ impl Database {
         }
         let (db, held) = self.guarded(ACTION, || {
             let file = open_file(&self.path, true)?;
+            refuse_empty(&self.path, &file)?;
             let held = hold(&self.path, &file)?;
             Ok((Closing::new(self.disk.open(&builder, file)?), held))
         })?;
@@ -477,6 +479,15 @@ impl Database {
 fn open_file(path: &Path, writing: bool) -> Result<File, Fault> {
     let opened = File::options().read(true).write(writing).open(path);
     opened.map_err(|e| StoreError::io(path, "opening the file", e).into())
+}
+
+/// Refuses a file without a byte: redb would take it for a database that is to be made.
+fn refuse_empty(path: &Path, file: &File) -> Result<(), Fault> {
+    let told = file.metadata().map_err(|e| StoreError::io(path, "opening the file", e))?;
+    if told.len() > 0 {
+        return Ok(());
+    }
+    Err(StoreError::Corrupt { path: path.to_owned(), detail: "it is empty".to_owned() }.into())
 }
 
 /// Through the same opening: redb's lock is its, and there is one.

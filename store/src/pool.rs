@@ -174,6 +174,13 @@ impl Pool {
     /// open for writing. When nothing of it is left, the day has no file any more, and what that
     /// lost is told. Only the writer calls it.
     fn keep(&self, day: Day) -> Result<(), StoreError> {
+        let written = |open: &Open| open.file.is_written();
+        let idle = !self.inner().open.get(&day).is_some_and(written);
+        if idle && self.inner().days.contains(&day) && is_empty(&day_path(&self.dir, day)) {
+            // Nothing of it could be read; the next write replaces it.
+            self.forget(day, "was emptied");
+            return Ok(());
+        }
         let Some(file) = self.inner().open.get(&day).map(|open| open.file.clone()) else {
             let gone = self.inner().days.contains(&day) && !exists(&day_path(&self.dir, day))?;
             if gone {
@@ -342,6 +349,11 @@ impl Pool {
     pub(crate) fn open_count(&self) -> usize {
         self.inner().open.len()
     }
+}
+
+/// Whether a file without a byte lies there.
+fn is_empty(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|told| told.is_file() && told.len() == 0)
 }
 
 fn exists(path: &Path) -> Result<bool, StoreError> {

@@ -321,6 +321,25 @@ fn a_day_file_deleted_while_it_was_closed_begins_anew() {
 }
 
 #[test]
+fn a_day_file_emptied_while_it_was_closed_begins_anew() {
+    for looked_for in [false, true] {
+        let mut events = Events::new();
+        events.append().unwrap();
+        events.restart();
+        fs::write(events.file(), "").unwrap();
+        if looked_for {
+            let found = events.reader().list(&EventQuery::default());
+            assert!(found.is_err() || found.is_ok_and(|page| page.events.is_empty()));
+            assert_eq!(fs::metadata(events.file()).unwrap().len(), 0, "reading makes no database of it");
+        }
+        events.append().unwrap();
+        assert_eq!((events.stored(), events.reader().fault()), (1, None));
+        events.restart();
+        assert_eq!(events.stored(), 1);
+    }
+}
+
+#[test]
 fn a_day_that_retention_deleted_stays_deleted() {
     let mut events = Events::new();
     events.append().unwrap();
