@@ -330,7 +330,11 @@ fn a_day_file_emptied_while_it_was_closed_begins_anew() {
         if looked_for {
             let found = events.reader().list(&EventQuery::default());
             assert!(found.is_err() || found.is_ok_and(|page| page.events.is_empty()));
-            assert_eq!(fs::metadata(events.file()).unwrap().len(), 0, "reading makes no database of it");
+            assert_eq!(
+                fs::metadata(events.file()).unwrap().len(),
+                0,
+                "reading makes no database of it"
+            );
         }
         events.append().unwrap();
         assert_eq!((events.stored(), events.reader().fault()), (1, None));
