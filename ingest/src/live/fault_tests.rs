@@ -17,8 +17,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
+use str0m::change::SdpAnswer;
 use str0m::media::{Direction, MediaKind};
-use str0m::{IceCreds, RtcConfig};
+use str0m::{Candidate, IceCreds, Rtc, RtcConfig};
 
 thread_local! {
     /// Whether this thread's next call into the library panics.
@@ -32,22 +33,36 @@ pub(super) fn library() {
 
 const SILENCE: Duration = Duration::from_secs(60);
 
-fn common() -> Common {
+pub(super) fn common() -> Common {
     let provider = str0m::crypto::from_feature_flags();
     let certificate = provider.dtls_provider.generate_certificate().unwrap();
     Common { certificate, clock: Clock::new() }
 }
 
-/// A browser's offer, and what answers it.
-fn answered(common: &Common, now: Instant) -> Result<Peer, Refused> {
-    let mut viewer =
+/// A browser at `address`, and the peer of this name that has answered its offer.
+pub(super) fn met(
+    address: SocketAddr,
+    name: &str,
+    common: &Common,
+    now: Instant,
+) -> Result<(Rtc, Peer), Refused> {
+    let mut browser =
         RtcConfig::new().clear_codecs().enable_h264(true).build(common.clock.theirs(now));
-    let mut api = viewer.sdp_api();
+    browser.add_local_candidate(Candidate::host(address, "udp").unwrap());
+    let mut api = browser.sdp_api();
     api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
-    let (offer, _) = api.apply().unwrap();
-    let ice = IceCreds { ufrag: "name".into(), pass: "a password of 22 chars".into() };
+    let (offer, pending) = api.apply().unwrap();
+    let ice = IceCreds { ufrag: name.into(), pass: "a password of 22 chars".into() };
     let local = vec!["127.0.0.1:8189".parse().unwrap()];
-    Peer::answer(&offer.to_sdp_string(), ice, local, common, now).map(|(peer, _)| peer)
+    let (peer, answer) = Peer::answer(&offer.to_sdp_string(), ice, local, common, now)?;
+    let answer = SdpAnswer::from_sdp_string(&answer).unwrap();
+    browser.sdp_api().accept_answer(pending, answer).unwrap();
+    Ok((browser, peer))
+}
+
+/// What answers a browser's offer.
+fn answered(common: &Common, now: Instant) -> Result<Peer, Refused> {
+    met("127.0.0.1:9".parse().unwrap(), "name", common, now).map(|(_, peer)| peer)
 }
 
 #[test]

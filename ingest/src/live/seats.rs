@@ -154,3 +154,6 @@ impl Seats {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
