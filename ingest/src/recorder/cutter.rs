@@ -358,9 +358,6 @@ impl Cutter {
         // Decoding times rise, whatever the camera says.
         let mut decode = Vec::with_capacity(sorted.len());
         let mut least = if open.discontinuity { 0 } else { self.decode_least };
-        if start + JUMP < least {
-            least = 0;
-        }
         for time in &sorted {
             least = least.max(time.saturating_sub(self.delay));
             decode.push(least);
@@ -427,3 +424,6 @@ impl Cutter {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
