@@ -376,6 +376,10 @@ mod tests {
         Published::before(path.to_owned(), true, NamedFiles::default())
     }
 
+    fn version(revision: u64) -> Version {
+        Version { epoch: Epoch::default(), revision }
+    }
+
     fn revision(path: &Path) -> u64 {
         DesiredState::load(path).unwrap().revision
     }
@@ -386,7 +390,7 @@ mod tests {
         let path = directory.path().join("desired.json");
         let published = before(&path);
         let mut file = published.file();
-        published.store(&mut file, 7, &Plan::default()).unwrap();
+        published.store(&mut file, version(7), &Plan::default()).unwrap();
         let good = (5, Plan::default());
         published.restore(6, &good, &mut file);
         assert_eq!(revision(&path), 7, "it was not written");
@@ -399,8 +403,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("desired.json");
         let published = before(&path);
-        published.store(&mut published.file(), 7, &Plan::default()).unwrap();
-        published.set(7, Plan::default());
+        published.store(&mut published.file(), version(7), &Plan::default()).unwrap();
+        published.set(version(7), Plan::default());
         assert_eq!(published.fault(), None);
         let copy = directory.path().join("copy");
         fs::copy(&path, &copy).unwrap();
@@ -409,7 +413,7 @@ mod tests {
         published.keep().unwrap();
         assert_eq!(revision(&path), 7);
         let other = before(&path);
-        other.store(&mut other.file(), 99, &Plan::default()).unwrap();
+        other.store(&mut other.file(), version(99), &Plan::default()).unwrap();
         let fault = published.fault().unwrap();
         assert!(fault.contains("revision 99 of another program, published was 7"), "{fault}");
         published.keep().unwrap();
