@@ -169,26 +169,4 @@ fn named_twice(assignments: &[AssignmentRow]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn assignments_of_the_same_camera_and_model_are_told_and_the_last_one_wins() {
-        let row = |camera: &str, fps| AssignmentRow {
-            desired_fps: Some(fps),
-            ..AssignmentRow::new(camera.parse().unwrap(), "nano".parse().unwrap())
-        };
-        let rows = [row("front", 5.0), row("yard", 5.0), row("front", 3.0)];
-        let told = named_twice(&rows);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("2 assignments name camera front and model nano"), "{told:?}");
-        assert_eq!(named_twice(&rows[..2]), <[String; 0]>::default());
-        let directory = tempfile::tempdir().unwrap();
-        let control = Control::open(directory.path()).unwrap();
-        let configuration = Configuration::new(vec![], rows.to_vec());
-        configuration.upsert(&control, &Registry::new(vec![])).unwrap();
-        let stored = control.assignments().unwrap();
-        let front: Vec<_> = stored.iter().filter(|a| a.camera.as_str() == "front").collect();
-        assert_eq!((front.len(), front[0].desired_fps), (1, Some(3.0)));
-    }
-}
+mod tests;
