@@ -410,8 +410,10 @@ mod tests {
         fs::copy(&path, &copy).unwrap();
         fs::rename(&copy, &path).unwrap();
         assert_eq!(published.fault(), None);
+        published.file().failure = Some("it could not be written".to_owned());
         published.keep().unwrap();
-        assert_eq!(revision(&path), 7);
+        assert_eq!((revision(&path), published.fault()), (7, None));
+        assert_eq!(published.file().left, Stamp::of(&path), "it is not read again");
         let other = before(&path);
         other.store(&mut other.file(), version(99), &Plan::default()).unwrap();
         let fault = published.fault().unwrap();
@@ -422,5 +424,19 @@ mod tests {
         assert!(published.fault().is_some());
         published.keep().unwrap();
         assert_eq!((revision(&path), published.fault()), (101, None));
+    }
+    #[test]
+    fn an_empty_directory_in_the_place_of_the_file_is_removed_and_what_else_fails_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        fs::create_dir(&path).unwrap();
+        let published = before(&path);
+        published.store(&mut published.file(), version(7), &Plan::default()).unwrap();
+        assert_eq!(revision(&path), 7);
+        // A name of 252 bytes that has no room for the four of the file that is written first.
+        let published = before(&directory.path().join(format!("{}.json", "a".repeat(247))));
+        let refused = published.store(&mut published.file(), version(7), &Plan::default());
+        assert_eq!(refused.unwrap_err().source.kind(), io::ErrorKind::InvalidFilename);
+        assert!(published.fault().unwrap().contains("too long"));
     }
 }

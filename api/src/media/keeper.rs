@@ -183,9 +183,8 @@ mod tests {
         assert!(!rig.pass(DAY).kept());
     }
 
-    #[test]
-    fn size_does_not_ask_the_clock() {
-        let mut rig = rig();
+    /// A picture that is more than all of them may be.
+    fn too_large(rig: &Rig) -> std::path::PathBuf {
         let owner = crate::media::files::Owner {
             kind: crate::media::files::Kind::Snapshots,
             camera: testing::CAMERA.parse().unwrap(),
@@ -195,8 +194,23 @@ mod tests {
         files.make_folder(owner.kind, &owner.camera).unwrap();
         let path = files.path(owner.kind, &owner.camera, &owner.id, "jpg");
         std::fs::write(&path, [0; 101]).unwrap();
+        path
+    }
+
+    #[test]
+    fn size_does_not_ask_the_clock() {
+        let mut rig = rig();
+        let path = too_large(&rig);
         rig.now.utc.0 += 14 * DAY;
         assert!(!rig.kept() && !path.exists());
         assert!(rig.keeper.room.resting().is_some());
+    }
+
+    #[test]
+    fn it_looks_as_soon_as_it_runs_and_ends_when_nobody_wants_it() {
+        let rig = rig();
+        let path = too_large(&rig);
+        rig.keeper.run();
+        assert!(!path.exists());
     }
 }

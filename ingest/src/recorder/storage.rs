@@ -21,6 +21,9 @@ use std::time::Duration;
 const FIRST_SWEEP: Duration = Duration::from_secs(10);
 /// Then as often: a disk fills at most some hundred megabytes meanwhile.
 const SWEEP: Duration = Duration::from_secs(10);
+/// As often the thread that sweeps looks whether anybody is left to sweep for (chosen: as long a storage
+/// that nobody uses any more stays).
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where recordings lie and how long they stay.
 #[derive(Debug, Clone)]
@@ -141,7 +144,7 @@ impl Storage {
     pub fn keep(self: &Arc<Storage>) -> io::Result<()> {
         recovery::keep(self)?;
         let (weak, start) = (Arc::downgrade(self), clocks());
-        let sweep = move || sweep(&weak, start);
+        let sweep = move || sweep(&weak, start, LOOK);
         thread::Builder::new().name("recordings".into()).spawn(sweep).map(drop)
     }
 
@@ -300,7 +303,7 @@ impl Drop for Claim {
     }
 }
 
-fn sweep(weak: &Weak<Storage>, start: Clocks) {
+fn sweep(weak: &Weak<Storage>, start: Clocks, look: Duration) {
     let Some(storage) = weak.upgrade() else { return };
     let mut sweeper = Sweeper::new(&storage, start);
     drop(storage);
@@ -310,7 +313,7 @@ fn sweep(weak: &Weak<Storage>, start: Clocks) {
             // Waits on a lock of its own: this thread does not keep the storage.
             let Some(storage) = weak.upgrade() else { return };
             let shared = storage.lock();
-            let short = pause.min(Duration::from_secs(1));
+            let short = pause.min(look);
             let waited =
                 storage.changed.wait_timeout_while(shared, short, |shared| !shared.sweep_now);
             let (mut shared, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -413,7 +416,7 @@ mod tests {
         let Rig { _root, storage, claim, limits } = Rig::new();
         limits.size.store(1000, Ordering::SeqCst);
         let (weak, start) = (Arc::downgrade(&storage), clocks());
-        let thread = thread::spawn(move || sweep(&weak, start));
+        let thread = thread::spawn(move || sweep(&weak, start, Duration::from_micros(100)));
         for hour in 0..5 {
             let old = storage.recordings.segment(&claim.camera, name(hour));
             std::fs::create_dir_all(old.parent().unwrap()).unwrap();
@@ -422,7 +425,8 @@ mod tests {
             claim.refused(&rustix::io::Errno::NOSPC.into(), start.monotonic);
             super::super::tests::wait_until("it is gone", || !old.exists());
         }
-        // Each asks at most twice, and the next one of itself is due ten seconds later.
+        // Each asks at most twice, and the next one of itself is due ten seconds later, however often the
+        // thread looks meanwhile.
         let sweeps = limits.looks.load(Ordering::SeqCst);
         assert!(sweeps <= 12, "{sweeps} sweeps");
         drop((claim, storage));

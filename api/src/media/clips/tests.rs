@@ -220,6 +220,20 @@ fn a_clip_that_can_not_be_cut_leaves_no_file() {
 }
 
 #[test]
+fn a_clip_is_what_its_job_says_of_it() {
+    let told = r#""start_utc_ns":5,"end_utc_ns":9,"gaps_ms":700"#;
+    let rig = rig(&DONE.replace(r#""done""#, &format!(r#""done",{told}"#)));
+    let row = rig.ask().unwrap();
+    let control = &rig.clips.work.control;
+    let change: Change<'_> = &|id, work| control.write(|write| write.update_bookmark(id, work));
+    rig.clips.work.cut(&row.id, change, Duration::ZERO);
+    let clip = control.bookmark(&row.id).unwrap().unwrap();
+    assert_eq!((clip.start, clip.end, clip.gaps_ms), (UtcNanos(5), UtcNanos(9), 700));
+    assert_eq!((clip.file_size, clip.thumbnail), (4, true));
+    assert_eq!(gaps(&json!({})), 0, "it has none to tell of");
+}
+
+#[test]
 fn the_queue_has_an_end_and_a_refused_clip_leaves_no_row() {
     let rig = rig(DONE);
     for _ in 0..CLIPS_WAITING_MAX {

@@ -178,6 +178,13 @@ fn protected_ones_stay_and_a_new_one_that_needs_their_place_is_refused() {
 }
 
 #[test]
+fn demands_that_this_disk_can_not_meet_are_told() {
+    let told = |keep_free| rig_with(Demands { keep_free, high_percent: None }).room.contradiction();
+    assert_eq!(told(999), None);
+    assert!(told(1000).unwrap().contains("events are not stored"));
+}
+
+#[test]
 fn what_is_protected_while_it_is_about_to_go_stays() {
     let rig = rig();
     let (picture, clip) = (rig.picture(50), rig.clip(45, JobState::Done));
