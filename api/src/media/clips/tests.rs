@@ -282,6 +282,11 @@ fn a_clip_needs_as_much_as_the_recording_has_of_its_window() {
     };
     let estimated = |row: &Bookmark| estimate(&rig.clips.work.recordings, row);
     assert_eq!(estimated(&window(0, 60)), BESIDE);
+    // Its head and its small picture alone need more than 200 KiB.
+    let place = rig.clips.work.room.admit((10 << 20) - (200 << 10)).unwrap();
+    let refused = rig.queue.ask(&rig.clips.work.control, window(0, 60)).unwrap_err();
+    assert!(matches!(refused, MediaError::NoRoom(_)), "{refused}");
+    drop(place);
     record(&rig);
     assert_eq!(estimated(&window(3, 7)), BESIDE + 4 * ((1 << 20) + 25 * HEAD_BYTES));
     assert_eq!(estimated(&window(100, 200)), BESIDE);
