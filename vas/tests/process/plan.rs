@@ -149,7 +149,7 @@ fn models_are_measured_and_placed() {
     let output = plan();
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        stdout(&output).contains("problem: model single gets 11.9 of 20.0 frames/s on cpu1 (59 %)"),
+        stdout(&output).contains("problem: model single gets 12.4 of 20.0 frames/s on cpu1 (61 %)"),
         "{}",
         stdout(&output)
     );
