@@ -48,8 +48,10 @@ const GUARD_FILES: &[(&str, &str)] = &[
     ("runner/src/pipeline.rs", "an engine, and the decoding of what a model's graph made"),
     ("store/src/database.rs", "redb over a file that was altered"),
 ];
-/// What a guard is made of, and where that may stand: the guard, and a search for panics of the core.
-const CATCH_FILES: &[&str] = &["base/src/guard.rs", "scheduler/sim/src/worlds.rs"];
+/// What a guard is made of, and where that may stand: the guard, a search for panics of the core, and
+/// a test of its assertions.
+const CATCH_FILES: &[&str] =
+    &["base/src/guard.rs", "scheduler/sim/src/worlds.rs", "scheduler/src/invariant.rs"];
 
 /// What flatc wrote: not ours to format.
 const GENERATED: &str = "ipc/src/generated/";

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 /// A window of 20 s that begins after the trial.
 fn reports(name: &str, jitter_ms: f64, policies: &[&str]) -> Vec<RunReport> {
-    let mut workload = Workload::built_in(name).unwrap().unwrap();
+    let built_in = Workload::built_in(name).expect("it is listed");
+    let mut workload = built_in.expect("it is tested");
     workload.seconds = 20.0;
     workload.camera.iter_mut().for_each(|c| c.jitter_ms = jitter_ms);
-    let of = |policy: &&str| windows(&workload, 1, policy, &[60.0]).unwrap().remove(0);
+    let of = |policy: &&str| windows(&workload, 1, policy, &[60.0]).expect("it is known").remove(0);
     policies.iter().map(of).collect()
 }
 
