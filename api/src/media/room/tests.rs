@@ -229,6 +229,7 @@ fn those_that_are_too_old_go_and_no_clip_that_is_yet_to_be_cut() {
 fn more_than_a_transaction_takes_go_in_several() {
     let rig = rig();
     let ids: Vec<MediaId> = (0..2 * BATCH + 3).map(|_| rig.picture(1)).collect();
+    assert_eq!(rig.room.oldest(u64::MAX).unwrap().len(), BATCH);
     let (old, young) = ids.split_at(BATCH + 2);
     let oldest = rig.created(&young[0]);
     assert_eq!(rig.room.expire(oldest).unwrap(), old.len());
