@@ -434,6 +434,19 @@ mod tests {
     }
 
     #[test]
+    fn storage_that_is_kept_has_room_made() {
+        let Rig { _root, storage, claim, limits } = Rig::new();
+        limits.size.store(1000, Ordering::SeqCst);
+        storage.keep().unwrap();
+        let old = storage.recordings.segment(&claim.camera, name(0));
+        std::fs::create_dir_all(old.parent().unwrap()).unwrap();
+        std::fs::write(&old, "a segment").unwrap();
+        claim.takes(true, 1);
+        claim.refused(&rustix::io::Errno::NOSPC.into(), clocks().monotonic);
+        super::super::tests::wait_until("it is gone", || !old.exists());
+    }
+
+    #[test]
     fn a_claim_that_is_given_back_leaves_nothing() {
         let Rig { _root, storage, claim, .. } = Rig::new();
         let camera = claim.camera.clone();
