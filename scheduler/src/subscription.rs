@@ -169,7 +169,8 @@ impl Subscription {
     pub fn respec(&mut self) {
         let spec = &self.details.spec;
         let interval = spec.max_fps.map_or(0.0, |fps| 1e9 / fps);
-        self.interval_ns = interval as u64;
+        // A nanosecond too long rather than too short: thousands of frames add it up.
+        self.interval_ns = interval.ceil() as u64;
         self.deadline = spec.deadline;
         self.parameters = spec.parameters;
         self.set_source(0.0);
