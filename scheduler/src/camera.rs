@@ -318,7 +318,12 @@ impl Camera {
 
     /// When a frame that is published at or after `gate` may be there, early as it may come.
     pub fn chance(&self, gate: Instant) -> Instant {
-        self.arrival_for(gate).back(Duration::from_nanos(self.guard_ns())).max(gate)
+        self.early(self.arrival_for(gate)).max(gate)
+    }
+
+    /// As early as a frame that is predicted for `arrival` may come.
+    fn early(&self, arrival: Instant) -> Instant {
+        arrival.back(Duration::from_nanos(self.guard_ns()))
     }
 
     /// When to look for a frame that is published at or after `gate`. Where arrivals are surer than
@@ -343,8 +348,7 @@ impl Camera {
         let arrival = self.arrival_for(gate);
         let doubtful = 2.0 * self.deviation_ns > base::time::nanos(interval) as f64;
         let first = if doubtful {
-            let early = arrival.back(Duration::from_nanos(self.guard_ns())).max(gate);
-            next_multiple(early, interval)
+            next_multiple(self.early(arrival).max(gate), interval)
         } else {
             let late = (self.deviation_ns as u64).min(base::time::nanos(slack));
             later(arrival, late).max(gate)
