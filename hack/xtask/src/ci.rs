@@ -141,9 +141,7 @@ fn deny(root: &Path) -> Result<(), String> {
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
-    let databases = cargo_home.map(|home| home.join("advisory-dbs"));
-    let present =
-        databases.is_some_and(|path| path.read_dir().is_ok_and(|mut d| d.next().is_some()));
+    let present = cargo_home.is_some_and(|home| has_advisories(&home.join("advisory-dbs")));
     let metadata = metadata(root)?;
     let mut command = Command::new(repository::tool("cargo-deny"));
     command
@@ -163,6 +161,13 @@ fn deny(root: &Path) -> Result<(), String> {
     // Made above for this command only; a left-over harms nobody.
     let _ = fs::remove_file(metadata);
     result
+}
+
+/// Whether an advisory database was fetched. A check that could not fetch one leaves a lock behind
+/// in an otherwise empty folder.
+fn has_advisories(databases: &Path) -> bool {
+    let entries = databases.read_dir().into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|database| database.join(".git").exists())
 }
 
 /// The dependency graph of the platform that is built, as a file. Left to itself cargo-deny asks for
@@ -238,6 +243,16 @@ mod tests {
         assert_eq!(lines[1], "a               2.0      1.0  over budget");
         assert_eq!(lines[2], "b               0.5      1.0  FAILED");
         assert_eq!(lines[3], "total           2.5      2.0");
+    }
+
+    #[test]
+    fn the_lock_of_a_fetch_that_failed_is_no_advisory_database() {
+        let databases = tempfile::tempdir().unwrap();
+        assert!(!has_advisories(&databases.path().join("missing")));
+        fs::write(databases.path().join("db.lock"), "").unwrap();
+        assert!(!has_advisories(databases.path()));
+        fs::create_dir_all(databases.path().join("advisory-db-0123/.git")).unwrap();
+        assert!(has_advisories(databases.path()));
     }
 
     #[test]
