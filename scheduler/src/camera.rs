@@ -307,48 +307,45 @@ impl Camera {
         if self.period_ns > 0.0 { 1e9 / self.period_ns } else { 0.0 }
     }
 
-    /// The predicted arrival of the first frame that may pass `gate`. Needs a known period.
-    fn arrival_for(&self, gate: Instant) -> Instant {
+    /// The first frame that may pass `gate`, as it is predicted. `None` = the camera is absent or its
+    /// period is not known.
+    pub fn expect(&self, gate: Instant) -> Option<Expected> {
+        if self.absent.is_some() || self.period_ns <= 0.0 {
+            return None;
+        }
         // A frame predicted shortly before the gate may come late enough to pass it: it is awaited
         // too, or it would be noticed a whole period after its publication.
         let doubt = (2.0 * self.deviation_ns + 5e5).min(self.period_ns / 2.0);
         let after_newest = later(self.phase, self.period_ns as u64 / 2);
-        self.arrival_from(Instant(gate.0.saturating_sub(doubt as u64)).max(after_newest))
+        let from = Instant(gate.0.saturating_sub(doubt as u64)).max(after_newest);
+        let arrival = self.arrival_from(from);
+        let earliest = arrival.back(Duration::from_nanos(self.guard_ns())).max(gate);
+        Some(Expected { arrival, earliest })
     }
 
-    /// When a frame that is published at or after `gate` may be there, early as it may come.
-    pub fn chance(&self, gate: Instant) -> Instant {
-        self.early(self.arrival_for(gate)).max(gate)
-    }
-
-    /// As early as a frame that is predicted for `arrival` may come.
-    fn early(&self, arrival: Instant) -> Instant {
-        arrival.back(Duration::from_nanos(self.guard_ns()))
-    }
-
-    /// When to look for a frame that is published at or after `gate`. Where arrivals are surer than
-    /// `interval`, at the first one that may pass the gate plus the mean deviation, at most `slack`, so
-    /// that one look mostly suffices; else as early as it may come, at multiples of `interval` that all
-    /// cameras share. Then every `interval`, more rarely the longer it is overdue.
+    /// When to look for a frame that is published at or after `gate`, which is `expected`. Where arrivals
+    /// are surer than `interval`, at the first one that may pass the gate plus the mean deviation, at most
+    /// `slack`, so that one look mostly suffices; else as early as it may come, at multiples of `interval`
+    /// that all cameras share. Then every `interval`, more rarely the longer it is overdue.
     pub fn next_look(
         &self,
         now: Instant,
         gate: Instant,
+        expected: Option<Expected>,
         slack: Duration,
         interval: Duration,
     ) -> Instant {
         let Some(newest) = self.current() else {
             return next_multiple(now, ABSENT_INTERVAL);
         };
-        if self.period_ns <= 0.0 {
+        let Some(Expected { arrival, earliest }) = expected else {
             let fresh = now - newest.published < UNKNOWN_PATIENCE;
             let interval = if fresh { UNKNOWN_INTERVAL } else { ABSENT_INTERVAL };
             return gate.max(now + interval);
-        }
-        let arrival = self.arrival_for(gate);
+        };
         let doubtful = 2.0 * self.deviation_ns > base::time::nanos(interval) as f64;
         let first = if doubtful {
-            next_multiple(self.early(arrival).max(gate), interval)
+            next_multiple(earliest, interval)
         } else {
             let late = (self.deviation_ns as u64).min(base::time::nanos(slack));
             later(arrival, late).max(gate)
@@ -367,6 +364,15 @@ impl Camera {
         let every = every.min(ABSENT_INTERVAL);
         if doubtful { next_multiple(now, every) } else { now + every }
     }
+}
+
+/// The first frame that may pass a gate, as it is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// When it should be published.
+    arrival: Instant,
+    /// As early as it may be there.
+    pub earliest: Instant,
 }
 
 /// What a look at a camera brought.
@@ -421,7 +427,7 @@ mod tests {
         assert!((camera.fps() - 25.0).abs() < 0.01, "{}", camera.fps());
         let last = camera.newest().unwrap().published;
         let (slack, interval) = (Duration::from_millis(1), Duration::from_millis(1));
-        let look = |now, gate| camera.next_look(now, gate, slack, interval);
+        let look = |now, gate| camera.next_look(now, gate, camera.expect(gate), slack, interval);
         // No gate: the very next frame.
         assert_eq!(look(last, Instant::ZERO), last + Duration::from_millis(40));
         // Gate 90 ms ahead: the third frame from now.
@@ -459,7 +465,7 @@ mod tests {
             }
             let last = camera.newest().unwrap().published;
             let ms = Duration::from_millis(1);
-            camera.next_look(last, Instant::ZERO, ms, ms) - last
+            camera.next_look(last, Instant::ZERO, camera.expect(Instant::ZERO), ms, ms) - last
         };
         let micros = |jitter| (first_look(jitter).as_micros() as i64 - 40_000).abs();
         assert!(micros(0) < 10, "{}", micros(0));

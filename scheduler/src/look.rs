@@ -44,7 +44,7 @@ impl Scheduler {
             }
             let Some(s) = self.subscriptions.get_mut(*key) else { return false };
             let camera = &self.cameras[s.camera.0 as usize];
-            s.overdue = !s.ready && s.may_come(camera, self.now);
+            s.overdue = !s.ready && s.may_come(camera, camera.expect(s.gate), self.now);
             s.overdue
         });
         // A look may have told others of the same camera.
@@ -207,17 +207,15 @@ impl Scheduler {
             }
             return;
         }
-        let at = match commit {
-            Some(commit) => commit,
-            None => {
-                let (slack, interval) = (self.config.arrival_slack, self.config.poll_interval);
-                camera.next_look(self.now, s.gate, slack, interval)
+        let at = commit.unwrap_or_else(|| {
+            let (slack, interval) = (self.config.arrival_slack, self.config.poll_interval);
+            let expected = camera.expect(s.gate);
+            if !s.overdue && s.may_come(camera, expected, self.now) {
+                s.overdue = true;
+                self.models[s.model.0].overdue.push(key);
             }
-        };
-        if commit.is_none() && !s.overdue && s.may_come(camera, self.now) {
-            s.overdue = true;
-            self.models[s.model.0].overdue.push(key);
-        }
+            camera.next_look(self.now, s.gate, expected, slack, interval)
+        });
         // Always in the future: what is examined now can't be examined again now.
         let at = at.max(Instant(self.now.0 + 1));
         s.on_time = commit.is_some();

@@ -1,6 +1,6 @@
 //! One model on one camera: its gate, its tag, its place in the ledger.
 
-use crate::camera::Camera;
+use crate::camera::{Camera, Expected};
 use crate::cascade::Crops;
 use crate::device::ModelIx;
 use crate::input::SubscriptionSpec;
@@ -276,12 +276,10 @@ impl Subscription {
             && stamp.published >= self.gate
     }
 
-    /// Whether its next frame may be there although the last look did not show it.
-    pub fn may_come(&self, camera: &Camera, now: Instant) -> bool {
+    /// Whether its next frame, which is `expected`, may be there although the last look did not show it.
+    pub fn may_come(&self, camera: &Camera, expected: Option<Expected>, now: Instant) -> bool {
         self.state == SubscriptionState::Active
-            && camera.absent.is_none()
-            && camera.period_ns() > 0.0
-            && camera.chance(self.gate) <= now
+            && expected.is_some_and(|e| e.earliest <= now)
             && !camera.pauses(now)
     }
 
