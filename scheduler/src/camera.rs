@@ -1,23 +1,10 @@
-//! A stream agent: one camera as the scheduler sees it, and when its next frame may come.
+//! A camera as the scheduler sees it: its newest frame, and when the next one may come.
 
-use crate::SubscriptionKey;
 use base::{
-    Absent, CameraId, FrameFlags, FrameId, FrameInfo, Generation, Instant, MediaTime, Newest, Size,
-    Stamp, UtcNanos,
+    Absent, FrameFlags, FrameId, FrameInfo, Generation, Instant, MediaTime, Newest, Size, Stamp,
+    UtcNanos,
 };
 use std::time::Duration;
-
-/// Life of an agent: created with its first subscription, stopped with its last. A logical entity,
-/// not a thread. A camera that is wanted again gets a new agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AgentState {
-    /// Known, not started.
-    Created,
-    /// Frames are looked at.
-    Running,
-    /// No subscription is left.
-    Stopped,
-}
 
 /// Samples that the filter averages over (chosen: two seconds at 15 looks per second, and a clock
 /// that is 200 ppm off is followed within 2 us).
@@ -50,33 +37,6 @@ pub(crate) fn next_multiple(now: Instant, interval: Duration) -> Instant {
     Instant((now.0 / interval + 1) * interval)
 }
 
-/// Who a camera is, and for whom.
-#[derive(Debug)]
-pub(crate) struct Agent {
-    pub id: CameraId,
-    pub state: AgentState,
-    /// In the order in which they were added.
-    pub subscriptions: Vec<SubscriptionKey>,
-}
-
-impl Agent {
-    pub fn new(id: CameraId) -> Agent {
-        Agent { id, state: AgentState::Created, subscriptions: Vec::new() }
-    }
-
-    /// Created to running. Any other start is a mistake of the caller.
-    pub fn start(&mut self) {
-        assert_eq!(self.state, AgentState::Created, "an agent starts once");
-        self.state = AgentState::Running;
-    }
-
-    /// Running to stopped. Any other stop is a mistake of the caller.
-    pub fn stop(&mut self) {
-        assert_eq!(self.state, AgentState::Running, "an agent stops once, after it was started");
-        self.state = AgentState::Stopped;
-    }
-}
-
 /// What was seen of a camera, and what of that can be predicted: all that a look touches, in two
 /// cache lines.
 #[derive(Debug)]
@@ -85,7 +45,7 @@ pub(crate) struct Camera {
     newest: Stamp,
     /// Whether `newest` is a frame.
     known: bool,
-    pub absent: Option<Absent>,
+    absent: Option<Absent>,
     /// Estimated frame period in nanoseconds, 0 = unknown.
     period_ns: f64,
     /// When the newest frame would have been published without jitter.
@@ -97,8 +57,8 @@ pub(crate) struct Camera {
     deviation_ns: f64,
     /// Mean time from capture to publication, nanoseconds.
     delay_ns: f64,
-    /// The poll in which `newest` was read.
-    pub read_in: u64,
+    /// The epoch in which `newest` was read.
+    read_in: u64,
 }
 
 const _: () = assert!(size_of::<Camera>() == 128);
@@ -146,6 +106,16 @@ impl Camera {
             delay_ns: 0.0,
             read_in: 0,
         }
+    }
+
+    /// Why it has no frames, as of the last look.
+    pub fn absent(&self) -> Option<Absent> {
+        self.absent
+    }
+
+    /// Whether it was not read in this epoch yet; from here on it was.
+    pub fn begin_look(&mut self, epoch: u64) -> bool {
+        std::mem::replace(&mut self.read_in, epoch) != epoch
     }
 
     /// The newest frame, also while the camera is absent.
@@ -491,13 +461,5 @@ mod tests {
         assert!(camera.fps() > 20.0, "{}", camera.fps());
         (0..80).for_each(|_| step(&mut camera, 200));
         assert!((camera.fps() - 5.0).abs() < 0.1, "{}", camera.fps());
-    }
-
-    #[test]
-    #[should_panic(expected = "an agent starts once")]
-    fn a_running_agent_can_not_start() {
-        let mut agent = Agent::new("a".parse().unwrap());
-        agent.start();
-        agent.start();
     }
 }

@@ -6,8 +6,9 @@
 //! a newer result takes the place of an older one, and a crop whose slot is about to be overwritten
 //! has expired. Counts of a child are of crops.
 
-use crate::machine::Scheduler;
-use crate::subscription::{Subscription, SubscriptionState};
+use crate::crops::alive;
+use crate::output::Binding;
+use crate::state::Scheduler;
 use crate::{FrameIndex, SubscriptionKey};
 use base::{FrameDetections, Instant, Rect, Stamp};
 use std::time::Duration;
@@ -16,42 +17,6 @@ use std::time::Duration;
 const CROPS_MAX: usize = base::limits::MAX_REGIONS_RANGE.1 as usize;
 /// Boxes with a side below this many pixels hold nothing to look at (chosen).
 const SIDE_MIN: f32 = 8.0;
-
-/// Crops of one frame that wait for a launch.
-#[derive(Debug)]
-pub(crate) struct Crops {
-    pub stamp: Stamp,
-    /// Sequence of the parent result.
-    pub parent: u64,
-    /// Best score first, at most as many as the subscription wants.
-    regions: Vec<Rect>,
-    /// Crops bound so far.
-    next: usize,
-}
-
-impl Crops {
-    /// Crops that are not bound yet.
-    pub fn left(&self) -> u64 {
-        (self.regions.len() - self.next) as u64
-    }
-
-    /// Gives up what is not bound yet.
-    fn end(&mut self) {
-        self.next = self.regions.len();
-    }
-
-    /// The next crop to bind.
-    pub fn take(&mut self) -> Option<Rect> {
-        let region = *self.regions.get(self.next)?;
-        self.next += 1;
-        Some(region)
-    }
-
-    /// Whether none of its frame's crops is bound yet.
-    pub fn untouched(&self) -> bool {
-        self.next == 0
-    }
-}
 
 impl Scheduler {
     /// A parent's result: what its children look at.
@@ -62,7 +27,7 @@ impl Scheduler {
         sequence: u64,
         found: &FrameDetections,
     ) {
-        let count = self.subscriptions.get(parent).map_or(0, |s| s.details.children.len());
+        let count = self.subscriptions.get(parent).map_or(0, |s| s.children().len());
         if count == 0 {
             return;
         }
@@ -79,65 +44,22 @@ impl Scheduler {
             }
             fresh += 1;
         }
+        let held = &regions[..fresh.min(CROPS_MAX)];
         for i in 0..count {
             let Some(s) = self.subscriptions.get(parent) else { return };
-            let child = s.details.children[i];
-            self.drop_crops(child, stamp);
+            let child = s.children()[i];
             let Some(s) = self.subscriptions.get_mut(child) else { continue };
-            s.observed += fresh as u64;
-            if s.state != SubscriptionState::Active || stamp.published < s.gate {
-                s.refuse(fresh as u64);
-                continue;
+            s.drop_crops(stamp);
+            self.unready(child);
+            let Some(s) = self.subscriptions.get_mut(child) else { continue };
+            if s.offer(stamp, sequence, held, fresh) {
+                self.make_ready(child);
             }
-            let most = s.details.spec.regions_max as usize;
-            let held = &regions[..fresh.min(most).min(CROPS_MAX)];
-            s.details.ledger.crowded += (fresh - held.len()) as u64;
-            if held.is_empty() {
-                continue;
-            }
-            let (stamp, parent, next) = (*stamp, sequence, 0);
-            let crops = s.details.crops.get_or_insert_with(|| {
-                Box::new(Crops { stamp, parent, regions: Vec::with_capacity(most), next })
-            });
-            (crops.stamp, crops.parent, crops.next) = (stamp, parent, next);
-            crops.regions.clear();
-            crops.regions.extend_from_slice(held);
-            self.make_ready(child);
         }
-    }
-
-    /// Ends what a child has not looked at yet, for a newer frame is there.
-    fn drop_crops(&mut self, child: SubscriptionKey, newer: &Stamp) {
-        let Some(s) = self.subscriptions.get_mut(child) else { return };
-        let Some(crops) = &mut s.details.crops else { return };
-        let left = crops.left();
-        if left > 0 {
-            if alive(&crops.stamp, newer) {
-                s.counts.superseded += left;
-            } else {
-                s.details.ledger.expired += left;
-            }
-            crops.end();
-        }
-        self.unready(child);
-    }
-
-    /// Brings a child in line with its state: crops that nobody looks at are not kept.
-    pub(crate) fn examine_child(&mut self, key: SubscriptionKey) {
-        let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.state == SubscriptionState::Active {
-            return;
-        }
-        let left = s.pending();
-        s.refuse(left);
-        if let Some(crops) = &mut s.details.crops {
-            crops.end();
-        }
-        self.unready(key);
     }
 
     /// Whether a child's frame is still there and can be answered; if not, its crops have expired.
-    pub(crate) fn crops_in_time(
+    fn crops_in_time(
         &mut self,
         key: SubscriptionKey,
         limit: Duration,
@@ -145,50 +67,64 @@ impl Scheduler {
         index: &mut dyn FrameIndex,
     ) -> bool {
         let Some(s) = self.subscriptions.get(key) else { return false };
-        let Some(crops) = &s.details.crops else { return false };
-        let (camera, stamp) = (s.camera, crops.stamp);
+        let Some(&stamp) = s.crops_of() else { return false };
+        let camera = s.camera;
         self.look(camera, index);
-        let agent = &self.cameras[camera.0 as usize];
-        let here = agent.current().is_some_and(|newest| alive(&stamp, newest));
+        let here = self.cameras[camera].current().is_some_and(|newest| alive(&stamp, newest));
         let in_time = stamp.info.capture + limit >= answered_at;
         if here && in_time {
             return true;
         }
         if let Some(s) = self.subscriptions.get_mut(key) {
-            s.details.ledger.expired += s.pending();
-            if let Some(crops) = &mut s.details.crops {
-                crops.end();
-            }
+            s.expire_crops();
         }
         false
     }
-}
 
-/// Whether a frame's slot is not the next one to be overwritten, as of the newest frame.
-fn alive(stamp: &Stamp, newest: &Stamp) -> bool {
-    let behind = newest.frame_id.0.saturating_sub(stamp.frame_id.0);
-    newest.generation == stamp.generation
-        && newest.frame_id >= stamp.frame_id
-        && behind + 1 < u64::from(stamp.slots.saturating_sub(1))
-}
-
-impl Subscription {
-    /// Crops that are not looked at, by the reason.
-    fn refuse(&mut self, count: u64) {
-        let counter = match self.state {
-            SubscriptionState::NoRunner => &mut self.details.ledger.unserved_no_runner,
-            SubscriptionState::Parked => &mut self.details.ledger.unserved_parked,
-            SubscriptionState::Paused => &mut self.details.ledger.unserved_paused,
-            SubscriptionState::Active | SubscriptionState::NoFrames => &mut self.counts.gated,
-        };
-        *counter += count;
+    /// Binds as many crops of one frame as there is room for; what does not fit stays ready.
+    /// Returns the start tag when its first crop was bound.
+    pub(crate) fn bind_crops(
+        &mut self,
+        key: SubscriptionKey,
+        (limit, answered_at, virtual_now, size): (Duration, Instant, u64, u32),
+        members: &mut Vec<Binding>,
+        index: &mut dyn FrameIndex,
+    ) -> Option<u64> {
+        let mut first = None;
+        if self.crops_in_time(key, limit, answered_at, index) {
+            while (members.len() as u32) < size {
+                let now = self.now();
+                let Some(s) = self.subscriptions.get_mut(key) else { break };
+                let Some((crop, start)) = s.bind_crop(now, virtual_now) else { break };
+                let opens = start.is_some();
+                first = first.or(start);
+                members.push(Binding {
+                    subscription: key,
+                    camera: s.camera,
+                    stamp: crop.stamp,
+                    region: crop.region,
+                    parent: crop.parent,
+                    parameters: s.parameters(),
+                    first: opens,
+                });
+            }
+        }
+        let s = self.subscriptions.get(key)?;
+        let (left, tag, model) = (s.pending(), s.tag(), s.model);
+        if left == 0 {
+            self.unready(key);
+        } else {
+            self.models[model.0].ready.enqueue(tag, key);
+        }
+        first
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runner::{Phase, RunnerIx};
+    use crate::place::RunnerIx;
+    use crate::runner::Phase;
     use crate::{BatchId, CameraKey, Config, Desired, Input, Output, RunnerInfo, RunnerKey};
     use crate::{SubscriptionSpec, WaitReason};
     use base::{Detection, FrameFlags, FrameId, FrameInfo, Generation, InstanceId};
@@ -273,7 +209,7 @@ mod tests {
             if !core.subscriptions[key].child {
                 core.offer_crops(key, &stamp, 1, &found);
             } else if let Some(s) = core.subscriptions.get_mut(key) {
-                s.tag = 100 * s.step();
+                s.advance_tag(99 * s.step());
                 children.push(key);
             }
         }
@@ -292,8 +228,8 @@ mod tests {
                 break;
             }
         }
-        let held = &core.runner(RunnerIx(0)).unwrap().batches;
-        let phases: Vec<Phase> = held.iter().map(|b| b.phase).collect();
+        let held = core.runners.get(RunnerIx(0)).unwrap().batches();
+        let phases: Vec<Phase> = held.iter().map(|b| b.phase()).collect();
         assert_eq!(phases, [Phase::Executing, Phase::Prepared]);
         (core, children, batches[1])
     }
@@ -302,14 +238,14 @@ mod tests {
     fn regions_of_one_frame_that_are_taken_back_give_back_one_turn() {
         let (mut core, children, batch) = prepared(&["a", "b"], 5);
         let s = &core.subscriptions[children[1]];
-        let (before, gate) = (s.tag, s.gate);
-        assert_eq!((s.counts.in_flight, s.granted(core.now).0), (5, 1));
+        let (before, gate) = (s.tag(), s.gate());
+        assert_eq!((s.in_flight(), s.granted(core.now()).0), (5, 1));
         core.take_back(RunnerIx(0), batch);
         let s = &core.subscriptions[children[1]];
-        assert_eq!(before - s.tag, s.step(), "one turn, whatever the number of regions");
-        assert_eq!(s.gate, gate, "a gate never moves back");
-        assert_eq!(s.granted(core.now).0, 0, "it was given nothing");
-        assert_eq!((s.details.ledger.revoked, s.counts.in_flight), (5, 0));
+        assert_eq!(before - s.tag(), s.step(), "one turn, whatever the number of regions");
+        assert_eq!(s.gate(), gate, "a gate never moves back");
+        assert_eq!(s.granted(core.now()).0, 0, "it was given nothing");
+        assert_eq!((s.ledger().revoked, s.in_flight()), (5, 0));
         core.audit(0..9);
     }
 
@@ -319,11 +255,11 @@ mod tests {
         let (mut core, children, batch) = prepared(&["a"], 3);
         let first = |core: &Scheduler| {
             let s = &core.subscriptions[children[0]];
-            (s.tag, s.granted(core.now).0)
+            (s.tag(), s.granted(core.now()).0)
         };
         let before = first(&core);
         core.take_back(RunnerIx(0), batch);
         assert_eq!(first(&core), before);
-        assert_eq!(core.subscriptions[children[0]].details.ledger.revoked, 2);
+        assert_eq!(core.subscriptions[children[0]].ledger().revoked, 2);
     }
 }

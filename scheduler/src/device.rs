@@ -1,20 +1,12 @@
-//! Devices and models as the core numbers them.
+//! A device: its tokens, its clock of the fair order, and when it is looked at next.
 
-use crate::SubscriptionKey;
-use crate::planning::Cohorts;
-use crate::queue::Queue;
-use crate::runner::RunnerIx;
-use crate::trial::Trial;
-use base::{DeviceId, Instant, ModelId};
+use crate::place::{ModelIx, RunnerIx};
+use crate::trial::{Circumstances, Trial};
+use base::{DeviceId, Instant};
 use std::time::Duration;
 
-/// Index into the core's models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ModelIx(pub usize);
-
-/// Index into the core's devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DeviceIx(pub usize);
+/// Overload ends when the load has fallen below this share of what made it begin (chosen).
+const RELIEF: f64 = 0.97;
 
 /// One token domain: at most `capacity` batches execute at a time.
 #[derive(Debug)]
@@ -24,29 +16,29 @@ pub(crate) struct Device {
     /// Tokens lent: batches executing and sizes being measured.
     lent: u32,
     /// Virtual time of the fair order; stalls under overload.
-    pub virtual_now: u64,
-    pub runners: Vec<RunnerIx>,
+    virtual_now: u64,
+    runners: Vec<RunnerIx>,
     /// The model of each of them.
-    pub models: Vec<ModelIx>,
+    models: Vec<ModelIx>,
     /// A runner hung on it.
-    pub suspect: bool,
-    pub busy: Duration,
+    suspect: bool,
+    busy: Duration,
     /// The last token went to a measurement: the next one goes to a batch when there is one.
-    pub profiled_last: bool,
+    profiled_last: bool,
     /// Something happened to it: it is stepped at the next poll.
-    pub dirty: bool,
+    dirty: bool,
     /// When it is stepped without that.
-    pub next_at: Instant,
+    next_at: Instant,
     /// Until when its first held launch waits, as of its last step.
-    pub held_until: Instant,
+    held_until: Instant,
     /// When the first lease or hang limit on it passes.
-    pub bound_at: Instant,
+    bound_at: Instant,
     /// Wanted device time per second, as the planner sees it.
-    pub load: f64,
+    load: f64,
     /// Whether its models are steered.
-    pub trial: Trial,
+    trial: Trial,
     /// More is wanted than there is: the fair order decides, not the timetable.
-    pub overloaded: bool,
+    overloaded: bool,
 }
 
 impl Device {
@@ -96,63 +88,163 @@ impl Device {
         self.lent = self.lent.saturating_sub(1);
         out
     }
-}
 
-/// A model and who wants it.
-#[derive(Debug)]
-pub(crate) struct Model {
-    pub id: ModelId,
-    pub runners: Vec<RunnerIx>,
-    pub devices: Vec<DeviceIx>,
-    pub subscriptions: Vec<SubscriptionKey>,
-    /// Subscriptions with a frame to bind, by tag. An entry counts while its subscription is ready
-    /// with this tag.
-    pub ready: Queue,
-    /// How many are ready.
-    pub ready_count: u32,
-    /// When the first of the ready ones was due; [`Instant::FAR`] when none is ready.
-    pub due: Instant,
-    /// Whether one of the ready ones was taken for a launch of the timetable.
-    pub on_time: bool,
-    /// When subscriptions may have a frame to bind. An entry counts while its subscription awaits
-    /// that instant.
-    pub awaited: Queue,
-    /// Subscriptions whose next frame may be there and was not at the last look: looked at again whenever
-    /// a launch is considered.
-    pub overdue: Vec<SubscriptionKey>,
-    /// Whether some of its subscriptions look at another model's detections.
-    pub crops: bool,
-    /// How many groups of subscriptions began so far: places the next one between the others.
-    pub begun: u64,
-    /// Virtual time of its own launches.
-    pub virtual_now: u64,
-    /// What the planner found out about its subscriptions.
-    pub wanted: crate::planning::Wanted,
-    /// Its part of the timetable, while it is steered.
-    pub cohorts: Option<Cohorts>,
-    /// The last ones that ended: memory for the next.
-    pub ended: Option<Cohorts>,
-    /// When it is planned next.
-    pub plan_at: Instant,
-}
-
-impl Model {
-    /// Entries of `awaited` beyond which those that no longer count are dropped.
-    pub fn awaited_max(&self) -> usize {
-        64 + 4 * self.subscriptions.len()
+    /// Time that it was some runner's own.
+    pub fn busy(&self) -> Duration {
+        self.busy
     }
 
-    /// Adds a subscription, and room for what is kept of it.
-    pub fn add(&mut self, key: SubscriptionKey) {
-        self.subscriptions.push(key);
-        self.ready.reserve(self.subscriptions.len());
-        self.awaited.reserve(self.awaited_max() + 1);
-        self.overdue.reserve(self.subscriptions.len());
+    pub fn runners(&self) -> &[RunnerIx] {
+        &self.runners
     }
-}
 
-/// Fractional part of `n` times the golden ratio: any number of consecutive values lies nearly
-/// evenly in 0..1 (Steinhaus, three-gap theorem).
-pub(crate) fn golden_share(n: u64) -> f64 {
-    (n as f64 * 0.618_033_988_749_894_9).fract()
+    /// The model of each runner.
+    pub fn models(&self) -> &[ModelIx] {
+        &self.models
+    }
+
+    pub fn add_runner(&mut self, runner: RunnerIx, model: ModelIx) {
+        self.runners.push(runner);
+        self.models.push(model);
+        self.dirty = true;
+    }
+
+    /// Without runners nothing is wanted of it.
+    pub fn remove_runner(&mut self, runner: RunnerIx) {
+        if let Some(at) = self.runners.iter().position(|other| *other == runner) {
+            self.runners.remove(at);
+            self.models.remove(at);
+        }
+        self.dirty = true;
+        if self.runners.is_empty() {
+            (self.load, self.overloaded) = (0.0, false);
+        }
+    }
+
+    /// Whether a runner hung on it.
+    pub fn suspect(&self) -> bool {
+        self.suspect
+    }
+
+    pub fn set_suspect(&mut self, suspect: bool) {
+        self.suspect = suspect;
+    }
+
+    /// Virtual time of the fair order.
+    pub fn virtual_now(&self) -> u64 {
+        self.virtual_now
+    }
+
+    /// A batch was launched whose smallest start tag lies so far ahead of the time that orders its
+    /// model.
+    pub fn advance(&mut self, ahead: u64) {
+        self.virtual_now += ahead;
+    }
+
+    /// Whether the last token went to a measurement.
+    pub fn profiled_last(&self) -> bool {
+        self.profiled_last
+    }
+
+    /// A token goes to a measurement, or to a batch.
+    pub fn note_turn(&mut self, profiled: bool) {
+        self.profiled_last = profiled;
+    }
+
+    /// Something happened to it.
+    pub fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// It may have something to do then.
+    pub fn step_by(&mut self, at: Instant) {
+        self.next_at = self.next_at.min(at);
+    }
+
+    /// Begins a step if its time has come: no launch is held yet.
+    pub fn begin_step(&mut self, now: Instant) -> bool {
+        let due = self.dirty || self.next_at <= now;
+        if due {
+            self.held_until = Instant::FAR;
+        }
+        due
+    }
+
+    /// There is nothing to do before that, unless something happens.
+    pub fn end_step(&mut self, next_at: Instant) {
+        self.next_at = next_at;
+        self.dirty = false;
+    }
+
+    /// When it is stepped if nothing happens.
+    pub fn next_at(&self) -> Instant {
+        self.next_at
+    }
+
+    /// A launch waits until then.
+    pub fn hold(&mut self, until: Instant) {
+        self.held_until = self.held_until.min(until);
+    }
+
+    /// Until when its first held launch waits.
+    pub fn held_until(&self) -> Instant {
+        self.held_until
+    }
+
+    /// When the first lease or hang limit on it passes; it may be later.
+    pub fn bound_at(&self) -> Instant {
+        self.bound_at
+    }
+
+    /// A bound of it passes then.
+    pub fn bound_by(&mut self, at: Instant) {
+        self.bound_at = self.bound_at.min(at);
+    }
+
+    /// Its first bound is this one.
+    pub fn set_first_bound(&mut self, at: Instant) {
+        self.bound_at = at;
+    }
+
+    /// Its bounds moved: the first one is looked for again.
+    pub fn seek_bound(&mut self) {
+        self.bound_at = Instant::ZERO;
+    }
+
+    /// Wanted device time per second and token, as the planner sees it.
+    pub fn load(&self) -> f64 {
+        self.load
+    }
+
+    pub fn overloaded(&self) -> bool {
+        self.overloaded
+    }
+
+    /// Whether one model alone wants more than it has. Where several share it large batches of one are
+    /// turns of the others, and sizes are bound by more than the deadline.
+    pub fn overloaded_alone(&self) -> bool {
+        self.overloaded && self.runners.len() == 1
+    }
+
+    /// So much device time per second is wanted, of `usable`.
+    pub fn plan(&mut self, load: f64, usable: f64) {
+        self.load = load / f64::from(self.capacity);
+        let limit = if self.overloaded { RELIEF * usable } else { usable };
+        self.overloaded = load > limit;
+    }
+
+    /// Whether its trial says that models are steered.
+    pub fn steers(&self) -> bool {
+        self.trial.steers()
+    }
+
+    /// A result is this old, nanoseconds.
+    pub fn count_age(&mut self, now: Instant, age: u64) {
+        self.trial.count(now, age);
+    }
+
+    /// Whether the trial says otherwise from now on.
+    pub fn conclude_trial(&mut self, now: Instant, at: Circumstances) -> bool {
+        self.trial.conclude(now, at)
+    }
 }

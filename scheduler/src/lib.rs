@@ -27,12 +27,21 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod agent;
 mod answers;
+mod audit;
 mod batch_size;
+mod bind;
+mod bounds;
 mod camera;
+mod cameras;
 mod cascade;
+mod choose;
 mod cohort;
+mod cohorts;
 mod config;
+mod connect;
+mod crops;
 mod device;
 mod input;
 mod invariant;
@@ -42,29 +51,44 @@ mod ledger;
 mod line;
 mod look;
 mod machine;
+mod model;
+mod outlook;
 mod output;
+mod place;
 pub mod placement;
 pub mod plan;
 mod planning;
 mod promise;
 mod queue;
+mod readiness;
+mod ready;
 mod reconcile;
+mod replied;
+mod report;
 mod runner;
+mod runners;
+mod scratch;
+mod serving;
 mod slab;
+mod state;
 mod status;
+mod steering;
 mod subscription;
 mod timetable;
 pub mod trace;
 mod trial;
+mod wait;
+mod wanted;
 
 pub use config::{Config, Steering};
 pub use input::{Desired, Input, Outcome, RunnerInfo, SubscriptionSpec};
 pub use invariant::Invariant;
 pub use ledger::Ledger;
-pub use machine::Scheduler;
 pub use output::{Binding, CloseReason, Output, WaitReason};
-pub use runner::RunnerState;
-pub use status::{CameraReport, DeviceReport, Report, RunnerReport, SubscriptionReport};
+pub use state::Scheduler;
+pub use status::{
+    CameraReport, DeviceReport, Report, RunnerReport, RunnerState, SubscriptionReport,
+};
 pub use subscription::SubscriptionState;
 
 /// A camera as the core numbers it: a place, small and dense. It is the camera's while desired state

@@ -5,10 +5,6 @@
 //! A promise that no frame could be answered with in time is measured again unasked: it may have been
 //! made in a bad hour, and nothing is launched on it that would show how fast the runner is now.
 
-use crate::device::{DeviceIx, ModelIx};
-use crate::machine::Scheduler;
-use crate::runner::RunnerState;
-use crate::subscription::SubscriptionState;
 use base::Instant;
 use std::time::Duration;
 
@@ -33,6 +29,17 @@ pub(crate) struct Checks {
     open: bool,
 }
 
+/// What is to be done about a promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Nothing.
+    Stands,
+    /// No frame could be answered with in time: what a single one takes is measured.
+    Doubtful,
+    /// A single one takes less by now: the other sizes are measured.
+    Restored,
+}
+
 impl Default for Checks {
     fn default() -> Checks {
         Checks { at: Instant::ZERO, wait: CHECK_FIRST, open: false }
@@ -43,6 +50,22 @@ impl Checks {
     /// A size was measured, whoever asked for it.
     pub fn measured(&mut self, now: Instant) {
         self.at = self.at.max(now + CHECK_FIRST);
+    }
+
+    /// What is to be done now, when a single frame is promised to take `single` and has `room` for it; the
+    /// runner was launched on last at `launched_at`.
+    pub fn look(
+        &mut self,
+        now: Instant,
+        launched_at: Instant,
+        single: Duration,
+        room: Duration,
+    ) -> Promise {
+        if single.mul_f64(MARGIN) <= room {
+            return if self.closed() { Promise::Restored } else { Promise::Stands };
+        }
+        let doubtful = now - launched_at >= CHECK_FIRST && self.due(now);
+        if doubtful { Promise::Doubtful } else { Promise::Stands }
     }
 
     /// Whether a measurement is due. Then the next one is later.
@@ -60,66 +83,5 @@ impl Checks {
     fn closed(&mut self) -> bool {
         self.wait = CHECK_FIRST;
         std::mem::take(&mut self.open)
-    }
-}
-
-impl Scheduler {
-    /// Asks the runners of a model that can answer no frame in time to measure what a single one
-    /// takes, and the other sizes once that has come down.
-    pub(crate) fn check_promises(&mut self, model: ModelIx) {
-        let now = self.now;
-        let wanted = &self.models[model.0].wanted;
-        if wanted.rate <= 0.0 {
-            return;
-        }
-        let room = Duration::from_secs_f64((wanted.deadline - wanted.delay).max(0.0));
-        for i in 0..self.models[model.0].runners.len() {
-            let ix = self.models[model.0].runners[i];
-            let Some(r) = self.runners[ix.0].as_mut() else { continue };
-            let idle = matches!(r.state, RunnerState::Ready | RunnerState::Demoted)
-                && r.profiling.is_none()
-                && r.profile_queue.is_empty();
-            let Some(single) = r.watch.announced().p50(1).filter(|_| idle) else { continue };
-            if single.mul_f64(MARGIN) > room {
-                if now - r.launched_at < CHECK_FIRST || !r.checks.due(now) {
-                    continue;
-                }
-                r.profile_queue.push_back(1);
-            } else {
-                if !r.checks.closed() {
-                    continue;
-                }
-                // Those that the runner does not offer take no time.
-                let doubled = (1..).map(|power| 1 << power);
-                let largest = r.info.batch_max;
-                r.profile_queue.extend(doubled.take_while(|size| *size < largest));
-                r.profile_queue.extend(Some(largest).filter(|size| *size > 1));
-            }
-            self.devices[r.device.0].dirty = true;
-        }
-    }
-
-    /// Takes note of whom the runners of a device have to mind: those that keep what they promised
-    /// and are wanted.
-    pub(crate) fn note_minded(&mut self, device: DeviceIx) {
-        let keeps = |core: &Scheduler, at: usize| {
-            core.runner(core.devices[device.0].runners[at]).is_some_and(|r| {
-                let mut wanted = core.models[r.model.0].subscriptions.iter();
-                r.state != RunnerState::Demoted
-                    && wanted.any(|key| {
-                        let s = core.subscriptions.get(*key);
-                        s.is_some_and(|s| s.state == SubscriptionState::Active)
-                    })
-            })
-        };
-        let count = self.devices[device.0].runners.len();
-        let keeping = (0..count).filter(|at| keeps(self, *at)).count();
-        for at in 0..count {
-            let others = keeping - usize::from(keeps(self, at));
-            let ix = self.devices[device.0].runners[at];
-            if let Some(r) = self.runners[ix.0].as_mut() {
-                r.minded = others > 0;
-            }
-        }
     }
 }

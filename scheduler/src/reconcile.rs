@@ -1,16 +1,11 @@
 //! Desired state: what should run, brought in line with what runs.
 
-use crate::camera::{Agent, Camera};
-use crate::device::{Device, DeviceIx, Model, ModelIx, golden_share};
+use crate::SubscriptionKey;
 use crate::input::{Desired, SubscriptionSpec};
-use crate::machine::{Name, Scheduler};
-use crate::planning::Wanted;
-use crate::queue::Queue;
-use crate::subscription::{Subscription, SubscriptionState};
-use crate::{CameraKey, SubscriptionKey};
-use base::{CameraId, DeviceId, Instant, ModelId};
+use crate::place::ModelIx;
+use crate::state::{Name, Scheduler};
+use crate::subscription::Subscription;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 /// What a desired state changed, by model: each is looked through once, however much of it changed.
 #[derive(Debug, Default)]
@@ -26,7 +21,7 @@ struct Touched {
 impl Scheduler {
     /// Cost: a few look-ups per subscription, and a pass over those of each model that is touched.
     pub(crate) fn desired(&mut self, desired: Desired) {
-        self.revision = desired.revision;
+        self.set_revision(desired.revision);
         let mut wanted = BTreeSet::new();
         let mut touched = Touched::default();
         for spec in desired.subscriptions {
@@ -56,13 +51,13 @@ impl Scheduler {
         self.link_children(&mut touched);
         // Evenly over one interval, model by model: those that begin together never meet. Where
         // the first of them stands is spread too, for those that begin one by one.
+        let now = self.now();
         for (model, keys) in touched.begun {
-            let offset = golden_share(self.models[model.0].begun);
-            self.models[model.0].begun += 1;
+            let offset = self.models[model.0].begin_group();
             let count = keys.len() as f64;
             for (rank, key) in keys.into_iter().enumerate() {
                 if let Some(s) = self.subscriptions.get_mut(key) {
-                    s.stagger(self.now, (offset + rank as f64 / count).fract());
+                    s.stagger(now, (offset + rank as f64 / count).fract());
                 }
             }
         }
@@ -73,11 +68,11 @@ impl Scheduler {
     }
 
     fn add_subscription(&mut self, name: Name, spec: SubscriptionSpec) -> SubscriptionKey {
-        let camera = self.camera_key(&spec.camera);
+        let camera = self.cameras.key(&spec.camera);
         let model = self.model_ix(&spec.model);
-        let now = self.now;
+        let now = self.now();
         let key = self.subscriptions.insert(|key| Subscription::new(key, spec, camera, model, now));
-        self.agents[camera.0 as usize].subscriptions.push(key);
+        self.cameras.subscribe(camera, key);
         self.models[model.0].add(key);
         self.subscription_keys.insert(name, key);
         self.schedule(key);
@@ -91,28 +86,14 @@ impl Scheduler {
         spec: SubscriptionSpec,
         touched: &mut Touched,
     ) {
-        let now = self.now;
+        let now = self.now();
         let Some(s) = self.subscriptions.get_mut(key) else { return };
-        if s.details.spec == spec {
-            return;
-        }
-        // A gate far ahead belongs to the old, lower ceiling.
-        let other_rate = s.details.spec.max_fps != spec.max_fps;
-        if other_rate {
-            let interval =
-                spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
-            s.gate = s.gate.min(now + interval);
-            s.cohort = None;
-        }
-        let fairness = other_rate || s.details.spec.weight != spec.weight;
-        s.details.spec = spec;
-        s.respec();
-        s.details.audited.set_back(s.gate, s.tag);
+        let Some(fairness) = s.change(spec, now) else { return };
         touched.models.insert(s.model);
         if fairness {
             touched.rebased.insert(s.model);
         }
-        if !s.ready {
+        if !s.ready() {
             self.schedule(key);
         }
     }
@@ -126,20 +107,14 @@ impl Scheduler {
             self.unready(key);
             let Some(s) = self.subscriptions.remove(key) else { continue };
             models.insert(s.model);
-            let spec = s.details.spec;
-            self.subscription_keys.remove(&(spec.camera, spec.model, spec.parent));
-            let agent = &mut self.agents[s.camera.0 as usize];
-            agent.subscriptions.retain(|k| *k != key);
-            if agent.subscriptions.is_empty() {
-                agent.stop();
-                self.camera_keys.remove(&agent.id);
-                self.free_cameras.push(s.camera);
-            }
+            let spec = s.spec();
+            let name = (spec.camera.clone(), spec.model.clone(), spec.parent.clone());
+            self.subscription_keys.remove(&name);
+            self.cameras.unsubscribe(s.camera, key);
         }
         for model in &models {
             let subscriptions = &self.subscriptions;
-            let left = &mut self.models[model.0].subscriptions;
-            left.retain(|key| subscriptions.get(*key).is_some());
+            self.models[model.0].retain(|key| subscriptions.get(key).is_some());
         }
         touched.models.extend(models);
     }
@@ -155,149 +130,26 @@ impl Scheduler {
                 Some((*key, self.subscription_keys.get(&of).copied()))
             })
             .collect();
-        if parents.is_empty() && !self.models.iter().any(|m| m.crops) {
+        if parents.is_empty() && !self.models.iter().any(|m| m.crops()) {
             return;
         }
         for model in &mut self.models {
-            model.crops = false;
+            model.set_crops(false);
         }
         for key in self.subscription_keys.values() {
             if let Some(s) = self.subscriptions.get_mut(*key) {
-                s.details.children.clear();
-                s.parent = false;
+                s.unlink();
             }
         }
         for (child, parent) in parents {
             if let Some(parent) = parent.and_then(|p| self.subscriptions.get_mut(p)) {
-                parent.details.children.push(child);
-                parent.parent = true;
+                parent.link(child);
             }
             let Some(s) = self.subscriptions.get_mut(child) else { continue };
-            self.models[s.model.0].crops = true;
-            let orphan = parent.is_none();
-            if std::mem::replace(&mut s.details.orphan, orphan) != orphan {
+            self.models[s.model.0].set_crops(true);
+            if s.become_orphan(parent.is_none()) {
                 touched.models.insert(s.model);
             }
-        }
-    }
-
-    fn camera_key(&mut self, id: &CameraId) -> CameraKey {
-        if let Some(key) = self.camera_keys.get(id) {
-            return *key;
-        }
-        let mut agent = Agent::new(id.clone());
-        agent.start();
-        let key = match self.free_cameras.pop() {
-            Some(key) => {
-                self.agents[key.0 as usize] = agent;
-                self.cameras[key.0 as usize] = Camera::new();
-                key
-            }
-            None => {
-                self.agents.push(agent);
-                self.cameras.push(Camera::new());
-                CameraKey(self.cameras.len() as u32 - 1)
-            }
-        };
-        self.camera_keys.insert(id.clone(), key);
-        key
-    }
-
-    pub(crate) fn model_ix(&mut self, id: &ModelId) -> ModelIx {
-        if let Some(i) = self.models.iter().position(|m| m.id == *id) {
-            return ModelIx(i);
-        }
-        let model = Model {
-            id: id.clone(),
-            runners: Vec::new(),
-            devices: Vec::new(),
-            subscriptions: Vec::new(),
-            ready: Queue::default(),
-            ready_count: 0,
-            due: Instant::FAR,
-            on_time: false,
-            awaited: Queue::default(),
-            overdue: Vec::new(),
-            crops: false,
-            begun: 0,
-            virtual_now: 0,
-            wanted: Wanted::default(),
-            cohorts: None,
-            ended: None,
-            plan_at: Instant::FAR,
-        };
-        // Of no use to anybody: nothing names it, but for a runner that hangs.
-        let unused = |(i, m): (usize, &Model)| {
-            m.subscriptions.is_empty()
-                && m.runners.is_empty()
-                && !self.hung.values().any(|h| h.model.0 == i)
-        };
-        let place = self.models.iter().enumerate().position(unused);
-        match place {
-            Some(place) => {
-                self.models[place] = model;
-                ModelIx(place)
-            }
-            None => {
-                self.models.push(model);
-                ModelIx(self.models.len() - 1)
-            }
-        }
-    }
-
-    pub(crate) fn device_ix(&mut self, id: &DeviceId) -> DeviceIx {
-        if let Some(i) = self.devices.iter().position(|d| d.id == *id) {
-            return DeviceIx(i);
-        }
-        let device = Device::new(id.clone(), self.config.capacity_of(id), self.now);
-        let unused = |(i, d): (usize, &Device)| {
-            d.runners.is_empty() && !self.hung.values().any(|h| h.device.0 == i)
-        };
-        let place = self.devices.iter().enumerate().position(unused);
-        match place {
-            Some(place) => {
-                self.devices[place] = device;
-                DeviceIx(place)
-            }
-            None => {
-                self.devices.push(device);
-                DeviceIx(self.devices.len() - 1)
-            }
-        }
-    }
-
-    /// Brings the state of a model's subscriptions in line with its runners.
-    pub(crate) fn refresh_states(&mut self, model: ModelIx) {
-        let serving = !self.models[model.0].runners.is_empty();
-        let hung = self.hung.values().any(|h| h.model == model);
-        for i in 0..self.models[model.0].subscriptions.len() {
-            let key = self.models[model.0].subscriptions[i];
-            let Some(s) = self.subscriptions.get_mut(key) else { continue };
-            let state = if !s.details.spec.enabled || s.details.orphan {
-                SubscriptionState::Paused
-            } else if serving {
-                SubscriptionState::Active
-            } else if hung {
-                SubscriptionState::Parked
-            } else {
-                SubscriptionState::NoRunner
-            };
-            if state == s.state {
-                continue;
-            }
-            s.state = state;
-            // It is awaited elsewhere from here on.
-            s.awaits = Instant::FAR;
-            if state == SubscriptionState::Active {
-                s.begin_serving(self.now);
-                // Those that return together stay spread as they were.
-                if s.gate < self.now && s.gate != Instant::ZERO {
-                    s.reopen(self.now);
-                }
-            } else {
-                s.cohort = None;
-            }
-            self.examine(key);
         }
     }
 }
@@ -306,7 +158,8 @@ impl Scheduler {
 mod tests {
     use super::*;
     use crate::{Config, Input, RunnerInfo, RunnerKey};
-    use base::{InstanceId, LatencyTable};
+    use base::{InstanceId, Instant, LatencyTable};
+    use std::time::Duration;
 
     #[test]
     fn places_of_what_is_gone_are_used_again() {
@@ -346,8 +199,8 @@ mod tests {
             assert_eq!(core.models.iter().filter(|m| m.id.as_str() == "stays").count(), 1);
         }
         // One that stays, the new one and the one before it, which leaves after the new one came.
-        assert_eq!((core.agents.len(), core.cameras.len()), (3, 3));
+        assert_eq!(core.cameras.places(), 3);
         assert_eq!((core.models.len(), core.devices.len()), (3, 1));
-        assert_eq!((core.camera_keys.len(), core.runners.len()), (2, 1));
+        assert_eq!((core.cameras().count(), core.runners.places()), (2, 1));
     }
 }

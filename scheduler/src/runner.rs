@@ -1,38 +1,28 @@
-//! A connected runner: what it holds and what it owes.
+//! A connected runner: what it holds, how it stands, how long its messages take, and what follows from
+//! these for the batches that it may be given.
 
+mod answering;
+mod session;
 mod standing;
 mod way;
 
+use crate::RunnerKey;
 use crate::batch_size::paying_batch;
-use crate::device::{DeviceIx, ModelIx};
 use crate::input::RunnerInfo;
 use crate::latency_watch::LatencyWatch;
-use crate::output::Binding;
-use crate::plan::Share;
-use crate::promise::Checks;
-use crate::status::RunnerReport;
-use crate::{BatchId, RunnerKey};
-use base::{Instant, LatencyTable, limits};
+use crate::place::{DeviceIx, ModelIx};
+use crate::plan::{Demand, Share};
+use crate::promise::{Checks, Promise};
+use crate::status::{RunnerReport, RunnerState};
+use crate::wanted::Wanted;
+use base::{Instant, limits};
+use session::Session;
 use standing::Standing;
-use std::collections::VecDeque;
 use std::time::Duration;
 use way::Way;
 
-/// What a runner does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunnerState {
-    /// Takes batches.
-    Ready,
-    /// Measures L(b) under the token.
-    Profiling,
-    /// Overran a lease: no Prepare until its late answer has come.
-    Late,
-    /// Overran a lease before: served after all others.
-    Demoted,
-    /// Overran the hang limit: its connection is closed, this instance is refused. No runner of the
-    /// core is in this state, only the status of one that was.
-    Hung,
-}
+pub(crate) use answering::Answered;
+pub(crate) use session::{Batch, Bound, Phase};
 
 /// Lease while nothing is measured yet (chosen: half the hang limit).
 const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
@@ -47,36 +37,6 @@ const PROFILE_LEASE: (Duration, Duration) =
 const PROFILE_RUNS: u32 = 15;
 /// A runner that was not launched on for this long is taken for recovered (chosen).
 const RETRIED: Duration = Duration::from_millis(200);
-/// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
-const REVOKED_KEPT: usize = 8;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Named, without token.
-    Prepared,
-    /// With the token.
-    Executing,
-    /// The token is back, the reply is not here yet.
-    Executed,
-    /// The lease passed: settled, token passed on, the reply will be discarded.
-    Late,
-}
-
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub id: BatchId,
-    pub members: Vec<Binding>,
-    pub phase: Phase,
-    /// When it was last given something to do: Prepare, then Grant.
-    pub since: Instant,
-    pub lease_end: Instant,
-    /// How long the token is expected to be out.
-    pub length: Duration,
-}
-
-/// Index into the core's runners; a place is used again once its runner is forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RunnerIx(pub usize);
 
 /// An instance that overran the hang limit. It is refused, and its model and device are marked, until
 /// it is said to be gone or another instance has its place.
@@ -95,39 +55,32 @@ pub(crate) struct Runner {
     pub info: RunnerInfo,
     pub model: ModelIx,
     pub device: DeviceIx,
-    pub state: RunnerState,
-    /// Oldest first. At most one Prepared, one Executing or Late, one Executed.
-    pub batches: Vec<Batch>,
-    pub profile_queue: VecDeque<u32>,
-    /// Size, when it began, end of its lease.
-    pub profiling: Option<(u32, Instant, Instant)>,
     /// L(b), announced and observed.
-    pub watch: LatencyWatch,
+    watch: LatencyWatch,
     /// It measured since it announced its table last: the next one counts.
-    pub measured: bool,
+    measured: bool,
     /// Since when and how often it may be measured unasked.
-    pub checks: Checks,
+    checks: Checks,
     /// Others want its device, whom it must not cost what it did not promise.
-    pub minded: bool,
+    minded: bool,
     /// The largest batch that pays.
-    pub paying: u32,
+    paying: u32,
     /// What it was given of its device.
-    pub share: Share,
+    share: Share,
     /// When it was last launched on.
-    pub launched_at: Instant,
+    launched_at: Instant,
     /// The largest batch that bears rare long executions.
-    pub careful_max: u32,
+    careful_max: u32,
     /// It was demoted when it was last launched on: the fair order of its model has a time of its own.
-    pub left_behind: bool,
+    left_behind: bool,
+    session: Session,
     standing: Standing,
     way: Way,
-    /// Batches that were taken back of late: what still comes for them is discarded.
-    revoked: VecDeque<BatchId>,
-    pub batch_count: u64,
-    pub member_count: u64,
-    pub busy: Duration,
+    batch_count: u64,
+    member_count: u64,
+    busy: Duration,
     /// Nanoseconds, in the order of [`base::Stages::NAMES`].
-    pub stage_sums: [u64; 9],
+    stage_sums: [u64; 9],
 }
 
 impl Runner {
@@ -139,10 +92,6 @@ impl Runner {
             info,
             model,
             device,
-            state: RunnerState::Ready,
-            batches: Vec::with_capacity(3),
-            profile_queue: VecDeque::new(),
-            profiling: None,
             watch: LatencyWatch::new(table),
             measured: false,
             checks: Checks::default(),
@@ -152,9 +101,9 @@ impl Runner {
             launched_at: Instant::ZERO,
             careful_max: paying,
             left_behind: false,
+            session: Session::default(),
             standing: Standing::default(),
             way: Way::default(),
-            revoked: VecDeque::with_capacity(REVOKED_KEPT),
             batch_count: 0,
             member_count: 0,
             busy: Duration::ZERO,
@@ -162,16 +111,62 @@ impl Runner {
         }
     }
 
+    pub fn state(&self) -> RunnerState {
+        if self.session.measuring() {
+            RunnerState::Profiling
+        } else if self.session.late() {
+            RunnerState::Late
+        } else if self.standing.demoted() {
+            RunnerState::Demoted
+        } else {
+            RunnerState::Ready
+        }
+    }
+
     /// Tokens that it holds.
     pub fn tokens(&self) -> u32 {
-        let executing = self.batches.iter().filter(|b| b.phase == Phase::Executing).count();
-        executing as u32 + u32::from(self.state == RunnerState::Profiling)
+        self.session.tokens()
+    }
+
+    /// What it holds, oldest first.
+    pub fn batches(&self) -> &[Batch] {
+        self.session.batches()
+    }
+
+    /// What it held.
+    pub fn into_batches(self) -> Vec<Batch> {
+        self.session.into_batches()
+    }
+
+    /// The batch that waits for the token.
+    pub fn prepared(&self) -> Option<&Batch> {
+        self.session.prepared()
+    }
+
+    /// Whether it measures a size, wants to, or owes what it measured.
+    pub fn measures(&self) -> bool {
+        self.session.measures()
+    }
+
+    /// Whether it could begin to measure a size once it holds nothing.
+    pub fn would_measure(&self) -> bool {
+        self.session.would_measure()
+    }
+
+    /// Whether a Prepare may be sent.
+    pub fn accepts(&self, with_token: bool, measure_next: bool) -> bool {
+        self.session.accepts(with_token, measure_next)
+    }
+
+    /// When its first bound passes, if it has any.
+    pub fn next_bound(&self, hang_limit: Duration) -> Option<(Instant, Bound)> {
+        (!self.session.idle()).then(|| self.session.next_bound(hang_limit))
     }
 
     /// Whether it is served after others, with no more than it promised: it is slower than that, and
     /// there are others.
     pub fn yields(&self) -> bool {
-        self.state == RunnerState::Demoted && self.minded
+        self.state() == RunnerState::Demoted && self.minded
     }
 
     /// `L(b) = alpha + beta b` as planning reckons, seconds, the token's way in `alpha`. A slow
@@ -179,31 +174,6 @@ impl Runner {
     pub fn planned_line(&self) -> Option<(f64, f64)> {
         let line = if self.yields() { self.watch.announced_line() } else { self.watch.line() };
         line.map(|(alpha, beta)| (alpha + self.turnaround().as_secs_f64(), beta))
-    }
-
-    /// It announces a table. Only what it measured under a grant changes what it promises; how fast
-    /// it is while it works is seen here, not there.
-    pub fn set_table(&mut self, table: LatencyTable) {
-        if !std::mem::take(&mut self.measured) {
-            return;
-        }
-        self.paying = paying_batch(&table, self.info.batch_max);
-        self.watch.announce(table);
-    }
-
-    /// Whether a Prepare may be sent: nothing is late, measured or prepared, and with the token
-    /// nothing executes. `measure_next`: the next turn is a measurement's, for which a runner with
-    /// sizes to measure must hold nothing.
-    pub fn accepts(&self, with_token: bool, measure_next: bool) -> bool {
-        matches!(self.state, RunnerState::Ready | RunnerState::Demoted)
-            && self.profiling.is_none()
-            && self.batches.iter().all(|b| match b.phase {
-                Phase::Prepared | Phase::Late => false,
-                Phase::Executing => !with_token,
-                Phase::Executed => true,
-            })
-            && self.batches.len() < 3
-            && (self.profile_queue.is_empty() || (with_token && !measure_next))
     }
 
     /// How long the token is lent for a batch of `size`.
@@ -221,51 +191,6 @@ impl Runner {
         self.watch.p50(size).map_or(longest, |p50| (p50 * PROFILE_RUNS).clamp(shortest, longest))
     }
 
-    /// When its first bound passes: end of a lease or of the patience with it.
-    pub fn next_bound(&self, hang_limit: Duration) -> (Instant, Bound) {
-        let mut next = (Instant::FAR, Bound::Hang);
-        let mut consider = |at: Instant, bound: Bound| {
-            if at < next.0 {
-                next = (at, bound);
-            }
-        };
-        for batch in &self.batches {
-            consider(batch.since + hang_limit, Bound::Hang);
-            if batch.phase == Phase::Executing {
-                consider(batch.lease_end, Bound::Lease(batch.id));
-            }
-        }
-        if let Some((_, _, lease_end)) = self.profiling {
-            consider(lease_end + limits::PROFILE_GRACE, Bound::Hang);
-            if self.state == RunnerState::Profiling {
-                consider(lease_end, Bound::ProfileLease);
-            }
-        }
-        next
-    }
-
-    /// A batch of this size took this long to execute, as the runner stamped it.
-    pub fn executed(&mut self, size: u32, took: Duration) {
-        let announced = self.watch.at(size).map(|latency| latency.announced_p99);
-        self.watch.record(size, took);
-        let Some(announced) = announced else { return };
-        if self.standing.executed(took, announced) && self.state == RunnerState::Ready {
-            self.state = RunnerState::Demoted;
-        }
-    }
-
-    /// An answer came within its lease.
-    pub fn count_in_time(&mut self) {
-        if self.standing.count_in_time() && self.state == RunnerState::Demoted {
-            self.state = RunnerState::Ready;
-        }
-    }
-
-    /// What it is planned to need of its device, seconds per second.
-    pub fn plan_budget(&mut self, rate: f64) {
-        self.standing.plan_budget(rate);
-    }
-
     /// Whether a demoted runner may use the device.
     pub fn in_budget(&mut self, now: Instant) -> bool {
         self.standing.in_budget(now)
@@ -276,40 +201,14 @@ impl Runner {
         self.standing.in_budget_at()
     }
 
-    /// The device was its own for this long.
-    pub fn spend(&mut self, now: Instant, busy: Duration) {
-        self.busy += busy;
-        self.standing.spend(now, busy);
-    }
-
-    /// The way of a Prepare took this long.
-    pub fn note_lead(&mut self, took: Duration) {
-        self.way.note_lead(took);
-    }
-
     /// How long before the token comes back the next batch is prepared, at most `longest`.
     pub fn lead(&self, longest: Duration) -> Duration {
         self.way.lead(longest)
     }
 
-    /// A token was out for this long beyond its execution.
-    pub fn note_turnaround(&mut self, beyond: Duration) {
-        self.way.note_turnaround(beyond);
-    }
-
     /// Mean time that a token is out beyond the execution.
     pub fn turnaround(&self) -> Duration {
         self.way.turnaround()
-    }
-
-    /// The reply came this long after the execution ended.
-    pub fn note_tail(&mut self, took: Duration) {
-        self.way.note_tail(took);
-    }
-
-    /// So many results came, so many of them late.
-    pub fn count_late(&mut self, results: usize, late: usize) {
-        self.standing.count_late(results, late);
     }
 
     /// Whether few enough results were late to rely on executions that are not unusually long.
@@ -362,41 +261,141 @@ impl Runner {
         low
     }
 
-    /// It takes batches again, after others if it overran a lease.
-    pub fn resume(&mut self) {
-        self.state =
-            if self.standing.demoted() { RunnerState::Demoted } else { RunnerState::Ready };
+    /// Whether others mind what it takes of its device beyond what it promised.
+    pub fn mind(&mut self, minded: bool) {
+        self.minded = minded;
     }
 
-    /// A prepared batch is taken back.
-    pub fn note_revoked(&mut self, batch: BatchId) {
-        if self.revoked.len() == REVOKED_KEPT {
-            self.revoked.pop_front();
+    /// Whether it keeps what it promised, or is to be tried.
+    pub fn keeps(&self) -> bool {
+        self.state() != RunnerState::Demoted
+    }
+
+    /// Whether its state allows steering.
+    pub fn steerable(&self) -> bool {
+        let state = self.state();
+        (state == RunnerState::Ready || (state == RunnerState::Demoted && !self.minded))
+            && !self.watch.announced().is_empty()
+    }
+
+    /// L(b), announced and observed.
+    pub fn watch(&self) -> &LatencyWatch {
+        &self.watch
+    }
+
+    /// The largest batch that pays.
+    pub fn paying(&self) -> u32 {
+        self.paying
+    }
+
+    /// What it was given of its device.
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// The largest batch that bears rare long executions.
+    pub fn careful_max(&self) -> u32 {
+        self.careful_max
+    }
+
+    /// Whether it was demoted when it was last launched on.
+    pub fn left_behind(&self) -> bool {
+        self.left_behind
+    }
+
+    /// What it asks of its device for `part` of what is `wanted` of its model. `crowded`: its model
+    /// alone wants more than the device has; then a few results may be late, and the largest batch is
+    /// one that is usually in time.
+    pub fn demand(&self, wanted: &Wanted, part: f64, steered: bool, crowded: bool) -> Demand {
+        let line = self.planned_line();
+        let (alpha, beta) = line.unwrap_or_default();
+        let batch = self.share.batch.max(1.0) as u32;
+        let longest = if crowded { self.watch.usual(batch) } else { self.watch.p99(batch) };
+        let spread = match (self.watch.p50(batch), longest) {
+            (Some(p50), Some(longest)) if !p50.is_zero() && !self.yields() => {
+                (longest.as_secs_f64() / p50.as_secs_f64()).max(1.0)
+            }
+            _ => 1.0,
+        };
+        let way = self.answer_time(0, self.info.gpu).as_secs_f64();
+        Demand {
+            alpha,
+            beta,
+            rate: line.map_or(0.0, |_| wanted.rate * part),
+            freedom: wanted.freedom,
+            steered,
+            patience: (wanted.deadline - wanted.delay - way).max(0.0) / spread,
+            batch_max: self.paying,
         }
-        self.revoked.push_back(batch);
     }
 
-    /// Whether the batch was taken back: what the runner sent meanwhile is no mistake.
-    pub fn was_revoked(&self, batch: BatchId) -> bool {
-        self.revoked.contains(&batch)
+    /// It gets this share of its device for what it asked.
+    pub fn plan(&mut self, share: Share, demand: Demand) {
+        self.share = share;
+        self.careful_max = self.careful(demand);
+        self.standing.plan_budget(demand.load(f64::from(share.batch_max)));
     }
 
-    /// The core itself was late: nobody else's time ran meanwhile.
-    pub fn postpone(&mut self, by: Duration) {
-        for batch in &mut self.batches {
-            batch.since += by;
-            batch.lease_end += by;
+    /// The largest batch that is in time even when it takes as long as rarely one does. Half the choice
+    /// of frames that other batches leave to the fair order: what is small costs more.
+    fn careful(&self, demand: Demand) -> u32 {
+        let batch = self.share.batch.max(1.0) as u32;
+        match (self.watch.usual(batch), self.watch.rare(batch)) {
+            (Some(usual), Some(rare)) if !usual.is_zero() => {
+                let longer = (rare.as_secs_f64() / usual.as_secs_f64()).max(1.0);
+                let (patience, freedom) = (demand.patience / longer, demand.freedom / longer / 2.0);
+                Demand { patience, freedom, ..demand }.batch_in_time()
+            }
+            _ => self.share.batch_max,
         }
-        if let Some((_, since, lease_end)) = &mut self.profiling {
-            *since += by;
-            *lease_end += by;
-        }
     }
 
-    /// A lease was overrun and the late answer has come: it goes on, demoted.
-    pub fn demote(&mut self) {
-        self.standing.demote();
-        self.state = RunnerState::Demoted;
+    /// Frames per second that its device, of this load and capacity, would have room for without it; at
+    /// least a little.
+    pub fn room(&self, load: f64, capacity: f64) -> f64 {
+        let (alpha, beta) = self.watch.line().unwrap_or((0.0, 1e-3));
+        let own = self.share.batch / self.share.interval.max(1e-9);
+        let frame = alpha / self.share.batch.max(1.0) + beta;
+        let others = (load * capacity - own.min(1e6) * frame).max(0.0);
+        ((capacity - others).max(0.05 * capacity)) / frame.max(1e-9)
+    }
+
+    /// Asks it to measure what may be promised in vain, when that is due; `room` is what a frame has
+    /// left of its deadline. True = it was asked.
+    pub fn check_promise(&mut self, now: Instant, room: Duration) -> bool {
+        let idle = !self.session.measures() && !self.session.late();
+        let Some(single) = self.watch.announced().p50(1).filter(|_| idle) else { return false };
+        match self.checks.look(now, self.launched_at, single, room) {
+            Promise::Stands => return false,
+            Promise::Doubtful => self.session.ask(std::iter::once(1)),
+            Promise::Restored => {
+                // Those that the runner does not offer take no time.
+                let doubled = (1..).map(|power| 1 << power);
+                let largest = self.info.batch_max;
+                let sizes = doubled.take_while(|size| *size < largest);
+                self.session.ask(sizes.chain(Some(largest).filter(|size| *size > 1)));
+            }
+        }
+        true
+    }
+
+    /// What the core says of it.
+    pub fn report(&self, steered: bool) -> RunnerReport {
+        RunnerReport {
+            model: self.info.model.clone(),
+            device: self.info.device.clone(),
+            instance: self.info.instance,
+            state: self.state(),
+            batches: self.batch_count,
+            members: self.member_count,
+            busy: self.busy,
+            stage_sums: self.stage_sums.map(Duration::from_nanos),
+            latency: self.watch.announced().clone(),
+            batch_size: self.paying,
+            batch_planned: self.share.batch,
+            interval: Duration::from_secs_f64(self.share.interval.clamp(0.0, 1e6)),
+            steered,
+        }
     }
 
     pub fn count_stages(&mut self, stages_ns: &[u64; 9]) {
@@ -404,12 +403,4 @@ impl Runner {
             *sum += stage;
         }
     }
-}
-
-/// What passes at a runner's next bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bound {
-    Lease(BatchId),
-    ProfileLease,
-    Hang,
 }

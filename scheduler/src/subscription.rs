@@ -1,15 +1,26 @@
 //! One model on one camera: its gate, its tag, its place in the ledger.
+//!
+//! Gates and tags move on, never back, but where [`Audited`] is told so; every id ends once. Only what
+//! stands here and below changes them.
 
-use crate::camera::{Camera, Expected};
-use crate::cascade::Crops;
-use crate::device::ModelIx;
+mod audit;
+mod audited;
+mod binding;
+mod cascaded;
+mod granted;
+mod waiting;
+
+use crate::crops::Crops;
 use crate::input::SubscriptionSpec;
-use crate::invariant::Audited;
 use crate::ledger::Ledger;
+use crate::place::ModelIx;
 use crate::{CameraKey, SubscriptionKey};
-use base::{Instant, MemberError, Rect, Stamp};
-use std::ops::Range;
+use audited::Audited;
+use base::{Instant, Stamp};
+use granted::Granted;
 use std::time::Duration;
+
+pub(crate) use binding::End;
 
 /// What a subscription does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,19 +37,13 @@ pub enum SubscriptionState {
     Paused,
 }
 
-/// Seconds over which granted fps is measured (chosen: 0.5 fps still gives five frames).
-const GRANTED_WINDOW_S: u32 = 10;
 /// Rate assumed for the tag of a subscription whose camera's rate is not known yet.
 const FPS_ASSUMED: f64 = 25.0;
-
-/// One crop of a frame, for a child.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Crop {
-    pub stamp: Stamp,
-    pub region: Rect,
-    /// Sequence of the parent result.
-    pub parent: u64,
-}
+/// Periods between two moves of a gate that give up frames (chosen: at most 2 % are lost).
+const SHIFT_EVERY: u32 = 50;
+/// So many moves may follow each other at once (chosen: when steering begins a timetable is made
+/// and made again for its cohorts).
+const SHIFTS_SAVED: u32 = 3;
 
 /// `undecided` before the first observed frame.
 const NOTHING_SEEN: u64 = u64::MAX;
@@ -52,23 +57,23 @@ pub(crate) struct Subscription {
     /// It looks at another one's detections.
     pub child: bool,
     /// Others look at its detections.
-    pub parent: bool,
+    parent: bool,
     /// Served or why not; `NoFrames` is never stored here, it is the camera's affair.
-    pub state: SubscriptionState,
+    state: SubscriptionState,
     /// Whether it stands in its model's ready set, with this `tag`.
-    pub ready: bool,
+    ready: bool,
     /// Whether it stands in its model's list of those whose frame may be there.
-    pub overdue: bool,
+    overdue: bool,
     /// The launch of its model's timetable that it is taken for.
-    pub cohort: Option<u32>,
+    cohort: Option<u32>,
     /// Its next frame is taken for a launch of the timetable, at `awaits`.
-    pub on_time: bool,
+    on_time: bool,
     /// Frames published earlier are not eligible: the FPS ceiling, in real time.
-    pub gate: Instant,
+    gate: Instant,
     /// Place in the order among subscriptions, in virtual nanoseconds.
-    pub tag: u64,
+    tag: u64,
     /// When it is examined next; [`Instant::FAR`] = something else will tell.
-    pub awaits: Instant,
+    awaits: Instant,
     /// Time between two frames at the ceiling, nanoseconds, 0 = no ceiling.
     interval_ns: u64,
     /// How far one frame moves the tag, virtual nanoseconds.
@@ -78,12 +83,12 @@ pub(crate) struct Subscription {
     /// Newest observed id.
     seen: u64,
     /// Frame ids from the first observed one on.
-    pub observed: u64,
+    observed: u64,
     /// Its own deadline and parameter set, those of `spec`.
-    pub deadline: Option<Duration>,
-    pub parameters: u32,
-    pub counts: Counts,
-    pub details: Box<Details>,
+    deadline: Option<Duration>,
+    parameters: u32,
+    counts: Counts,
+    details: Box<Details>,
 }
 
 const _: () = assert!(size_of::<Subscription>() == 192);
@@ -91,33 +96,32 @@ const _: () = assert!(size_of::<Subscription>() == 192);
 /// What is counted with most frames: one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct Counts {
+struct Counts {
     /// As in the [`Ledger`].
-    pub gated: u64,
-    pub superseded: u64,
-    pub bound: u64,
-    pub sampled: u64,
-    pub in_flight: u32,
-    granted_second: u32,
-    granted: [u16; GRANTED_WINDOW_S as usize + 1],
+    gated: u64,
+    superseded: u64,
+    bound: u64,
+    sampled: u64,
+    in_flight: u32,
+    granted: Granted,
 }
 
 /// What is seldom touched.
 #[derive(Debug)]
-pub(crate) struct Details {
+struct Details {
     /// All but what stands in [`Counts`] and `observed`.
-    pub ledger: Ledger,
+    ledger: Ledger,
     active_since: Instant,
     /// A gate that moves to another frame does so no earlier.
-    pub shift_at: Instant,
+    shift_at: Instant,
     /// Those that look at the detections of this one.
-    pub children: Vec<SubscriptionKey>,
+    children: Vec<SubscriptionKey>,
     /// It is a child whose parent is not there.
-    pub orphan: bool,
-    pub audited: Audited,
+    orphan: bool,
+    audited: Audited,
     /// What a child has to look at.
-    pub crops: Option<Box<Crops>>,
-    pub spec: SubscriptionSpec,
+    crops: Option<Box<Crops>>,
+    spec: SubscriptionSpec,
 }
 
 impl Subscription {
@@ -166,7 +170,7 @@ impl Subscription {
     }
 
     /// Takes over what follows from its specification.
-    pub fn respec(&mut self) {
+    fn respec(&mut self) {
         let spec = &self.details.spec;
         let interval = spec.max_fps.map_or(0.0, |fps| 1e9 / fps);
         // A nanosecond too long rather than too short: thousands of frames add it up.
@@ -174,6 +178,27 @@ impl Subscription {
         self.deadline = spec.deadline;
         self.parameters = spec.parameters;
         self.set_source(0.0);
+    }
+
+    /// Takes another specification over. `None` = it is the one that holds, else whether its tag may
+    /// belong to longer steps than it has now.
+    pub fn change(&mut self, spec: SubscriptionSpec, now: Instant) -> Option<bool> {
+        if self.details.spec == spec {
+            return None;
+        }
+        // A gate far ahead belongs to the old, lower ceiling.
+        let other_rate = self.details.spec.max_fps != spec.max_fps;
+        if other_rate {
+            let interval =
+                spec.max_fps.map_or(Duration::ZERO, |f| Duration::from_secs_f64(1.0 / f));
+            self.gate = self.gate.min(now + interval);
+            self.cohort = None;
+        }
+        let fairness = other_rate || self.details.spec.weight != spec.weight;
+        self.details.spec = spec;
+        self.respec();
+        self.details.audited.set_back(self.gate, self.tag);
+        Some(fairness)
     }
 
     /// The source gives this many frames per second, 0 = unknown.
@@ -276,13 +301,6 @@ impl Subscription {
             && stamp.published >= self.gate
     }
 
-    /// Whether its next frame, which is `expected`, may be there although the last look did not show it.
-    pub fn may_come(&self, camera: &Camera, expected: Option<Expected>, now: Instant) -> bool {
-        self.state == SubscriptionState::Active
-            && expected.is_some_and(|e| e.earliest <= now)
-            && !camera.pauses(now)
-    }
-
     /// Ends pending ids that can no longer be bound because of the gate or because nobody serves.
     pub fn settle(&mut self, stamp: &Stamp) {
         let pending = self.pending();
@@ -304,152 +322,17 @@ impl Subscription {
         self.undecided = self.seen + 1;
     }
 
-    /// Of the pending ids older than the newest, how many were published before and after the gate
-    /// opened. Only the newest one's stamp is known; the period dates the others.
-    fn passed_over(&self, stamp: &Stamp, period_ns: f64) -> (u64, u64) {
-        let older = self.pending().saturating_sub(1);
-        if older == 0 {
-            return (0, 0);
-        }
-        if self.interval_ns == 0 {
-            return (0, older); // Without a ceiling nothing is gated.
-        }
-        let open = stamp.published.0.saturating_sub(self.gate.0);
-        let after = if period_ns > 0.0 { (open as f64 / period_ns) as u64 } else { older };
-        let after = after.min(older);
-        (older - after, after)
-    }
-
-    /// Binds the newest frame: moves gate and tag. `virtual_now` is the device's virtual time.
-    /// Returns the start tag.
-    ///
-    /// The gate moves one interval on, but not behind the frame: no credit survives an idle time.
-    /// A frame is eligible only if it was published after the gate, so of any k sampled frames the
-    /// last was published at least `(k - 2) / r` after the first: at most `n r + 2` in n seconds.
-    pub fn bind(&mut self, now: Instant, stamp: &Stamp, camera: &Camera, virtual_now: u64) -> u64 {
-        let (gated, superseded) = self.passed_over(stamp, camera.period_ns());
-        self.counts.gated += gated;
-        self.counts.superseded += superseded;
-        self.counts.bound += 1;
-        self.counts.in_flight += 1;
-        self.undecided = stamp.frame_id.0 + 1;
-        if self.interval_ns > 0 {
-            let next = Instant(self.gate.0.saturating_add(self.interval_ns));
-            self.gate = next.max(stamp.published);
-        }
-        self.count_granted(now);
-        self.advance_tag(virtual_now)
-    }
-
-    /// Binds the next crop of a frame. Gate and tag move with the first one, which has a start tag.
-    pub fn bind_crop(&mut self, now: Instant, virtual_now: u64) -> Option<(Crop, Option<u64>)> {
-        let crops = self.details.crops.as_mut()?;
-        let first = crops.untouched();
-        let (stamp, parent) = (crops.stamp, crops.parent);
-        let region = crops.take()?;
-        self.counts.bound += 1;
-        self.counts.in_flight += 1;
-        let mut start = None;
-        if first {
-            if self.interval_ns > 0 {
-                let next = Instant(self.gate.0.saturating_add(self.interval_ns));
-                self.gate = next.max(stamp.published);
-            }
-            self.count_granted(now);
-            start = Some(self.advance_tag(virtual_now));
-        }
-        Some((Crop { stamp, region, parent }, start))
-    }
-
-    /// A frame that was bound at `bound` is taken back before it was granted: its turn comes again.
-    /// The gate stays, for gates never move back.
-    pub fn unbind(&mut self, bound: Instant) {
-        self.tag = self.tag.saturating_sub(self.step);
-        self.details.audited.set_back(self.gate, self.tag);
-        let counts = &mut self.counts;
-        let slots = counts.granted.len() as u32;
-        let second = second_of(bound);
-        if counts.granted_second.checked_sub(second).is_some_and(|ago| ago < slots) {
-            let there = &mut counts.granted[(second % slots) as usize];
-            *there = there.saturating_sub(1);
-        }
-    }
-
-    /// Moves the tag by one frame. Returns the start tag.
-    pub fn advance_tag(&mut self, virtual_now: u64) -> u64 {
-        let start = self.tag.max(virtual_now);
-        self.tag = start.saturating_add(self.step);
-        start
-    }
-
-    /// Gives the newest frame up: it is too old to be answered in time.
-    pub fn expire(&mut self, stamp: &Stamp, period_ns: f64) {
-        let (gated, expired) = self.passed_over(stamp, period_ns);
-        self.counts.gated += gated;
-        self.details.ledger.expired += expired + 1;
-        self.undecided = stamp.frame_id.0 + 1;
-    }
-
-    pub fn count_granted(&mut self, now: Instant) {
-        let counts = &mut self.counts;
-        let second = second_of(now);
-        let slots = counts.granted.len() as u32;
-        if second != counts.granted_second {
-            if second - counts.granted_second >= slots {
-                counts.granted.fill(0);
-            } else {
-                for s in counts.granted_second + 1..=second {
-                    counts.granted[(s % slots) as usize] = 0;
-                }
-            }
-            counts.granted_second = second;
-        }
-        let here = &mut counts.granted[(second % slots) as usize];
-        *here = here.saturating_add(1);
-    }
-
     /// Frames bound in the last full seconds, and the length of these; before there is a full second,
     /// those bound since it is served, and a second.
     pub fn granted(&self, now: Instant) -> (u64, Duration) {
-        let counts = &self.counts;
-        let second = second_of(now);
-        let begun = second_of(self.details.active_since) + 1;
-        let slots = counts.granted.len() as u32;
-        let in_ring = |s: u32| s <= counts.granted_second && counts.granted_second - s < slots;
-        let bound = |seconds: Range<u32>| -> u64 {
-            let seconds = seconds.filter(|s| in_ring(*s));
-            seconds.map(|s| u64::from(counts.granted[(s % slots) as usize])).sum()
-        };
-        let from = second.saturating_sub(GRANTED_WINDOW_S).max(begun);
-        if second > from {
-            return (bound(from..second), Duration::from_secs(u64::from(second - from)));
-        }
-        let since = now - self.details.active_since;
-        (bound(begun - 1..second + 1), since.max(Duration::from_secs(1)))
+        self.counts.granted.lately(now, self.details.active_since)
     }
 
     /// Starts the measure of granted fps anew: until now there was nothing to grant, or nobody to
     /// grant it.
     pub fn begin_serving(&mut self, now: Instant) {
-        self.counts.granted.fill(0);
-        self.counts.granted_second = second_of(now);
+        self.counts.granted.begin(now);
         self.details.active_since = now;
-    }
-
-    /// A bound frame ends. False = none was in flight.
-    #[must_use]
-    pub fn land(&mut self) -> bool {
-        let flies = self.counts.in_flight > 0;
-        self.counts.in_flight = self.counts.in_flight.saturating_sub(1);
-        flies
-    }
-
-    /// A bound frame was answered.
-    pub fn answer(&mut self, error: Option<MemberError>) {
-        match error {
-            None => self.counts.sampled += 1,
-            Some(error) => self.details.ledger.answer(error),
-        }
     }
 
     /// Where every frame went.
@@ -458,9 +341,104 @@ impl Subscription {
         let observed = self.observed;
         Ledger { observed, gated, superseded, bound, sampled, ..self.details.ledger }
     }
-}
 
-/// The second of the clock that an instant lies in.
-fn second_of(at: Instant) -> u32 {
-    (at.0 / base::time::NANOS_PER_SEC) as u32
+    pub fn state(&self) -> SubscriptionState {
+        self.state
+    }
+
+    pub fn active(&self) -> bool {
+        self.state == SubscriptionState::Active
+    }
+
+    /// Whether it is wanted, and looks at something.
+    pub fn wanted(&self) -> bool {
+        self.details.spec.enabled && !self.details.orphan
+    }
+
+    /// It is served from here on, or no longer. False = nothing changes.
+    pub fn enter_state(&mut self, state: SubscriptionState, now: Instant) -> bool {
+        if state == self.state {
+            return false;
+        }
+        self.state = state;
+        // It is awaited elsewhere from here on.
+        self.awaits = Instant::FAR;
+        if state == SubscriptionState::Active {
+            self.begin_serving(now);
+            // Those that return together stay spread as they were.
+            if self.gate < now && self.gate != Instant::ZERO {
+                self.reopen(now);
+            }
+        } else {
+            self.cohort = None;
+        }
+        true
+    }
+
+    pub fn gate(&self) -> Instant {
+        self.gate
+    }
+
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// Its tag lies no further ahead of this time than one of its steps. Returns the tag that it got.
+    pub fn rebase(&mut self, virtual_now: u64) -> Option<u64> {
+        let furthest = virtual_now.saturating_add(self.step);
+        if self.tag <= furthest {
+            return None;
+        }
+        self.tag = furthest;
+        self.details.audited.set_back(self.gate, self.tag);
+        Some(furthest)
+    }
+
+    pub fn cohort(&self) -> Option<u32> {
+        self.cohort
+    }
+
+    /// It is taken for this launch from here on. False = it was.
+    pub fn join(&mut self, launch: u32) -> bool {
+        self.cohort.replace(launch) != Some(launch)
+    }
+
+    /// It is taken for none. False = it was taken for none.
+    pub fn leave_cohort(&mut self) -> bool {
+        self.cohort.take().is_some()
+    }
+
+    /// Whether its gate may move to another frame now, which gives up frames: seldom enough to stay
+    /// near the ceiling.
+    pub fn may_shift(&mut self, now: Instant, period: Duration) -> bool {
+        let shift_at = &mut self.details.shift_at;
+        let may = now >= *shift_at;
+        if may {
+            let rest = period * SHIFT_EVERY;
+            *shift_at = (*shift_at).max(now.back(rest * SHIFTS_SAVED)) + rest;
+        }
+        may
+    }
+
+    /// Its gate opens later, at `at`.
+    pub fn shift(&mut self, at: Instant) {
+        self.gate = self.gate.max(at);
+    }
+
+    /// Its own deadline, else that of its model.
+    pub fn deadline_or(&self, of_model: Duration) -> Duration {
+        self.deadline.unwrap_or(of_model)
+    }
+
+    pub fn parameters(&self) -> u32 {
+        self.parameters
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.counts.in_flight
+    }
+
+    pub fn spec(&self) -> &SubscriptionSpec {
+        &self.details.spec
+    }
 }

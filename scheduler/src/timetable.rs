@@ -40,6 +40,12 @@ impl Course {
     }
 }
 
+/// Fractional part of `n` times the golden ratio: any number of consecutive values lies nearly
+/// evenly in 0..1 (Steinhaus, three-gap theorem).
+pub(crate) fn golden_share(n: u64) -> f64 {
+    (n as f64 * 0.618_033_988_749_894_9).fract()
+}
+
 fn lcm(a: u64, b: u64) -> Option<u64> {
     let (mut x, mut y) = (a, b);
     while y != 0 {
@@ -79,7 +85,7 @@ struct Row {
 
 impl Row {
     fn golden(&self, n: usize) -> u64 {
-        let share = crate::device::golden_share(n as u64);
+        let share = golden_share(n as u64);
         (share * self.period as f64 / f64::from(self.launches)) as u64
     }
 

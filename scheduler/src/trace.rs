@@ -8,20 +8,16 @@
 //! Keypoints and masks are not recorded: no decision reads them.
 
 mod bytes;
+mod difference;
 mod records;
 
-pub use records::Encoder;
+pub use difference::ReplayError;
+pub use records::{Encoder, FORMAT, MAGIC};
 
 use crate::{CameraKey, Config, FrameIndex, Scheduler};
 use base::{Absent, Instant, Newest};
 use bytes::Reader;
 use records::{ANSWER, HANDLE, OUTPUT, POLL};
-use std::fmt;
-
-/// First bytes of a trace.
-pub const MAGIC: &[u8; 8] = b"VASTRACE";
-/// Format of the records. A replay refuses another one.
-pub const FORMAT: u32 = 3;
 
 /// What a replay saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,39 +35,6 @@ pub struct Replayed {
     /// The trace ends within a record: the recording process was killed.
     pub cut: bool,
 }
-
-/// Why a replay stopped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReplayError {
-    /// The bytes are no trace of this format.
-    Format(String),
-    /// The core did something else than what was recorded.
-    Differs {
-        /// Number of the record, counted from 0.
-        record: u64,
-        /// Time of the poll.
-        at: Instant,
-        /// What was recorded.
-        recorded: String,
-        /// What this core did.
-        replayed: String,
-    },
-}
-
-impl fmt::Display for ReplayError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReplayError::Format(what) => write!(f, "not a trace that can be replayed: {what}"),
-            ReplayError::Differs { record, at, recorded, replayed } => write!(
-                f,
-                "record {record} at {} ns differs: recorded {recorded}, replayed {replayed}",
-                at.0
-            ),
-        }
-    }
-}
-
-impl std::error::Error for ReplayError {}
 
 /// The recorded answers that belong to one poll.
 struct Answers {

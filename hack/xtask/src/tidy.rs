@@ -51,7 +51,7 @@ const GUARD_FILES: &[(&str, &str)] = &[
 /// What a guard is made of, and where that may stand: the guard, a search for panics of the core, and
 /// a test of its assertions.
 const CATCH_FILES: &[&str] =
-    &["base/src/guard.rs", "scheduler/sim/src/worlds.rs", "scheduler/src/invariant.rs"];
+    &["base/src/guard.rs", "scheduler/sim/src/worlds.rs", "scheduler/src/audit.rs"];
 
 /// What flatc wrote: not ours to format.
 const GENERATED: &str = "ipc/src/generated/";

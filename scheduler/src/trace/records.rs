@@ -1,7 +1,7 @@
 //! The records of a trace.
 
 use super::bytes::{Reader, Writer};
-use super::{FORMAT, MAGIC, ReplayError};
+use super::difference::ReplayError;
 use crate::input::{Outcome, RunnerInfo};
 use crate::{BatchId, CameraKey, CloseReason, Config, Desired, Input, Output, RunnerKey};
 use crate::{SubscriptionSpec, WaitReason};
@@ -9,6 +9,11 @@ use base::{
     Absent, Detection, FrameDetections, FrameFlags, FrameId, FrameInfo, Generation, InstanceId,
     Instant, MediaTime, MemberError, Newest, Rect, Size, StageTimes, Stamp, TrackId, UtcNanos,
 };
+
+/// First bytes of a trace.
+pub const MAGIC: &[u8; 8] = b"VASTRACE";
+/// Format of the records. A replay refuses another one.
+pub const FORMAT: u32 = 3;
 
 pub(crate) const HANDLE: u8 = 1;
 pub(crate) const POLL: u8 = 2;
