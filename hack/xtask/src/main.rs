@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod ci;
+mod circles;
 mod codegen;
 mod layers;
+mod modules;
 mod mutate;
 mod repository;
 mod rust_text;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
-  tidy              dependency table, banned files, names and words
+  tidy              dependency table, circles of files, banned files, names and words
   codegen [--check] run flatc over ipc/schema; --check compares with what is committed
   mutate [--worlds N] [--only NAME]
                     plant faults in the scheduling core; random worlds must notice each

@@ -172,6 +172,20 @@ fn expand(code: &str, at: usize, prefix: String, found: &mut Vec<(usize, String)
     end
 }
 
+/// Where the block ends that opens with the brace at `open`, behind its own.
+pub fn matching_brace(code: &str, open: usize) -> usize {
+    let mut depth = 0_usize;
+    for (n, byte) in code.bytes().enumerate().skip(open) {
+        match byte {
+            b'{' => depth += 1,
+            b'}' if depth <= 1 => return n + 1,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
 /// Line of a byte offset, from 1.
 pub fn line(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()

@@ -2,6 +2,7 @@
 //!
 //! Each rule is data at the top of this file or of [`crate::layers`]; its reason stands beside it.
 
+use crate::circles;
 use crate::layers;
 use crate::repository::{self, File};
 use crate::rust_text::{code_only, line, paths, words};
@@ -124,6 +125,7 @@ pub fn run(root: &Path) -> Result<(), String> {
 fn check(files: &[File]) -> Vec<String> {
     let mut problems = Vec::new();
     layers::check(files, &mut problems);
+    circles::check(files, &mut problems);
     for file in files {
         check_name(file, &mut problems);
         check_size(file, &mut problems);
