@@ -91,16 +91,6 @@ impl Assignment {
     }
 }
 
-/// How many of `launches` evenly spaced ones stand at different places between two frames, when
-/// there are `frames` frames per period: all of them if the two numbers share no divisor.
-pub fn places(launches: u32, frames: u32) -> u32 {
-    let (mut a, mut b) = (launches, frames);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    launches / a.max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +134,6 @@ mod tests {
         // A divisor of the five frames wastes it.
         let (wait, _) = mean_wait_ms(190, 20);
         assert!(wait > 4.0, "{wait}");
-        assert_eq!((places(19, 5), places(20, 5)), (19, 4));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! The table is a promise that only a measurement changes; what is seen since is kept beside it, as
 //! ratios to it.
 
-use crate::line;
 use base::LatencyTable;
+use plan::line;
 use std::time::Duration;
 
 /// Executions whose median corrects a batch size (chosen: with noise of 5 % it is 1 % off).

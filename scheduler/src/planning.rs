@@ -2,7 +2,7 @@
 //! divided.
 //!
 //! Runs per model, once per interval and when something changed, between two decisions. The rules
-//! themselves are pure: [`crate::wanted`], [`crate::promise`], [`crate::plan`].
+//! themselves are pure: [`crate::wanted`], [`crate::promise`], [`plan`].
 
 use crate::place::{DeviceIx, ModelIx};
 use crate::scratch::Scratch;

@@ -7,15 +7,14 @@ mod standing;
 mod way;
 
 use crate::RunnerKey;
-use crate::batch_size::paying_batch;
 use crate::input::RunnerInfo;
 use crate::latency_watch::LatencyWatch;
 use crate::place::{DeviceIx, ModelIx};
-use crate::plan::{Demand, Share};
 use crate::promise::{Checks, Promise};
 use crate::status::{RunnerReport, RunnerState};
 use crate::wanted::Wanted;
 use base::{Instant, limits};
+use plan::{Demand, Share, paying_batch};
 use session::Session;
 use standing::Standing;
 use std::time::Duration;

@@ -2,9 +2,9 @@
 
 use crate::SubscriptionKey;
 use crate::cohort::{Assignment, Steered};
-use crate::plan::{Cyclic, Demand, Division, Launches};
 use crate::timetable::Timetable;
 use crate::wanted::Measure;
+use plan::{Cyclic, Demand, Division, Launches};
 
 /// Nothing of it outlives the plan that it is used for.
 #[derive(Debug, Default)]

@@ -6,12 +6,12 @@ use crate::cohort::Steered;
 use crate::cohorts::Fitted;
 use crate::config::Steering;
 use crate::place::{DeviceIx, ModelIx, RunnerIx};
-use crate::plan::{Cyclic, Demand};
 use crate::scratch::Scratch;
 use crate::state::Scheduler;
 use crate::timetable::Course;
 use crate::trial::Circumstances;
 use crate::wanted::class_of;
+use plan::{Cyclic, Demand};
 use std::time::Duration;
 
 /// Of a frame period, what arrivals may be in doubt of: beyond it a frame is chosen blindly (chosen: gains

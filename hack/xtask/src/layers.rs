@@ -18,8 +18,10 @@ const LAYERS: &[Row] = &[
     ("base", &[]),
     // What a runner says of its speed: the same in the runner and in virtual time.
     ("latency", &["base"]),
+    // Batch sizes, shares of devices, placement: the same in the core and in `vas plan`.
+    ("plan", &["base"]),
     // The pure core and the world around it in virtual time.
-    ("scheduler", &["base"]),
+    ("scheduler", &["base", "plan"]),
     ("scheduler-sim", &["base", "latency", "scheduler"]),
     // Mechanism.
     ("ipc", &["base"]),
@@ -38,6 +40,7 @@ const LAYERS: &[Row] = &[
             "base",
             "ingest",
             "ipc",
+            "plan",
             "runner",
             "scheduler",
             "scheduler-driver",
@@ -92,7 +95,7 @@ const HOMES: &[Row] = &[
 ];
 
 /// Crates of ours that depend on nobody else's at all.
-const PURE: &[&str] = &["base", "latency", "scheduler"];
+const PURE: &[&str] = &["base", "latency", "plan", "scheduler"];
 
 /// A package as its manifest describes it.
 struct Package {

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// The list of faults.
 const LIST: &str = "scheduler/mutations.toml";
 /// What is copied: the core, what it depends on, and the world around it.
-const FOLDERS: &[&str] = &["base", "latency", "scheduler"];
+const FOLDERS: &[&str] = &["base", "latency", "plan", "scheduler"];
 /// Packages of the copy.
-const MEMBERS: &[&str] = &["base", "latency", "scheduler", "scheduler/sim"];
+const MEMBERS: &[&str] = &["base", "latency", "plan", "scheduler", "scheduler/sim"];
 /// Needs more than is copied.
 const LEFT_OUT: &str = "scheduler/driver";
 /// Virtual seconds of a world.

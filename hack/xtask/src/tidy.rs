@@ -59,7 +59,7 @@ const GENERATED: &str = "ipc/src/generated/";
 
 /// The core, and the world in virtual time around it, are functions of their inputs: no clock,
 /// thread, socket, file, randomness, environment, nor the order of a hash map.
-const PURE_FOLDERS: &[&str] = &["base/src/", "scheduler/src/", "scheduler/sim/"];
+const PURE_FOLDERS: &[&str] = &["base/src/", "plan/src/", "scheduler/src/", "scheduler/sim/"];
 const IMPURE_PATHS: &[&str] = &[
     "std::time::Instant",
     "std::time::SystemTime",

@@ -3,9 +3,9 @@
 use super::Runner;
 use super::session::{Batch, Phase};
 use crate::BatchId;
-use crate::batch_size::paying_batch;
 use crate::output::Binding;
 use base::{Instant, LatencyEntry, LatencyTable, StageTimes};
+use plan::paying_batch;
 use std::time::Duration;
 
 /// Leases of a late execution that count as its length (chosen: a runner that became twelve times

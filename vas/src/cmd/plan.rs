@@ -1,6 +1,6 @@
 //! `vas plan`: which model runs on which device, before anything starts.
 //!
-//! Collects what the placement of the scheduler needs: rates from the assignments, latency tables
+//! Collects what [`plan::placement`] needs: rates from the assignments, latency tables
 //! from the cache, memory from `model.yaml`. Starts nothing and changes no file but the one of
 //! `--json`.
 
@@ -11,7 +11,7 @@ use super::Outcome;
 use crate::config::Config;
 use crate::output;
 use ipc::desired::DesiredState;
-use scheduler::placement::{DELIVERY_ASSUMED, PlacementDevice, place};
+use plan::placement::{DELIVERY_ASSUMED, PlacementDevice, place};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;

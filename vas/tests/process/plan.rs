@@ -160,6 +160,11 @@ fn models_are_measured_and_placed() {
     place.configure(&format!("{TWO}{rows}"));
     let output = place.vas(&["config", "check"]);
     assert!(stdout(&output).ends_with("0 cameras, 1 models, 0 assignments: valid\n"));
+
+    // Nobody asks for it now: it needs nothing, and not less than that.
+    let output = plan();
+    assert!(stdout(&output).contains("  single      0.0   0.00"), "{}", stdout(&output));
+    assert_eq!(read()["devices"][1]["models"][0]["fps"].to_string(), "0.0");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use base::model::ModelSpec;
 use base::{DeviceId, ModelId};
 use ingest::clip::ClipFrames;
 use ipc::desired::DesiredState;
+use plan::placement::PlacementModel;
 use scheduler::Steering;
-use scheduler::placement::PlacementModel;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,12 +96,12 @@ pub fn collect(config: &Config, desired: Option<&DesiredState>) -> Result<Demand
             .collect();
         let slowest = rates.iter().map(|(_, camera)| *camera).fold(f64::INFINITY, f64::min);
         let slowest = if slowest.is_finite() { slowest } else { CAMERA_FPS_ASSUMED };
-        let kappa = rates.iter().map(|(rate, camera)| rate / camera).sum::<f64>()
-            / rates.len().max(1) as f64;
+        let kappa =
+            sum(rates.iter().map(|(rate, camera)| rate / camera)) / rates.len().max(1) as f64;
         let steered = config.steering == Steering::On && !rates.is_empty();
         let (memory_mib, memory_estimated) = memory(&spec, &row.dir);
         demand.models.push(PlacementModel {
-            rate: rates.iter().map(|(rate, _)| rate).sum(),
+            rate: sum(rates.iter().map(|(rate, _)| *rate)),
             streams: u32::try_from(mine.len()).unwrap_or(u32::MAX),
             frame_period: Duration::from_secs_f64(1.0 / slowest),
             wait_share: if steered { kappa } else { 1.0 },
@@ -131,6 +131,11 @@ pub fn collect(config: &Config, desired: Option<&DesiredState>) -> Result<Demand
     }
     demand.notes = notes;
     Ok(demand)
+}
+
+/// The sum, 0 of nothing: that of the standard library is -0 then, and is printed so.
+fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.fold(0.0, |sum, number| sum + number)
 }
 
 /// Assignments of the file, then those of the desired state that the file does not have.

@@ -3,7 +3,7 @@
 use super::demand::{Demand, Origin};
 use crate::config::quoted;
 use base::DeviceId;
-use scheduler::placement::{
+use plan::placement::{
     DELIVERY_ASSUMED, Placed, PlacedDevice, Placement, PlacementDevice, PlacementModel, Unplaced,
     Why,
 };

@@ -6,7 +6,7 @@
 )]
 
 use base::{DeviceId, LatencyEntry, LatencyTable, ModelId};
-use scheduler::placement::{Placement, PlacementDevice, PlacementModel, Why, place};
+use plan::placement::{Placement, PlacementDevice, PlacementModel, Why, place};
 use std::time::Duration;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;

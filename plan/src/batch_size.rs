@@ -7,12 +7,12 @@ use base::LatencyTable;
 /// 3 %).
 const GAIN_MIN: f64 = 0.015;
 
-/// The largest batch worth launching: each step up from 1 must lower `L(b)/b` by [`GAIN_MIN`] per
+/// The largest batch worth launching: each step up from 1 must lower `L(b)/b` by 1.5 % per
 /// doubling.
 ///
 /// On a CPU `L(b)/b` is flat and the answer is 1; on a GPU it falls until the device is full.
 /// Without a table the answer is 1.
-pub(crate) fn paying_batch(table: &LatencyTable, engine_max: u32) -> u32 {
+pub fn paying_batch(table: &LatencyTable, engine_max: u32) -> u32 {
     let mut best = 1;
     let Some(single) = table.p50(1) else { return 1 };
     let mut best_cost = single.as_secs_f64();

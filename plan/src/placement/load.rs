@@ -3,9 +3,9 @@
 //! The square-root rule of the study (2.2) with clamps, its bounds for the ages (B2, B3), and the
 //! fair share under overload (2.5).
 
-use super::{Placed, PlacementDevice, PlacementModel};
-use crate::placement::Cost;
-use crate::plan::{relative_interval, weight};
+use super::cost::Cost;
+use super::terms::{Placed, PlacementDevice, PlacementModel};
+use crate::square_root::{relative_interval, weight};
 use base::LatencyTable;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 /// `L(b) = alpha + beta b` through points `(b, L)`: least squares of the relative errors, both
 /// figures at least 0. `None` without points.
-pub(crate) fn through(points: impl Iterator<Item = (f64, f64)>) -> Option<(f64, f64)> {
+pub fn through(points: impl Iterator<Item = (f64, f64)>) -> Option<(f64, f64)> {
     let (mut count, mut last) = (0, (1.0, 0.0));
     let (mut w, mut x, mut y, mut xx, mut xy) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for (b, l) in points {
