@@ -154,7 +154,7 @@ impl Crate {
             }
         }
         while let Some(name) = rest.first() {
-            let below = [&at[..], &[name.clone()]].concat();
+            let below = [&at[..], std::slice::from_ref(name)].concat();
             if !self.modules.contains_key(&below) {
                 break;
             }
