@@ -1,6 +1,6 @@
 //! A device divided among its models: how often each is launched, and how large its batches are. Seconds.
 
-use crate::square_root::{ALPHA_MIN, relative_interval, weight};
+use crate::square_root::{relative_interval, weight};
 
 /// What one model asks of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,9 +83,9 @@ impl Division {
             for (i, d) in demands.iter().enumerate().filter(|(_, d)| d.rate > 0.0) {
                 left -= d.rate * d.beta;
                 if bound[i] {
-                    left -= d.alpha.max(ALPHA_MIN) / shares[i].interval;
+                    left -= d.alpha / shares[i].interval;
                 } else {
-                    z += (d.alpha.max(ALPHA_MIN) * weight(d)).sqrt();
+                    z += (d.alpha * weight(d)).sqrt();
                 }
             }
             if left <= 0.0 {
@@ -96,7 +96,7 @@ impl Division {
                 if bound[i] {
                     continue;
                 }
-                let interval = relative_interval(d.alpha.max(ALPHA_MIN), weight(d)) * z / left;
+                let interval = relative_interval(d.alpha, weight(d)) * z / left;
                 let longest = f64::from(shares[i].batch_max) / d.rate;
                 bound[i] = interval >= longest;
                 again |= bound[i];

@@ -1,17 +1,11 @@
 //! Launches per period where frames are taken in cohorts: the square-root rule in whole numbers.
 
 use crate::division::Demand;
-use crate::square_root::ALPHA_MIN;
 
-/// Another number of launches must make frames younger by this (chosen: a change costs every
-/// subscription a frame).
-const CLEARLY: f64 = 0.9;
-/// Share of the device by which launches may exceed the plan before they are changed (chosen: what
-/// a plan is off by while it learns).
-const OVERDRAFT: f64 = 0.002;
 /// The usable share that leaves nothing for what executions differ by.
 const FULL: f64 = 0.99;
-/// Launches per period beyond this make no frame wait noticeably less (chosen).
+/// Launches per period beyond this make no frame wait noticeably less (a bound: 64, half, twice and any
+/// number are the same in all worlds).
 const LAUNCHES_MAX: u32 = 512;
 
 /// A model whose frames are taken in cohorts, for [`Launches`].
@@ -25,8 +19,6 @@ pub struct Cyclic {
     pub demand: Demand,
     /// The largest batch that can be answered in time.
     pub batch_max: u32,
-    /// Launches per period so far.
-    pub current: Option<u32>,
 }
 
 impl Cyclic {
@@ -42,7 +34,7 @@ impl Cyclic {
     /// is taken for.
     fn reserved(&self, launches: u32) -> f64 {
         let batch = (self.demand.rate * self.period / f64::from(launches)).max(1.0);
-        let length = self.demand.alpha.max(ALPHA_MIN) + self.demand.beta * batch;
+        let length = self.demand.alpha + self.demand.beta * batch;
         f64::from(launches) * length / self.period
     }
 
@@ -97,27 +89,8 @@ pub struct Launches {
 
 impl Launches {
     /// Beginning with the fewest that the largest batches allow, device time (`spare`, per second)
-    /// goes to whichever model makes frames younger by the most per time. What is launched so far
-    /// stays while it is possible and not clearly worse.
+    /// goes to whichever model makes frames younger by the most per time.
     pub fn choose(&mut self, models: &[Cyclic], spare: f64) {
-        self.choose_best(models, spare);
-        let running = || models.iter().filter_map(|m| Some((m, m.current?)));
-        if running().count() < models.len() {
-            return;
-        }
-        let age = |(m, k): (&Cyclic, u32)| m.demand.rate * m.age(k);
-        let best: f64 = models.iter().zip(self.chosen.iter().copied()).map(age).sum();
-        let now: f64 = running().map(age).sum();
-        let reserved: f64 = running().map(|(m, k)| m.reserved(k)).sum();
-        let possible = running().all(|(m, k)| k + k / 20 >= m.least());
-        let worth = best < CLEARLY * now;
-        if possible && reserved <= spare + OVERDRAFT && !worth {
-            self.chosen.clear();
-            self.chosen.extend(running().map(|(_, k)| k));
-        }
-    }
-
-    fn choose_best(&mut self, models: &[Cyclic], spare: f64) {
         let Launches { chosen, steps } = self;
         chosen.clear();
         chosen.extend(models.iter().map(Cyclic::least));
@@ -182,16 +155,10 @@ mod tests {
 
     #[test]
     fn whole_launches_follow_the_rule_and_avoid_common_divisors() {
-        let cyclic = |demand: Demand, batch_max| Cyclic {
-            period: 0.2,
-            frames: 5,
-            demand,
-            batch_max,
-            current: None,
-        };
+        let cyclic =
+            |demand: Demand, batch_max| Cyclic { period: 0.2, frames: 5, demand, batch_max };
         let spare = 0.99;
         let k = launches(&[cyclic(t4(190.0), 64)], spare)[0];
-        let k0 = k;
         assert!((17..=19).contains(&k), "{k}: one every 10.4 ms");
         // Batches of at most 12 need more than 10 launches, and 10 would waste the places.
         let small = Demand { alpha: 0.6e-3, beta: 0.4e-3, rate: 605.0, ..t4(121.0) };
@@ -200,10 +167,6 @@ mod tests {
         assert_eq!((places(19, 5), places(20, 5)), (19, 4));
         // Without room it is the least.
         assert_eq!(launches(&[cyclic(t4(190.0), 64)], 0.0), [3]);
-        // What runs is kept while it does.
-        let running = |k| Cyclic { current: Some(k), ..cyclic(t4(190.0), 64) };
-        assert_eq!(launches(&[running(18)], spare), [18]);
-        assert_eq!(launches(&[running(12)], spare), [k0]);
         // Few frames: a launch wherever one lands.
         assert!(launches(&[cyclic(t4(3.0), 64)], 0.9)[0] > 40);
     }

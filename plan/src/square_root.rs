@@ -7,9 +7,6 @@
 //! `c = rate (freedom / 2 + beta rate)`, `Z = sum sqrt(alpha c)` and `S = usable - sum rate beta`
 //! (Lagrange; docs/adr/0019-fresh-aligned-batching.md).
 
-/// Costs below this are taken for this (chosen: a batch without any fixed cost has no best size).
-pub(crate) const ALPHA_MIN: f64 = 1e-6;
-
 /// Weight of a second between two launches in the mean age over all frames: `rate` frames per second
 /// wait for `wait` of it on the mean of 0 to 1, halved, and execute with what gathers meanwhile.
 pub(crate) fn weight(rate: f64, wait: f64, beta: f64) -> f64 {

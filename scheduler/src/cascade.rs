@@ -15,7 +15,8 @@ use std::time::Duration;
 
 /// Crops of one frame that any subscription may want.
 const CROPS_MAX: usize = base::limits::MAX_REGIONS_RANGE.1 as usize;
-/// Boxes with a side below this many pixels hold nothing to look at (chosen).
+/// Boxes with a side below this many pixels hold nothing to look at (docs/operations.md
+/// promises it).
 const SIDE_MIN: f32 = 8.0;
 
 impl Scheduler {

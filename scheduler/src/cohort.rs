@@ -4,9 +4,6 @@
 //! from in each period `1 / r`. Each frame lands at another place of the period; the one that lands
 //! just before a launch waits least. Who is taken at one launch is a cohort.
 
-/// A cohort may be larger than the mean by this (study: 1.15).
-const CROWD: f64 = 1.0;
-
 /// A subscription to place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steered {
@@ -53,7 +50,7 @@ impl Assignment {
             return placed.resize(steered.len(), 0);
         }
         placed.resize(steered.len(), u32::MAX);
-        let most = ((steered.len() as f64 / cohorts as f64 * CROWD).ceil() as u32).max(1);
+        let most = steered.len().div_ceil(cohorts).max(1) as u32;
         // One order per distinct frame period would be exact, cameras of one model mostly share it.
         let frame_period = steered.first().map_or(1, |s| s.frame_period.max(1));
         order.clear();

@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// The core may be polled this late; beyond it the process itself stood still (stopped, swapped,
-/// migrated), and leases and hang limits are moved on by as much (chosen: above the delays of a
-/// loaded machine, below the shortest lease of a CPU).
+/// migrated), and leases and hang limits are moved on by as much (above the delays of a
+/// loaded machine, below the shortest lease of a CPU; half, none and any break invariants of random worlds).
 const OVERSLEPT: Duration = Duration::from_millis(50);
 
 /// What desired state calls a subscription: camera, model, parent model.

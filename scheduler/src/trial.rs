@@ -19,9 +19,6 @@ const RESULTS_MIN: u64 = 1000;
 /// is better in one of them, the lesser excess decides.
 const MEAN_MAX: f64 = 1.02;
 const P99_MAX: f64 = 1.05;
-/// And steering must gain this much of one of them (chosen: half of what is tolerated).
-const MEAN_GAIN: f64 = 0.99;
-const P99_GAIN: f64 = 0.975;
 /// What was found holds for loads within this share of the load that it was found at.
 const SAME_LOAD: f64 = 0.15;
 /// Doubts of cameras within this factor are the same, and those below [`DOUBT_MIN`] are none.
@@ -39,7 +36,7 @@ pub(crate) struct Circumstances {
     pub doubt: f64,
     /// Runners that serve.
     pub runners: usize,
-    /// Whether it makes sense to steer at all: enough load, no overload, cameras that can be predicted.
+    /// Whether it makes sense to steer at all: no overload, cameras that can be predicted.
     pub possible: bool,
 }
 
@@ -164,8 +161,7 @@ impl Trial {
 /// Whether a way with these ratios to the other one is to be preferred.
 fn pays(mean: f64, p99: f64) -> bool {
     let excess = |mean: f64, p99: f64| f64::max(mean / MEAN_MAX, p99 / P99_MAX);
-    let gains = mean <= MEAN_GAIN || p99 <= P99_GAIN;
-    gains && excess(mean, p99) < excess(1.0 / mean, 1.0 / p99)
+    excess(mean, p99) < excess(1.0 / mean, 1.0 / p99)
 }
 
 /// Ages in sixteen buckets per power of two, at most 6 % wide; within one they are taken for evenly spread.
@@ -275,7 +271,6 @@ mod tests {
     #[test]
     fn the_lesser_excess_decides() {
         assert!(pays(0.97, 1.0) && pays(1.0, 0.9) && pays(0.885, 1.06) && pays(1.015, 0.9));
-        assert!(!pays(0.995, 0.99), "too little is gained");
         assert!(!pays(0.98, 1.2) && !pays(1.1, 0.96) && !pays(1.0, 1.0));
     }
 

@@ -9,9 +9,6 @@ use crate::square_root::{relative_interval, weight};
 use base::LatencyTable;
 use std::time::Duration;
 
-/// Rounds in which batches are made smaller until nobody is blocked for too long (chosen; two or
-/// three are usual, and what is left then is reported as late).
-const ROUNDS: u32 = 32;
 /// Halvings of the interval in which the multiplier of the square-root rule is looked for.
 const STEPS: u32 = 64;
 /// Rounding of sums over models is not overload.
@@ -127,10 +124,8 @@ fn settle(
 ) -> (Vec<u32>, Vec<f64>) {
     let mut limits: Vec<u32> = loads.iter().map(|load| load.batch_limit(delivery)).collect();
     let mut batches = plan(loads, &limits, device);
-    for _ in 0..ROUNDS {
-        if !relieve(loads, &batches, &mut limits, device, delivery) {
-            break;
-        }
+    // Each round lowers a limit; two or three are usual.
+    while relieve(loads, &batches, &mut limits, device, delivery) {
         batches = plan(loads, &limits, device);
     }
     (limits, batches)

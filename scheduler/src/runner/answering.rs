@@ -8,8 +8,10 @@ use base::{Instant, LatencyEntry, LatencyTable, StageTimes};
 use plan::paying_batch;
 use std::time::Duration;
 
-/// Leases of a late execution that count as its length (chosen: a runner that became twelve times
-/// slower is known at once, one that was stopped for seconds is not taken for a thousand times).
+/// Leases of a late execution that count as its length: a runner that became twelve times slower is
+/// known at once, one that stood still is not taken for a thousand times slower (all of it: the mean is
+/// 13 % higher for 5 s after a batch of `s2` that took 60 times as long; one: p99 is 29 % higher after a
+/// model beside two others was 30 times slower).
 const OVERRUN_COUNTED: u32 = 4;
 
 /// A batch that was answered.

@@ -6,7 +6,8 @@ use base::{Instant, limits};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Revoked batches that are remembered (chosen: a runner holds one prepared batch at a time).
+/// Revoked batches that are remembered (a bound: a runner holds one prepared batch at a
+/// time; 1, half and twice are the same).
 const REVOKED_KEPT: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-/// Added to the measured way of a Prepare, so that most are in time (chosen: a late wake-up).
+/// Added to the measured way of a Prepare, so that most are in time (none: `s2` p99 +7 %;
+/// half: +6 %; twice: p99 of `s2` +2 %, mean of `s4` -2 %).
 const LEAD_MARGIN: Duration = Duration::from_micros(100);
-/// Share by which a remembered longest way fades per sample (chosen).
+/// Share by which a remembered longest way fades per sample (where ways last 0.3 ms more at random and
+/// one in a hundred 2 ms: at once, `s2` mean +6 %; never, `s8` mean +4 %).
 const FADE: u32 = 64;
 
 #[derive(Debug, Default)]

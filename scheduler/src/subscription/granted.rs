@@ -4,7 +4,7 @@ use base::Instant;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Seconds over which granted fps is measured (chosen: 0.5 fps still gives five frames).
+/// Seconds over which granted fps is measured (0.5 fps still gives five frames; judged by hand).
 const WINDOW_S: u32 = 10;
 
 /// Frames bound, by the second of the clock: the last ones, and the one that runs.

@@ -8,9 +8,7 @@ use base::limits;
 use scheduler::{BatchId, Binding, CloseReason, RunnerKey};
 use std::time::Duration;
 
-/// Lease of a batch of a runner without a table.
-const LEASE_UNMEASURED: Duration = Duration::from_secs(1);
-/// Bounds of the lease of one measured size.
+/// Bounds of the lease of one measured size; a batch of a runner without a table has the longest.
 const PROFILE_LEASE: (Duration, Duration) =
     (Duration::from_millis(200), Duration::from_millis(1500));
 /// A runner that can answer nothing in time is measured unasked: one frame at most this often, then
@@ -156,7 +154,7 @@ impl Watch {
         let floor = link.lease_floor();
         let mut longest = (link.longest(size) * limits::LEASE_FACTOR).max(floor);
         if link.table.is_empty() {
-            longest = longest.max(LEASE_UNMEASURED);
+            longest = longest.max(PROFILE_LEASE.1);
         }
         // The core may keep ratios as f32.
         if lease < floor || lease > longest.mul_f64(1.0 + 1e-6) + Duration::from_nanos(10) {
