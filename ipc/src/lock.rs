@@ -42,7 +42,7 @@ impl Lock {
         let (mut tries, mut looks) = (0, 0);
         while tries < TRIES && looks < LOOKS_MAX {
             if tries + looks > 0 {
-                std::thread::sleep(PAUSE);
+                hook::pause();
             }
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?);
@@ -102,12 +102,16 @@ impl Lock {
 mod hook {
     #[inline(always)]
     pub(super) fn opened() {}
+
+    pub(super) fn pause() {
+        std::thread::sleep(super::PAUSE);
+    }
 }
 
-/// Lets a test come between the opening of a lock's file and the lock.
+/// Lets a test come between the opening of a lock's file and the lock, and wait no time.
 #[cfg(test)]
 mod hook {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::collections::VecDeque;
 
     type Act = Box<dyn FnOnce()>;
@@ -115,6 +119,14 @@ mod hook {
     thread_local! {
         /// What is done at the next openings, one each.
         pub(super) static NEXT: RefCell<VecDeque<Act>> = RefCell::default();
+        /// Whether nothing is waited for.
+        pub(super) static HURRIED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn pause() {
+        if !HURRIED.get() {
+            std::thread::sleep(super::PAUSE);
+        }
     }
 
     pub(super) fn opened() {
@@ -128,6 +140,7 @@ mod hook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     fn place() -> (tempfile::TempDir, PathBuf) {
@@ -162,6 +175,7 @@ mod tests {
         let victim = directory.path().join("victim");
         std::fs::write(&victim, "").unwrap();
         std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let _held = Lock::take(&victim).unwrap().unwrap();
         assert!(Lock::take(&path).is_err() && !Lock::held(&path));
     }
 
@@ -219,6 +233,23 @@ mod tests {
         assert!(Lock::held(&path));
         drop(second);
         assert!(!Lock::held(&path));
+    }
+
+    #[test]
+    fn neither_looks_nor_files_without_a_name_are_waited_for_without_end() {
+        let (_directory, path) = place();
+        hook::HURRIED.set(true);
+        drop(Lock::take(&path).unwrap());
+        let look = File::open(&path).unwrap();
+        look.try_lock_shared().unwrap();
+        assert!(Lock::take(&path).unwrap().is_none(), "somebody looks for ever");
+        drop(look);
+        for _ in 0..2 * TRIES {
+            let path = path.clone();
+            next(move || std::fs::remove_file(path).unwrap());
+        }
+        assert!(Lock::take(&path).unwrap().is_none(), "somebody removes it each time");
+        hook::NEXT.with_borrow_mut(VecDeque::clear);
     }
 
     #[test]
