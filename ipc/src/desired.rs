@@ -292,6 +292,8 @@ mod tests {
         state(3).store(&path).unwrap();
         assert_eq!(DesiredState::load(&path).unwrap(), state(3));
         assert_eq!(state(3).version(), Version { epoch: Epoch(0xa), revision: 3 });
+        assert_eq!(state(3).version().to_string(), "revision 3 of epoch 000000000000000a");
+        assert_eq!(Version::default().to_string(), "none");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen('{', "{\"added_later\": [1],", 1)).unwrap();
         assert_eq!(DesiredState::load(&path).unwrap(), state(3));

@@ -39,10 +39,14 @@ impl Lock {
     /// # Errors
     /// Those of the file system; a link is not followed.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
+        Lock::take_with_pauses(path, PAUSE)
+    }
+
+    fn take_with_pauses(path: &Path, pause: Duration) -> io::Result<Option<Lock>> {
         let (mut tries, mut looks) = (0, 0);
         while tries < TRIES && looks < LOOKS_MAX {
             if tries + looks > 0 {
-                hook::pause();
+                std::thread::sleep(pause);
             }
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?);
@@ -102,16 +106,12 @@ impl Lock {
 mod hook {
     #[inline(always)]
     pub(super) fn opened() {}
-
-    pub(super) fn pause() {
-        std::thread::sleep(super::PAUSE);
-    }
 }
 
-/// Lets a test come between the opening of a lock's file and the lock, and wait no time.
+/// Lets a test come between the opening of a lock's file and the lock.
 #[cfg(test)]
 mod hook {
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
     use std::collections::VecDeque;
 
     type Act = Box<dyn FnOnce()>;
@@ -119,14 +119,6 @@ mod hook {
     thread_local! {
         /// What is done at the next openings, one each.
         pub(super) static NEXT: RefCell<VecDeque<Act>> = RefCell::default();
-        /// Whether nothing is waited for.
-        pub(super) static HURRIED: Cell<bool> = const { Cell::new(false) };
-    }
-
-    pub(super) fn pause() {
-        if !HURRIED.get() {
-            std::thread::sleep(super::PAUSE);
-        }
     }
 
     pub(super) fn opened() {
@@ -162,7 +154,9 @@ mod tests {
         first.sign("7\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "7\n");
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        let begun = std::time::Instant::now();
         assert!(Lock::held(&path) && Lock::take(&path).unwrap().is_none());
+        assert!(begun.elapsed() >= PAUSE * (TRIES - 1), "tried over a while");
         drop(first);
         assert!(!Lock::held(&path) && path.exists());
         Lock::take(&path).unwrap().unwrap().remove().unwrap();
@@ -238,17 +232,17 @@ mod tests {
     #[test]
     fn neither_looks_nor_files_without_a_name_are_waited_for_without_end() {
         let (_directory, path) = place();
-        hook::HURRIED.set(true);
+        let take = || Lock::take_with_pauses(&path, Duration::ZERO).unwrap();
         drop(Lock::take(&path).unwrap());
         let look = File::open(&path).unwrap();
         look.try_lock_shared().unwrap();
-        assert!(Lock::take(&path).unwrap().is_none(), "somebody looks for ever");
+        assert!(take().is_none(), "somebody looks for ever");
         drop(look);
         for _ in 0..2 * TRIES {
             let path = path.clone();
             next(move || std::fs::remove_file(path).unwrap());
         }
-        assert!(Lock::take(&path).unwrap().is_none(), "somebody removes it each time");
+        assert!(take().is_none(), "somebody removes it each time");
         hook::NEXT.with_borrow_mut(VecDeque::clear);
     }
 
