@@ -109,3 +109,38 @@ impl Default for HttpLimits {
         HttpLimits::DEFAULT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_are_those_that_the_documentation_names() {
+        let text = include_str!("../../docs/http.md");
+        let HttpLimits {
+            connections_max,
+            head_bytes_max,
+            body_bytes_max,
+            small_body_bytes,
+            large_bodies_max,
+            small_answer_bytes,
+            answers_bytes_max,
+            ..
+        } = HttpLimits::DEFAULT;
+        let (kib, mib) = (|bytes: usize| bytes >> 10, |bytes: usize| bytes >> 20);
+        for row in [
+            format!("connections | {connections_max} "),
+            format!("head | {} KiB,", kib(head_bytes_max)),
+            format!("body | {} MiB,", mib(body_bytes_max)),
+            format!("bodies above {} KiB at once | {large_bodies_max} ", kib(small_body_bytes)),
+            format!("answers above {} KiB that are not taken yet | ", kib(small_answer_bytes)),
+            format!("not taken yet | {} MiB together", mib(answers_bytes_max)),
+            format!("a list of events | {} MiB ", mib(LIST_BYTES_MAX)),
+            format!("an SDP offer | {} KiB ", kib(OFFER_BYTES_MAX)),
+            format!("requests handled at once | {HANDLERS_MAX};"),
+            format!("offers of viewers | {OFFERS_MAX} "),
+        ] {
+            assert!(text.contains(&row), "docs/http.md does not say `{row}`");
+        }
+    }
+}

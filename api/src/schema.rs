@@ -442,6 +442,9 @@ mod tests {
             let (read, found) = read_text(&json!(true), &value.to_string());
             assert_eq!((read, found.told.len()), (value, 0));
         }
+        // What is of another type is told once, and held against nothing else.
+        let text = json!({"type": "string", "enum": ["a"], "minimum": 2});
+        assert_eq!(messages(text, json!(1)), ["p is 1, expected string"]);
         assert_eq!(messages(json!({"enum": [[1]]}), json!([1])).len(), 0);
         assert_eq!(messages(json!({"enum": [[1]]}), json!([2])).len(), 1);
         assert_eq!(messages(json!({"enum": [{"a": 1}]}), json!({"a": 2})).len(), 1);

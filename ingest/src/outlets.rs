@@ -272,36 +272,119 @@ impl Outlets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::WebrtcOptions;
     use crate::unit::UnitFlags;
     use base::{CameraId, MediaTime, UtcNanos};
 
-    #[test]
-    fn a_link_that_could_not_be_started_is_tried_again() {
+    const NOBODY: Wants =
+        Wants { decode: DecodeMode::Off, deadline_ms: 500, record: false, live: false };
+
+    fn outlets(live: Option<Hub>) -> (tempfile::TempDir, Outlets) {
         let shm = tempfile::tempdir().unwrap();
         let storage = Storage::new(crate::RecordingOptions::new(shm.path().join("recordings")));
-        let (shm, decode_command) = (shm.path().to_owned(), vec!["true".into()]);
-        let common = Common { shm, decode_command, storage, live: None };
-        let off = Wants { decode: DecodeMode::Off, deadline_ms: 500, record: false, live: false };
+        let decode_command = vec!["true".into()];
+        let common = Common { shm: shm.path().to_owned(), decode_command, storage, live };
         let camera = CameraId::new("cam").unwrap();
         let id = StreamId { camera, name: "main".into() };
-        let mut outlets = Outlets::new(id, off, common, Arc::default());
-        let hints = Hints::default();
-        outlets.describe(Description { codec: Codec::H264, fps: 10.0, hints });
-        let emit = |outlets: &mut Outlets| {
-            let flags = UnitFlags::KEY;
-            let (capture, capture_utc) = (clock::monotonic(), UtcNanos(0));
-            let media = MediaTime(1);
-            let codec = Codec::H264;
-            outlets.emit(AccessUnit { codec, data: vec![0], media, capture, capture_utc, flags });
-        };
+        (shm, Outlets::new(id, NOBODY, common, Arc::default()))
+    }
+
+    fn description() -> Description {
+        Description { codec: Codec::H264, fps: 10.0, hints: Hints::default() }
+    }
+
+    fn emit(outlets: &mut Outlets, capture: Instant, key: bool) {
+        let (capture_utc, media, codec) = (UtcNanos(0), MediaTime(1), Codec::H264);
+        let (flags, data) = (UnitFlags::when(key, UnitFlags::KEY), vec![0]);
+        outlets.emit(AccessUnit { codec, data, media, capture, capture_utc, flags });
+    }
+
+    #[test]
+    fn a_stream_is_wanted_by_whoever_wants_something_of_it() {
+        assert!(!NOBODY.any());
+        assert!(Wants { decode: DecodeMode::Keyframes, ..NOBODY }.any());
+        assert!(Wants { record: true, ..NOBODY }.any());
+        assert!(Wants { live: true, ..NOBODY }.any());
+    }
+
+    #[test]
+    fn a_link_that_could_not_be_started_is_tried_again() {
+        let (_shm, mut outlets) = outlets(None);
+        outlets.describe(description());
         // What a failed start leaves.
         outlets.wants.decode = DecodeMode::Full;
         outlets.link_retry = Some(clock::monotonic() + Duration::from_secs(3600));
-        emit(&mut outlets);
+        emit(&mut outlets, clock::monotonic(), true);
         assert!(outlets.link.is_none(), "not before it is due");
         outlets.link_retry = Some(clock::monotonic());
-        emit(&mut outlets);
+        emit(&mut outlets, clock::monotonic(), true);
         assert!(outlets.link.is_some() && outlets.link_retry.is_none());
         outlets.close();
+        assert!(outlets.link.is_none() && outlets.leaving.is_none());
+    }
+
+    #[test]
+    fn a_recorder_is_there_while_it_is_wanted_and_is_waited_for_at_the_end() {
+        let (_shm, mut outlets) = outlets(None);
+        outlets.set(Wants { record: true, ..NOBODY });
+        assert!(outlets.recorder.is_none(), "nothing is known of the stream");
+        outlets.describe(description());
+        assert!(outlets.recorder.is_some());
+        outlets.set(NOBODY);
+        assert!(outlets.recorder.is_none());
+        // One that still writes stays known, one that is done does not.
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let written = std::thread::spawn(|| ());
+        while !written.is_finished() {
+            std::thread::yield_now();
+        }
+        let writes = std::thread::spawn(move || ended.recv().is_err());
+        outlets.recorders_leaving = vec![written, std::thread::spawn(move || drop(writes.join()))];
+        outlets.set(NOBODY);
+        assert_eq!(outlets.recorders_leaving.len(), 1);
+        assert!(!outlets.recorders_leaving[0].is_finished());
+        drop(end);
+        outlets.set(Wants { record: true, ..NOBODY });
+        outlets.close();
+        assert!(outlets.recorder.is_none() && outlets.recorders_leaving.is_empty());
+    }
+
+    #[test]
+    fn a_recorder_that_broke_off_is_followed_by_another_after_a_while() {
+        let (_shm, mut outlets) = outlets(None);
+        outlets.describe(description());
+        let record = Wants { record: true, ..NOBODY };
+        outlets.set(record);
+        let now = clock::monotonic();
+        emit(&mut outlets, now, true);
+        assert_eq!(outlets.recorder_retry, None);
+        let broken = |outlets: &Outlets| outlets.recorder.as_ref().is_some_and(Recorder::broken);
+        outlets.recorder = Some(Recorder::broken_off());
+        emit(&mut outlets, now, false);
+        assert_eq!(outlets.recorder_retry, None, "with a key unit");
+        emit(&mut outlets, now, true);
+        let due = now + LINK_RETRY;
+        assert_eq!(outlets.recorder_retry, Some(due));
+        emit(&mut outlets, now + LINK_RETRY / 2, true);
+        assert!(broken(&outlets) && outlets.recorder_retry == Some(due), "not before it is due");
+        emit(&mut outlets, due, true);
+        assert!(!broken(&outlets) && outlets.recorder_retry.is_none());
+        // Told anew, one is not waited for.
+        outlets.recorder = Some(Recorder::broken_off());
+        outlets.set(record);
+        assert!(!broken(&outlets));
+        outlets.close();
+    }
+
+    #[test]
+    fn live_view_is_fed_while_it_is_wanted() {
+        let options = WebrtcOptions { udp_port: 0, ..WebrtcOptions::default() };
+        let (_shm, mut outlets) = outlets(Some(Hub::start(options).unwrap()));
+        outlets.set(Wants { live: true, ..NOBODY });
+        assert!(outlets.live.is_some());
+        emit(&mut outlets, clock::monotonic(), true);
+        assert_eq!(format!("{:?}", outlets.counters.unwatched), "Count(0)");
+        outlets.set(NOBODY);
+        assert!(outlets.live.is_none());
     }
 }

@@ -84,6 +84,12 @@ impl Recorder {
         Ok(Recorder { inbox, counters, thread: Some(thread) })
     }
 
+    /// One whose thread is gone.
+    #[cfg(test)]
+    pub fn broken_off() -> Recorder {
+        Recorder { inbox: Arc::default(), counters: Arc::default(), thread: None }
+    }
+
     /// Takes a unit or drops it. Never waits.
     pub fn push(&self, unit: &Arc<AccessUnit>) {
         let dropped = self.inbox.push(unit);

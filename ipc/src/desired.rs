@@ -291,6 +291,9 @@ mod tests {
         assert!(matches!(DesiredState::load(&path), Err(LoadError::Missing(_))));
         state(3).store(&path).unwrap();
         assert_eq!(DesiredState::load(&path).unwrap(), state(3));
+        assert_eq!(state(3).version(), Version { epoch: Epoch(0xa), revision: 3 });
+        assert_eq!(state(3).version().to_string(), "revision 3 of epoch 000000000000000a");
+        assert_eq!(Version::default().to_string(), "none");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen('{', "{\"added_later\": [1],", 1)).unwrap();
         assert_eq!(DesiredState::load(&path).unwrap(), state(3));
@@ -299,6 +302,19 @@ mod tests {
         assert!(error.contains("format is 2"), "{error}");
         fs::write(&path, &text[..text.len() / 2]).unwrap();
         assert!(matches!(DesiredState::load(&path), Err(LoadError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn what_an_older_program_did_not_name_has_its_default() {
+        let text = r#"{"format": 1, "revision": 1, "written_utc": "", "cameras":
+            [{"id": "c", "enabled": true, "streams": []}], "subscriptions": [{"id": "s",
+            "camera": "c", "model": "m", "max_fps": null, "enabled": true}]}"#;
+        let state = DesiredState::parse(Path::new("desired.json"), text.as_bytes()).unwrap();
+        let (camera, subscription) = (&state.cameras[0], &state.subscriptions[0]);
+        assert_eq!((camera.decode, camera.deadline_ms), (DecodeMode::Off, deadline_default_ms()));
+        assert_eq!(camera.deadline_ms, base::limits::DEADLINE_DEFAULT.as_millis() as u64);
+        let of = (subscription.priority, subscription.max_regions);
+        assert_eq!(of, (50, base::limits::MAX_REGIONS_DEFAULT));
     }
 
     #[test]

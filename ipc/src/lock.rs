@@ -39,10 +39,14 @@ impl Lock {
     /// # Errors
     /// Those of the file system; a link is not followed.
     pub fn take(path: &Path) -> io::Result<Option<Lock>> {
+        Lock::take_with_pauses(path, PAUSE)
+    }
+
+    fn take_with_pauses(path: &Path, pause: Duration) -> io::Result<Option<Lock>> {
         let (mut tries, mut looks) = (0, 0);
         while tries < TRIES && looks < LOOKS_MAX {
             if tries + looks > 0 {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(pause);
             }
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(FILE_MODE))?);
@@ -128,6 +132,7 @@ mod hook {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     fn place() -> (tempfile::TempDir, PathBuf) {
@@ -149,7 +154,9 @@ mod tests {
         first.sign("7\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "7\n");
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        let begun = std::time::Instant::now();
         assert!(Lock::held(&path) && Lock::take(&path).unwrap().is_none());
+        assert!(begun.elapsed() >= PAUSE * (TRIES - 1), "tried over a while");
         drop(first);
         assert!(!Lock::held(&path) && path.exists());
         Lock::take(&path).unwrap().unwrap().remove().unwrap();
@@ -162,6 +169,7 @@ mod tests {
         let victim = directory.path().join("victim");
         std::fs::write(&victim, "").unwrap();
         std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let _held = Lock::take(&victim).unwrap().unwrap();
         assert!(Lock::take(&path).is_err() && !Lock::held(&path));
     }
 
@@ -219,6 +227,23 @@ mod tests {
         assert!(Lock::held(&path));
         drop(second);
         assert!(!Lock::held(&path));
+    }
+
+    #[test]
+    fn neither_looks_nor_files_without_a_name_are_waited_for_without_end() {
+        let (_directory, path) = place();
+        let take = || Lock::take_with_pauses(&path, Duration::ZERO).unwrap();
+        drop(Lock::take(&path).unwrap());
+        let look = File::open(&path).unwrap();
+        look.try_lock_shared().unwrap();
+        assert!(take().is_none(), "somebody looks for ever");
+        drop(look);
+        for _ in 0..2 * TRIES {
+            let path = path.clone();
+            next(move || std::fs::remove_file(path).unwrap());
+        }
+        assert!(take().is_none(), "somebody removes it each time");
+        hook::NEXT.with_borrow_mut(VecDeque::clear);
     }
 
     #[test]

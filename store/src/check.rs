@@ -12,6 +12,7 @@ use crate::database::{Closing, guarded, patiently, sync_directory_of};
 use crate::error::{Fault, StoreError};
 use crate::held;
 use crate::pool::{day_path, days_in, events_directory, lock_directory};
+use redb::WriteTransaction;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -216,6 +217,22 @@ fn verified<T>(
 fn guard(path: &Path, work: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
     guarded(path, work)
         .unwrap_or_else(|detail| Err(StoreError::Corrupt { path: path.to_owned(), detail }.into()))
+}
+
+/// Ends the transaction of a check, in which everything behind `before` was found. What was mended is
+/// kept, unless there are records of a newer program: of that file nothing is changed.
+fn finish(write: WriteTransaction, report: &mut FileReport, before: usize) -> Result<(), Fault> {
+    let found = report.findings.split_off(before);
+    let newer = found.iter().find(|finding| matches!(finding, Finding::Newer { .. })).cloned();
+    let mended = newer.is_none() && !found.is_empty();
+    report.findings.extend(newer.map_or(found, |newer| vec![newer]));
+    // An unchanged file is not written.
+    if mended {
+        write.commit()?;
+    } else {
+        write.abort()?;
+    }
+    Ok(())
 }
 
 /// Renames a file that can't be opened.

@@ -149,6 +149,8 @@ mod tests {
         assert!(remove(directory.path()).is_err(), "no file");
         std::os::unix::fs::symlink("loop", at("loop")).unwrap();
         assert!(set_aside(&at("loop/a.redb"), "damaged").is_err());
+        // It is there, and nobody may give it another name, root included.
+        assert!(set_aside(Path::new("/sys/kernel"), "damaged").is_err());
         fs::create_dir(at("b.redb")).unwrap();
         assert_eq!(set_aside(&at("b.redb"), "damaged").unwrap(), Some(at("b.redb.damaged")));
     }

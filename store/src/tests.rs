@@ -1,6 +1,7 @@
 //! Tests through the public contract, and the world they share: a clock that stands where it is
 //! put, and events made from a seed.
 
+mod check;
 mod clocks;
 mod control;
 mod crash;

@@ -213,6 +213,10 @@ mod tests {
             r#"read -r job; echo "{\"status\":\"done\",\"as\":$(ulimit -v),\"nice\":$(nice)}""#;
         let done = jobs(limits).run(&json!({}), vec![], LIMIT).unwrap();
         assert_eq!((&done["as"], &done["nice"]), (&json!(ADDRESS_SPACE >> 10), &json!(NICE)));
+        let long =
+            r#"printf '{"status":"done","text":"'; head -c 60000 /dev/zero | tr '\0' x; echo '"}'"#;
+        let done = jobs(long).run(&json!({}), vec![], LIMIT).unwrap();
+        assert_eq!(done["text"].as_str().unwrap().len(), 60_000, "a long answer is taken whole");
         // One that does not end after its answer is ended.
         jobs(r#"read -r job; echo '{"status":"done"}'; exec sleep 600"#)
             .run(&json!({}), vec![], LIMIT)

@@ -132,6 +132,63 @@ fn a_clip_over_a_gap_and_other_parameters_keeps_real_time() {
 }
 
 #[test]
+fn what_is_behind_a_gap_is_shown_in_its_place_whatever_its_media_time() {
+    let rig = Rig::new();
+    let start = UtcNanos(midnight().0 + 1000 * SECOND);
+    let mut all = units("pedestrians.mp4", start, 4, |_| 0);
+    for mut unit in units("bframes.mp4", UtcNanos(start.0 + 20 * SECOND), 4, |_| 0) {
+        unit.capture += std::time::Duration::from_secs(20);
+        unit.media.0 += 5 * base::MediaTime::RATE;
+        all.push(unit);
+    }
+    rig.record(&all);
+    let (_, pictures) = clip(&rig, start.0 + SECOND, start.0 + 23 * SECOND).unwrap();
+    let behind = pictures.iter().find(|(_, luma)| luma.len() == 128 * 96).unwrap().0;
+    assert!((behind - 19.0).abs() < 0.05, "{behind}");
+}
+
+#[test]
+fn a_clip_whose_window_begins_in_a_gap_begins_behind_it() {
+    let rig = Rig::new();
+    let start = UtcNanos(midnight().0 + 1000 * SECOND);
+    let mut all = units("pedestrians.mp4", start, 4, |_| 0);
+    for mut unit in units("pedestrians.mp4", UtcNanos(start.0 + 20 * SECOND), 4, |_| 0) {
+        unit.capture += std::time::Duration::from_secs(20);
+        all.push(unit);
+    }
+    rig.record(&all);
+    let behind =
+        rig.rows().iter().map(|row| row.start_utc.0).find(|utc| *utc > start.0 + 10 * SECOND);
+    let (from, to) = (start.0 + 8 * SECOND, start.0 + 22 * SECOND);
+    let (done, pictures) = clip(&rig, from, to).unwrap();
+    let Done::Clip { start_utc_ns, .. } = done else { panic!("{done:?}") };
+    assert_eq!(Some(start_utc_ns), behind);
+    assert!((19..=21).contains(&pictures.len()), "{}", pictures.len());
+    assert_eq!(clip(&rig, from, from + 4 * SECOND).unwrap_err().code, 404, "all of it is a gap");
+}
+
+#[test]
+fn the_thumbnail_of_a_clip_is_the_picture_of_its_middle() {
+    let rig = Rig::new();
+    let start = UtcNanos(midnight().0 + 5 * SECOND);
+    rig.record(&units("pedestrians.mp4", start, 12, |_| 0));
+    let root = rig.storage.recordings.root();
+    let first = rig.rows()[0].start_utc.0;
+    let (done, _) = clip(&rig, first + 2 * SECOND, first + 9 * SECOND).unwrap();
+    let Done::Clip { start_utc_ns, end_utc_ns, .. } = done else { panic!("{done:?}") };
+    let output = root.join("still.jpg");
+    let job = Job::StillAt {
+        recordings: root.to_owned(),
+        camera: rig.claim.camera.to_string(),
+        at_utc_ns: start_utc_ns.midpoint(end_utc_ns),
+        output: output.clone(),
+    };
+    run(job, &mut std::io::empty()).unwrap();
+    let read = |path| std::fs::read(path).unwrap();
+    assert!(read(root.join("clip.jpg")) == read(output));
+}
+
+#[test]
 fn a_clip_without_a_thumbnail_is_a_clip() {
     let rig = Rig::new();
     let start = UtcNanos(midnight().0 + 5 * SECOND);
@@ -227,7 +284,10 @@ fn wrong_jobs_are_told_what_is_wrong() {
     let rig = Rig::new();
     let start = midnight().0;
     assert_eq!(clip(&rig, start, start).unwrap_err().code, 422);
-    assert_eq!(clip(&rig, start, start + 13 * 3600 * SECOND).unwrap_err().code, 422);
+    // Nothing is recorded in the longest that there is.
+    assert_eq!(clip(&rig, start, start + 12 * 3600 * SECOND).unwrap_err().code, 404);
+    let longer = clip(&rig, start, start + 12 * 3600 * SECOND + 1).unwrap_err();
+    assert!(longer.code == 422 && longer.message.contains("0 to 12 hours"), "{longer}");
     let nothing = clip(&rig, start, start + SECOND).unwrap_err();
     assert_eq!(nothing.code, 404);
     assert!(nothing.message.contains("2026-02-01T00:00:00.000Z"), "{nothing}");

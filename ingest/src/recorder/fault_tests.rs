@@ -498,6 +498,26 @@ fn what_a_recorder_that_began_again_put_in_order_is_not_written_over() {
 }
 
 #[test]
+fn what_a_kill_left_is_put_in_order_without_being_asked_for() {
+    let place = Place::new();
+    place.write(&mut None, &fragments(at(DAY, 0), 2)).1.unwrap();
+    tear(place.recordings());
+    // Nobody appends to the day.
+    let Place { _root, storage, claim, .. } = place;
+    drop(claim);
+    let recordings = &storage.recordings;
+    let index = recordings.day(&camera(), Day::parse(DAY).unwrap()).join(INDEX_NAME);
+    let torn = std::fs::read(&index).unwrap();
+    let pause = std::time::Duration::from_millis(2);
+    recovery::keep(&storage, 2 * pause, pause).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while std::fs::read(&index).unwrap() == torn && std::time::Instant::now() < until {
+        std::thread::sleep(pause);
+    }
+    assert_whole(recordings, &BTreeSet::new(), "a while after the start");
+}
+
+#[test]
 fn a_segment_that_can_not_be_made_says_why() {
     let place = Place::new();
     let written = fragments(at(DAY, 0), 1);

@@ -11,6 +11,7 @@ use std::time::Duration;
 /// Bound, unless a single unit is larger (chosen: 16 s of 4 Mb/s, longer than a disk takes to spin
 /// up).
 pub const BYTES_MAX: usize = 8 << 20;
+const _: () = assert!(BYTES_MAX >= 16 * 4_000_000 / 8);
 
 /// A unit as it comes out.
 #[derive(Debug)]
@@ -116,7 +117,9 @@ mod tests {
         let inbox = Inbox::default();
         assert_eq!(inbox.push(&unit(true, BYTES_MAX + 1)), 0);
         assert_eq!(inbox.push(&unit(false, 1)), 1);
+        assert!(!inbox.closed());
         inbox.close();
+        assert!(inbox.closed());
         let (taken, closed) = inbox.take(Duration::from_secs(3600));
         assert_eq!((taken.len(), closed), (1, true));
     }

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 /// From the start to the first day (chosen: recorders have the disk for themselves while they begin).
-const FIRST: Duration = Duration::from_secs(10);
+pub const FIRST: Duration = Duration::from_secs(10);
 /// Between two looks for something to do.
-const PAUSE: Duration = Duration::from_secs(1);
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// What recorders and recovery have to tell each other.
 #[derive(Debug, Default)]
@@ -167,9 +167,9 @@ fn order(
     }
 }
 
-/// Puts in order what is due, until nobody else keeps the storage.
-pub fn run(weak: &Weak<Storage>) {
-    let mut before = FIRST;
+/// Puts in order what is due, from `first` on and until nobody else keeps the storage.
+pub fn run(weak: &Weak<Storage>, first: Duration, pause: Duration) {
+    let mut before = first;
     loop {
         let Some(storage) = weak.upgrade() else { return };
         if before.is_zero() {
@@ -177,13 +177,13 @@ pub fn run(weak: &Weak<Storage>) {
                 continue;
             }
         } else {
-            before = before.saturating_sub(PAUSE);
+            before = before.saturating_sub(pause);
             if before.is_zero() {
                 all_due(&storage);
             }
         }
         drop(storage);
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
 }
 
@@ -191,7 +191,8 @@ pub fn run(weak: &Weak<Storage>) {
 ///
 /// # Errors
 /// When the process has no threads left.
-pub fn keep(storage: &Arc<Storage>) -> std::io::Result<()> {
+pub fn keep(storage: &Arc<Storage>, first: Duration, pause: Duration) -> std::io::Result<()> {
     let weak = Arc::downgrade(storage);
-    thread::Builder::new().name("recovery".into()).spawn(move || run(&weak)).map(drop)
+    let work = move || run(&weak, first, pause);
+    thread::Builder::new().name("recovery".into()).spawn(work).map(drop)
 }

@@ -142,7 +142,7 @@ impl Storage {
     /// # Errors
     /// When the process has no threads left.
     pub fn keep(self: &Arc<Storage>) -> io::Result<()> {
-        recovery::keep(self)?;
+        recovery::keep(self, recovery::FIRST, recovery::PAUSE)?;
         let (weak, start) = (Arc::downgrade(self), clocks());
         let sweep = move || sweep(&weak, start, LOOK);
         thread::Builder::new().name("recordings".into()).spawn(sweep).map(drop)

@@ -155,18 +155,7 @@ impl Files {
     /// Those of the file system.
     pub fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.ask(Call::SyncDirectory, path)?;
-        match File::open(path)?.sync_all() {
-            // A file system that can't sync directories keeps names in its own way.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
-                ) =>
-            {
-                Ok(())
-            }
-            synced => synced,
-        }
+        names_synced(File::open(path)?.sync_all())
     }
 
     /// Length of a file; an error when it is something else.
@@ -272,6 +261,15 @@ impl FileExt for OpenFile {
     }
 }
 
+/// A file system that can't sync directories keeps names in its own way.
+fn names_synced(synced: io::Result<()>) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, Unsupported};
+    match synced {
+        Err(error) if matches!(error.kind(), InvalidInput | Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
 /// Whether an error is about this file, so that another one may be read. Those of the process, as
 /// too many open files, and a lack of room say nothing of it.
 pub(super) fn of_the_file(error: &io::Error) -> bool {
@@ -280,4 +278,81 @@ pub(super) fn of_the_file(error: &io::Error) -> bool {
         [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::AGAIN, Errno::NOSPC]
             .map(Errno::raw_os_error);
     error.raw_os_error().is_none_or(|code| !of_the_process.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
+
+    /// Refuses the next call of this kind, and remembers all.
+    #[derive(Debug, Default)]
+    struct Refuses {
+        next: Mutex<Option<Call>>,
+        calls: Mutex<Vec<(Call, PathBuf)>>,
+    }
+
+    impl Probe for Refuses {
+        fn ask(&self, call: Call, path: &Path) -> io::Result<()> {
+            self.calls.lock().unwrap().push((call, path.to_owned()));
+            let refused = self.next.lock().unwrap().take_if(|next| *next == call);
+            refused.map_or(Ok(()), |_| Err(rustix::io::Errno::IO.into()))
+        }
+    }
+
+    fn place() -> (tempfile::TempDir, Arc<Refuses>, Files) {
+        let probe: Arc<Refuses> = Arc::default();
+        let files = Files::probed(Arc::clone(&probe) as Arc<dyn Probe>);
+        (tempfile::tempdir().unwrap(), probe, files)
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_them_and_their_names_are_synced() {
+        let (root, probe, files) = place();
+        let at = |name: &str| root.path().join(name);
+        files.make_directories(&at("a/b/c")).unwrap();
+        let calls = std::mem::take(&mut *probe.calls.lock().unwrap());
+        let synced = calls.into_iter().filter(|(call, _)| *call == Call::SyncDirectory);
+        let synced: Vec<_> = synced.map(|(_, path)| path).collect();
+        assert_eq!(synced, [root.path().to_owned(), at("a"), at("a/b")]);
+        assert_eq!(at("a/b/c").metadata().unwrap().permissions().mode() & 0o7777, 0o750);
+        files.make_directories(&at("a/b/c")).unwrap();
+        *probe.next.lock().unwrap() = Some(Call::MakeDirectory);
+        assert!(files.make_directories(&at("d/e")).is_err() && !at("d").exists());
+        std::fs::write(at("file"), "").unwrap();
+        assert!(files.make_directories(&at("file/below")).is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_error_and_what_can_not_be_done_is() {
+        let (root, _, files) = place();
+        let file = root.path().join("file");
+        assert_eq!(files.list(&file).unwrap(), [""; 0]);
+        files.remove(&file).unwrap();
+        std::fs::write(&file, "").unwrap();
+        assert!(files.list(&file).is_err() && files.remove(root.path()).is_err());
+        files.sync_directory(root.path()).unwrap();
+        assert!(files.sync_directory(&root.path().join("missing")).is_err());
+        for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported] {
+            names_synced(Err(kind.into())).unwrap();
+        }
+        assert!(names_synced(Err(rustix::io::Errno::IO.into())).is_err());
+    }
+
+    #[test]
+    fn a_refused_write_is_on_the_disk_by_half_and_a_refused_sync_is_told() {
+        let (root, probe, files) = place();
+        let path = root.path().join("file");
+        let file = files.append(&path, true).unwrap();
+        file.write(&[1; 10]).unwrap();
+        *probe.next.lock().unwrap() = Some(Call::Write(10));
+        assert!(file.write(&[2; 10]).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), [[1; 5], [1; 5], [2; 5]].concat());
+        *probe.next.lock().unwrap() = Some(Call::Sync);
+        assert!(file.sync().is_err());
+        file.sync().unwrap();
+        let over = file.write_at(&[3], 0).unwrap_err();
+        assert_eq!(over.kind(), io::ErrorKind::Unsupported, "they are appended to");
+    }
 }

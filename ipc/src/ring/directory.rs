@@ -414,3 +414,66 @@ pub(super) fn step(_: Step) {}
 
 #[cfg(test)]
 pub(super) use super::kill_tests::step;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn ring(at: &Path) {
+        fs::create_dir(at).unwrap();
+        fs::write(at.join(META), "").unwrap();
+        fs::write(at.join(DATA), "").unwrap();
+    }
+
+    #[test]
+    fn only_a_directory_of_a_rings_files_is_a_ring() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        ring(&at("ring"));
+        symlink(at("ring"), at("link")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        assert_eq!(holds_ring(&at("ring")).unwrap(), Some(true));
+        assert_eq!(holds_ring(&at("missing")).unwrap(), None);
+        for other in ["link", "file"] {
+            assert_eq!(holds_ring(&at(other)).unwrap(), Some(false), "{other}");
+        }
+        assert!(holds_ring(&at("file/below")).is_err());
+    }
+
+    #[test]
+    fn what_can_not_be_deleted_is_told_and_nothing_after_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path().join("ring");
+        delete(&at).unwrap();
+        ring(&at);
+        delete(&at).unwrap();
+        assert!(!at.exists());
+        ring(&at);
+        fs::write(at.join("notes"), "").unwrap();
+        assert!(delete(&at).is_err() && at.join("notes").exists());
+        ring(&root.path().join("other"));
+        let at = root.path().join("other");
+        fs::remove_file(at.join(META)).unwrap();
+        fs::create_dir(at.join(META)).unwrap();
+        assert!(delete(&at).is_err() && at.join(DATA).exists());
+    }
+
+    #[test]
+    fn half_a_ring_is_swept_and_what_can_not_be_listed_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        for (camera, file) in [("one", META), ("two", DATA)] {
+            fs::create_dir(root.path().join(camera)).unwrap();
+            fs::write(root.path().join(camera).join(file), "").unwrap();
+        }
+        fs::create_dir(root.path().join("empty")).unwrap();
+        assert_eq!(sweep(root.path(), |_| false).unwrap(), ["one", "two"]);
+        let left: Vec<_> =
+            entries(root.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["empty"]);
+        assert!(entries(&root.path().join("missing")).unwrap().is_empty());
+        fs::write(root.path().join("file"), "").unwrap();
+        assert!(entries(&root.path().join("file")).is_err());
+    }
+}

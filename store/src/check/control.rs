@@ -1,6 +1,6 @@
 //! The control file: every row decodes, and the pairs are those of the assignments.
 
-use super::{FileReport, Finding, Opened, guard, open_verified};
+use super::{FileReport, Finding, Opened, finish, guard, open_verified};
 use crate::control::row::{Row, json_from_bytes};
 use crate::control::{Assignment, Bookmark, Device, Model, OfCamera, Snapshot};
 use crate::database::check_format;
@@ -36,12 +36,7 @@ pub(super) fn check(path: &Path) -> Result<FileReport, StoreError> {
         write.set_quick_repair(true);
         let before = report.findings.len();
         check_tables(&write, &mut report)?;
-        if report.findings.len() > before {
-            write.commit()?
-        } else {
-            write.abort()?
-        }
-        Ok(())
+        finish(write, &mut report, before)
     };
     match guard(path, work) {
         Ok(()) => Ok(report),

@@ -1,7 +1,7 @@
 //! A day file: every record decodes and belongs to the day, the dictionary is whole, the indexes
 //! are those of the records.
 
-use super::{FileReport, Finding, Opened, guard, open_verified, set_aside};
+use super::{FileReport, Finding, Opened, finish, guard, open_verified, set_aside};
 use crate::database::check_format;
 use crate::day::Day;
 use crate::error::{Fault, StoreError};
@@ -33,13 +33,7 @@ pub(super) fn check(path: &Path, day: Day) -> Result<FileReport, StoreError> {
         write.set_quick_repair(true);
         let before = report.findings.len();
         check_tables(&write, day, &mut report)?;
-        // An unchanged file is not written.
-        if report.findings.len() > before {
-            write.commit()?
-        } else {
-            write.abort()?
-        }
-        Ok(())
+        finish(write, &mut report, before)
     };
     match guard(path, work) {
         Ok(()) => Ok(report),

@@ -3,12 +3,10 @@
 
 use super::{Clock, NOON, event, seeded};
 use crate::check::{FileReport, Finding};
-use crate::control::{Assignment, AssignmentId, Control, Device, Model, Source};
+use crate::database::{Database, PlainDisk, sync_directory_of};
 use crate::pool::{day_path, events_directory};
 use crate::record::{self, Numbers, RecordError};
-use crate::tables::{
-    BY_CAMERA, BY_CLASS, BY_MODEL, DAMAGED, DEVICES, EVENTS, META, NUMBERS, PAIRS, TEXTS,
-};
+use crate::tables::{BY_CAMERA, DAMAGED, EVENTS, META, TEXTS};
 use crate::{Day, EventQuery, EventStore, StoreError};
 use base::UtcNanos;
 use fastrand::Rng;
@@ -16,6 +14,7 @@ use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 const NUMBERS_1: Numbers = Numbers { camera: 1, model: 2, version: 3, device: 4 };
 
@@ -135,7 +134,7 @@ fn hostile_records_are_errors_not_panics() {
 }
 
 /// A store with some events on one day; returns the day's file and how many there are.
-fn filled(state: &Path, count: usize) -> PathBuf {
+pub(super) fn filled(state: &Path, count: usize) -> PathBuf {
     let clock = Clock::at(NOON);
     let (mut writer, _reader) = EventStore::open(state, clock.options()).unwrap();
     let mut rng = Rng::with_seed(9);
@@ -153,59 +152,35 @@ fn filled(state: &Path, count: usize) -> PathBuf {
     day_path(&events_directory(state), Day::of(NOON))
 }
 
-fn altered(path: &Path, alter: impl FnOnce(&redb::WriteTransaction)) {
+pub(super) fn altered(path: &Path, alter: impl FnOnce(&redb::WriteTransaction)) {
     let db = redb::Database::open(path).unwrap();
     let write = db.begin_write().unwrap();
     alter(&write);
     write.commit().unwrap();
 }
 
-fn only_file(state: &Path) -> FileReport {
+pub(super) fn only_file(state: &Path) -> FileReport {
     let mut report = crate::check(state).unwrap();
     assert_eq!(report.files.len(), 1, "{report}");
     report.files.remove(0)
 }
 
 #[test]
-fn check_rebuilds_what_is_derived() {
+fn an_empty_file_is_refused_and_no_database_is_made_of_it() {
     let directory = tempfile::tempdir().unwrap();
-    let path = filled(directory.path(), 50);
-    assert_eq!(only_file(directory.path()).findings, []);
-    let clock = Clock::at(NOON);
-    let lists = || {
-        let (_writer, reader) = EventStore::open(directory.path(), clock.options()).unwrap();
-        let by = |query: EventQuery| reader.list(&query).unwrap().events;
-        let any = EventQuery::default;
-        [
-            by(EventQuery { camera: Some(super::camera(1)), ..any() }),
-            by(EventQuery { model: Some(super::model(1)), ..any() }),
-            by(EventQuery { class_id: Some(1), ..any() }),
-            by(any()),
-        ]
-    };
-    let before = lists();
-    assert!(before.iter().all(|list| !list.is_empty()));
-    altered(&path, |write| {
-        let mut by_camera = write.open_table(BY_CAMERA).unwrap();
-        by_camera.pop_first().unwrap();
-        by_camera.pop_last().unwrap();
-        let mut by_model = write.open_table(BY_MODEL).unwrap();
-        by_model.insert((1, 5), ()).unwrap();
-        write.delete_table(BY_CLASS).unwrap();
-        let mut numbers = write.open_table(NUMBERS).unwrap();
-        numbers.remove("cam1").unwrap();
-        let mut texts = write.open_table(TEXTS).unwrap();
-        texts.pop_last().unwrap();
-    });
-    let report = only_file(directory.path());
-    let text = report.to_string();
-    assert!(text.contains("index by_camera rebuilt (2 rows missing, 0 too many)"), "{text}");
-    assert!(text.contains("index by_model rebuilt (0 rows missing, 1 too many)"), "{text}");
-    assert!(text.contains("index by_class rebuilt"), "{text}");
-    assert!(text.contains("index numbers rebuilt (2 rows missing, 0 too many)"), "{text}");
-    assert_eq!((report.records, report.findings.len()), (50, 4));
-    assert_eq!(only_file(directory.path()).findings, [], "repaired once and for all");
-    assert_eq!(lists(), before);
+    let path = directory.path().join("2026-03-01.redb");
+    std::fs::write(&path, "").unwrap();
+    let file = Database::new(path.clone(), &crate::tables::DAY, 1 << 20, Arc::new(PlainDisk));
+    let error = file.write("writing", |_| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("it is empty"), "{error}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[test]
+fn a_directory_that_can_not_be_synced_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    sync_directory_of(&directory.path().join("file")).unwrap();
+    assert!(sync_directory_of(&directory.path().join("missing/file")).is_err());
 }
 
 #[test]
@@ -240,12 +215,23 @@ fn unreadable_records_hurt_nobody_and_check_moves_them_away() {
     let damaged = db.begin_read().unwrap().open_table(DAMAGED).unwrap();
     assert_eq!(damaged.get(victim.as_u128()).unwrap().unwrap().value(), junk);
     drop((damaged, db));
-    // A record of a newer program is left alone, with everything else.
+    // Of no version there ever was, and one that belongs to another day.
+    let elsewhere = UtcNanos(NOON.0 - crate::day::DAY_NANOS);
     altered(&path, |write| {
-        let newer: &[u8] = &[2, 0, 0];
-        write.open_table(EVENTS).unwrap().insert(victim.as_u128(), newer).unwrap();
+        let mut events = write.open_table(EVENTS).unwrap();
+        let good = events.first().unwrap().unwrap().1.value().to_vec();
+        let id = crate::EventId::new(elsewhere, 7);
+        events.insert(id.as_u128(), good.as_slice()).unwrap();
+        events.insert(victim.as_u128(), &[0, 0, 0][..]).unwrap();
     });
-    assert_eq!(only_file(directory.path()).findings, [Finding::Newer { records: 1 }]);
+    let report = only_file(directory.path());
+    let milliseconds = (elsewhere.0 / 1_000_000).to_string();
+    assert!(
+        matches!(&report.findings[..], [Finding::Damaged { records: 2, first }]
+            if first.contains("millisecond") && first.contains(&milliseconds)),
+        "{report}"
+    );
+    assert_eq!((report.records, only_file(directory.path()).findings), (19, vec![]));
 }
 
 #[test]
@@ -346,52 +332,6 @@ fn altered_files_end_in_errors_and_check_makes_the_store_usable() {
         assert_eq!(reader.list(&EventQuery::default()).unwrap().unreadable, 0);
     }
     assert!(noticed > 0, "no alteration was noticed: the test proves nothing");
-}
-
-#[test]
-fn the_registry_is_checked_row_by_row() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("control.redb");
-    let control = Control::open(directory.path()).unwrap();
-    let (camera, model) = (super::camera(1), super::model(1));
-    control
-        .write(|w| {
-            w.put_device(Device::new(camera.clone(), Source::Api))?;
-            w.put_device(Device::new(super::camera(2), Source::Api))?;
-            w.put_model(Model::new(model.clone(), Source::Api))?;
-            let id: AssignmentId = "a".parse().unwrap();
-            w.create_assignment(Assignment::new(id, camera.clone(), model.clone(), Source::Api))?;
-            w.set_labels(&model, "1", &["person".to_owned()])
-        })
-        .unwrap();
-    drop(control);
-    let report = only_file(directory.path());
-    assert_eq!((report.records, report.findings), (5, vec![]));
-    altered(&path, |write| {
-        let junk: &[u8] = b"\x01{\"name\": 5}";
-        write.open_table(DEVICES).unwrap().insert("cam2", junk).unwrap();
-        let mut pairs = write.open_table(PAIRS).unwrap();
-        pairs.pop_first().unwrap();
-        pairs.insert(("cam9", "model9"), "nobody").unwrap();
-    });
-    let control = Control::open(directory.path()).unwrap();
-    let error = control.devices().unwrap_err();
-    assert!(error.to_string().contains("device cam2"), "{error}");
-    drop(control);
-    let text = only_file(directory.path()).to_string();
-    assert!(text.contains("4 records"), "{text}");
-    assert!(text.contains("1 unreadable records moved to table damaged"), "{text}");
-    assert!(text.contains("index pairs rebuilt (1 rows missing, 1 too many)"), "{text}");
-    assert_eq!(only_file(directory.path()).findings, []);
-    let control = Control::open(directory.path()).unwrap();
-    assert_eq!(control.devices().unwrap().len(), 1);
-    assert!(control.write(|w| w.assignment_of(&camera, &model)).unwrap().is_some());
-    drop(control);
-    std::fs::write(&path, "not a database at all").unwrap();
-    let error = Control::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
-    let report = only_file(directory.path());
-    assert!(report.to_string().contains("backup") && path.exists(), "{report}");
 }
 
 /// Tables that tests read stay as they are named in docs/store.md.

@@ -9,6 +9,7 @@ use crate::{EventId, EventQuery, EventReader, EventStore, StoreError};
 use base::{ModelId, UtcNanos};
 use fastrand::Rng;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 fn device(n: usize) -> Device {
@@ -195,6 +196,25 @@ fn growing_and_shrinking_by_our_own_hand_is_no_cut() {
         assert_eq!(control.fault(), None);
     }
     assert!(largest > small, "the test proves little");
+}
+
+#[test]
+fn a_file_that_is_shorter_while_it_is_written_is_no_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let control = Control::open(directory.path()).unwrap();
+    put(&control, 1).unwrap();
+    let path = directory.path().join("control.redb");
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let (left, mut last) = (file.metadata().unwrap().len(), [0]);
+    let told: Result<Option<String>, StoreError> = control.write(|_| {
+        file.read_exact_at(&mut last, left - 1).unwrap();
+        file.set_len(left - 1).unwrap();
+        let told = control.fault();
+        file.write_all_at(&last, left - 1).unwrap();
+        Ok(told)
+    });
+    assert_eq!(told.unwrap(), None);
+    assert_eq!((control.fault(), control.devices().unwrap().len()), (None, 1));
 }
 
 struct Events {

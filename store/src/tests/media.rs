@@ -5,7 +5,7 @@ use crate::tables::SNAPSHOTS;
 use base::UtcNanos;
 use std::path::Path;
 
-fn snapshot() -> Snapshot {
+pub(super) fn snapshot() -> Snapshot {
     Snapshot {
         id: MediaId::random(),
         camera: "front".parse().unwrap(),
@@ -20,7 +20,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-fn bookmark(state: JobState) -> Bookmark {
+pub(super) fn bookmark(state: JobState) -> Bookmark {
     Bookmark {
         id: MediaId::random(),
         camera: "front".parse().unwrap(),

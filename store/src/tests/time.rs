@@ -3,6 +3,7 @@
 use super::{Clock, HOUR, NOON, SECOND, event};
 use crate::day::{DAY_NANOS, Day};
 use crate::pool::{days_in, events_directory};
+use crate::record::{self, Numbers, RECORD_BYTES_MAX};
 use crate::writer::FUTURE_MAX;
 use crate::{EventQuery, EventStore, Rejection, StoreError};
 use base::UtcNanos;
@@ -111,6 +112,17 @@ fn an_event_that_contradicts_itself_is_refused_alone() {
     let outcomes = writer.append(&events).unwrap();
     assert!(matches!(outcomes[3], Err(Rejection::TooLarge { .. })));
     assert_eq!(reader.list(&EventQuery::default()).unwrap().total, Some(4));
+    // The largest that is stored, and one of a byte more.
+    let (mut record, numbers) =
+        (Vec::new(), Numbers { camera: 1, model: 2, version: 3, device: 4 });
+    events[3].metadata = Some(serde_json::Value::String(String::new()));
+    record::encode(&events[3], numbers, NOON, &mut record).unwrap();
+    for (more, stored) in [(0, true), (1, false)] {
+        let text = "x".repeat(RECORD_BYTES_MAX - record.len() + more);
+        events[3].metadata = Some(serde_json::Value::String(text));
+        let outcomes = writer.append(&events[3..]).unwrap();
+        assert_eq!(outcomes[0].is_ok(), stored, "{:?}", outcomes[0]);
+    }
 }
 
 #[test]
@@ -167,5 +179,35 @@ fn below_the_floor_writing_stops_and_reading_goes_on() {
 fn the_disk_of_this_machine_tells_its_free_space() {
     let directory = tempfile::tempdir().unwrap();
     let free = (crate::EventOptions::default().free_space)(directory.path()).unwrap();
-    assert!(free > 0);
+    assert!(free >= 4096, "bytes, of which a file takes whole blocks: {free}");
+}
+
+#[test]
+fn the_clocks_of_this_machine_are_asked() {
+    let options = crate::EventOptions::default();
+    let monotonic = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec as u64 * SECOND + now.tv_nsec as u64
+    };
+    let (before, now, after) = (monotonic(), (options.monotonic)().0, monotonic());
+    assert!((before..=after).contains(&now), "{before} {now} {after}");
+    assert!((options.clock)() > NOON);
+}
+
+#[test]
+fn two_stores_give_events_of_one_moment_ids_of_their_own() {
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::at(NOON);
+        let (mut writer, _reader) = EventStore::open(directory.path(), clock.options()).unwrap();
+        let events: Vec<_> = (0..3).map(|_| event(&mut Rng::with_seed(1), NOON)).collect();
+        ids.extend(writer.append(&events).unwrap().into_iter().map(Result::unwrap));
+    }
+    // The number of the writer's life below, what it counts above.
+    let life: Vec<u32> = ids.iter().map(|id| id.as_u128() as u32).collect();
+    assert!(life[..3].iter().all(|of| *of == life[0]) && life[3..].iter().all(|of| *of == life[3]));
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 6);
 }

@@ -96,6 +96,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn rings_go_and_so_does_what_lies_in_the_runtime_directory() {
+        let (_directory, directories) = place();
+        let screen = Screen::new(false);
+        // Also when nobody ever made shared memory.
+        for shm in [false, true] {
+            drop(UnixListener::bind(directories.runtime.join("events.sock")).unwrap());
+            if shm {
+                fs::create_dir_all(directories.shm.join("cam")).unwrap();
+                fs::write(directories.shm.join("cam/frame.meta"), "").unwrap();
+            }
+            remove(&directories, &screen);
+            assert_eq!(left(&directories), [""; 0]);
+            assert!(!directories.shm.join("cam").exists());
+        }
+    }
+
     /// It has its lock, and its socket is bound and does not listen yet, or its name is about to be.
     #[test]
     fn what_belongs_to_a_process_that_starts_is_left_alone() {
