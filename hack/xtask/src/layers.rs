@@ -49,6 +49,7 @@ const LAYERS: &[Row] = &[
     (
         "benches",
         &[
+            "api",
             "base",
             "ingest",
             "ipc",
