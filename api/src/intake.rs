@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 /// Bytes per read: several batches of a usual size.
 const READ_BYTES: usize = 256 * 1024;
-/// Reads of one connection before the listener is looked at again, so that a flood can't keep a
+/// Full reads of one connection before the listener is looked at again, so that a flood can't keep a
 /// newer scheduler out.
 const READS_IN_A_ROW: u32 = 16;
 
@@ -177,6 +177,9 @@ impl Intake {
                     Some(Ok(message)) => self.take(message),
                     Some(Err(error)) => return Err(Closed::Malformed(error.to_string())),
                 }
+            }
+            if got < buffer.len() {
+                return Ok(());
             }
         }
         Ok(())
