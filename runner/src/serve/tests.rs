@@ -994,7 +994,9 @@ fn what_comes_while_the_thread_executes_is_seen_after_the_batch() {
     let mut node = Node::with(engine);
     begun.recv_timeout(PATIENCE).unwrap();
     let mut camera = node.camera("front");
-    let mut scheduler = node.scheduler();
+    let mut scheduler = node.connect();
+    scheduler.welcome();
+    assert!(matches!(scheduler.next(), RunnerMessage::ProfileRequest { .. }));
     let (one, two) = (camera.frame(200), camera.frame(210));
     scheduler.prepare(1, &camera, &[one], LEASE);
     begun.recv_timeout(PATIENCE).unwrap();
