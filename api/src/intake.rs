@@ -4,12 +4,12 @@
 //! view is a short lock, the commit channel drops what does not fit. A connection that sends what
 //! is not a message is closed.
 
-use crate::commit::{Commit, EventCounters};
+use crate::commit::{Commit, CommitLimits, EventCounters};
 use crate::http::events::rounded;
 use crate::live::Live;
 use crate::publish::KnownCameras;
-use base::Rect;
 use base::log_gate::LogGate;
+use base::{CameraId, Rect};
 use ipc::clock;
 use ipc::events_message::{EventsMessage, ResultItem, Results};
 use ipc::framing::Reassembly;
@@ -27,7 +27,7 @@ use tracing::{info, warn};
 
 /// Bytes per read: several batches of a usual size.
 const READ_BYTES: usize = 256 * 1024;
-/// Reads of one connection before the listener is looked at again, so that a flood can't keep a
+/// Full reads of one connection before the listener is looked at again, so that a flood can't keep a
 /// newer scheduler out.
 const READS_IN_A_ROW: u32 = 16;
 
@@ -56,6 +56,52 @@ pub struct Intake {
     pub cameras: Arc<KnownCameras>,
     /// Whether results without detections are stored.
     pub store_empty: bool,
+}
+
+/// The intake with nothing behind it, for benchmarks: results are counted and shown as ever, events are
+/// dropped where the store would take them.
+#[derive(Debug)]
+pub struct BareIntake {
+    intake: Intake,
+    listener: UnixListener,
+}
+
+impl BareIntake {
+    /// Listens at `path` for results of these cameras.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn bind(path: &Path, cameras: impl IntoIterator<Item = CameraId>) -> io::Result<Self> {
+        let counters = Arc::<EventCounters>::default();
+        let (commit, _) = Commit::channel(CommitLimits::default(), counters.clone());
+        let cameras = Arc::new(KnownCameras::of(cameras.into_iter().collect()));
+        let live = Arc::default();
+        let intake = Intake { live, commit, counters, cameras, store_empty: false };
+        Ok(BareIntake { intake, listener: bind(path)? })
+    }
+
+    /// Tells how many results came, and the mean age of those of the last 30 to 60 s.
+    pub fn taken(&self) -> impl Fn() -> (u64, Duration) + Send + use<> {
+        let live = self.intake.live.clone();
+        move || {
+            let views = live.subscriptions(clock::monotonic());
+            let ages = views.iter().filter_map(|view| {
+                Some(view.stage_means?.age().as_secs_f64() * view.window_results as f64)
+            });
+            let window: u64 = views.iter().map(|view| view.window_results).sum();
+            let age = Duration::from_secs_f64(ages.sum::<f64>() / window.max(1) as f64);
+            (views.iter().map(|view| view.results).sum(), age)
+        }
+    }
+
+    /// Takes messages for ever.
+    ///
+    /// # Errors
+    /// When the listener or poll itself fails.
+    pub fn run(self) -> io::Result<()> {
+        let (_never, stop) = Stop::pair()?;
+        self.intake.run(&self.listener, &stop)
+    }
 }
 
 struct Connection {
@@ -131,6 +177,9 @@ impl Intake {
                     Some(Ok(message)) => self.take(message),
                     Some(Err(error)) => return Err(Closed::Malformed(error.to_string())),
                 }
+            }
+            if got < buffer.len() {
+                return Ok(());
             }
         }
         Ok(())

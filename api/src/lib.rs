@@ -39,6 +39,7 @@ mod testing;
 mod upkeep;
 
 pub use commit::CommitLimits;
+pub use intake::BareIntake;
 pub use limits::HttpLimits;
 pub use media::room::MediaOptions;
 pub use options::{ModelEntry, Options, ServeError, Unavailable, UnavailableKind};

@@ -50,6 +50,11 @@ pub enum FollowError {
 pub struct KnownCameras(RwLock<Arc<BTreeSet<CameraId>>>);
 
 impl KnownCameras {
+    /// These.
+    pub fn of(ids: BTreeSet<CameraId>) -> KnownCameras {
+        KnownCameras(RwLock::new(Arc::new(ids)))
+    }
+
     /// Those that there are now.
     pub fn get(&self) -> Arc<BTreeSet<CameraId>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -121,8 +126,8 @@ impl Published {
             Err(LoadError::Missing(_)) => {}
             Err(error) => warn!("{error}; writing it anew"),
         }
-        let cameras = Arc::<KnownCameras>::default();
-        cameras.set(current.1.cameras.iter().filter_map(|camera| camera.id.parse().ok()).collect());
+        let ids = current.1.cameras.iter().filter_map(|camera| camera.id.parse().ok()).collect();
+        let cameras = Arc::new(KnownCameras::of(ids));
         let (current, file) = (Mutex::new(Arc::new(current)), Mutex::new(file));
         let (epoch, changed) = (AtomicU64::new(epoch.0), AtomicU64::new(clock::monotonic().0));
         Published { path, export_enabled, named_files, current, epoch, changed, file, cameras }

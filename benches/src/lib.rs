@@ -1,4 +1,5 @@
 //! What several benchmarks measure with.
 
 pub mod counting_allocator;
+pub mod node;
 pub mod ticks;

@@ -98,10 +98,15 @@ impl OutBuffer {
         OutBuffer { bytes: VecDeque::new(), bytes_max, dropped: 0 }
     }
 
+    /// Whether [`OutBuffer::push`] would queue this message now.
+    pub fn has_room(&self, message: &[u8]) -> bool {
+        let sendable = (1..=MESSAGE_BYTES_MAX).contains(&message.len());
+        sendable && self.bytes.len() + 4 + message.len() <= self.bytes_max
+    }
+
     /// Queues a message with its prefix, or drops it whole.
     pub fn push(&mut self, message: &[u8]) -> Pushed {
-        let sendable = (1..=MESSAGE_BYTES_MAX).contains(&message.len());
-        if !sendable || self.bytes.len() + 4 + message.len() > self.bytes_max {
+        if !self.has_room(message) {
             self.dropped += 1;
             return Pushed::Dropped;
         }

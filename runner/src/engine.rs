@@ -116,6 +116,10 @@ pub trait Engine: Send {
     /// Batches that it can hold prepared at once, at least two.
     fn slots(&self) -> usize;
 
+    /// Whether [`Engine::submit`] executes the batch before it returns. Then the thread that reads
+    /// messages drives the engine too: another one would only be woken by it.
+    fn synchronous(&self) -> bool;
+
     /// Takes frames, 1 to `batch_max`, into `slot`; what it held there is forgotten. Uses no device
     /// time.
     ///

@@ -1,8 +1,9 @@
 //! The model process.
 //!
 //! Start: lock, weights, warm-up, socket, in this order: who can connect finds a runner that
-//! answers. Then two threads: one reads messages and copies frames, one owns the engine; a third
-//! ends the process when the engine hangs. Stop: no new connections, the batch that runs is
+//! answers. Then one thread reads messages, copies frames and drives the engine; an asynchronous engine has
+//! a thread of its own, so that the next frames are copied while it executes. Another one ends the
+//! process when the engine hangs. Stop: no new connections, the batch that runs is
 //! answered, socket and lock are removed.
 
 mod cap;
@@ -25,7 +26,7 @@ use base::model::ModelSpec;
 use ipc::instance::InstanceLock;
 use ipc::stop::Stop;
 use latency::{LatencyBook, batch_sizes};
-use listen::{Listen, listen};
+use listen::{Drive, Listen, listen};
 use shared::Shared;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -76,7 +77,6 @@ fn serve_with(
     );
 
     let system = |what| move |source| RunnerError::System { what, source };
-    let (running, gone) = Stop::pair().map_err(system("no descriptors left"))?;
     let about = Listen {
         spec,
         info: &info,
@@ -98,30 +98,48 @@ fn serve_with(
         let watching = std::thread::Builder::new().name("watchdog".into());
         let watch = || watchdog.watch(|members| hung(spec, &socket.path, members));
         watching.spawn_scoped(scope, watch).map_err(system("cannot start a thread"))?;
-        let working = std::thread::Builder::new().name("engine".into());
-        let work = || {
-            // Dropped when the thread ends, however it ends.
-            let _running = running;
-            work.run();
+        let listened = if work.engine.synchronous() {
+            let mut work = work;
+            listen(about, &socket.listener, stop, &mut Drive::Here(&mut work))
+                .map_err(system("cannot wait for messages"))
+        } else {
+            beside(scope, work, |gone| {
+                let listened = listen(about, &socket.listener, stop, &mut Drive::Beside(gone));
+                socket.unlink();
+                shared.stop();
+                listened.map_err(system("cannot wait for messages"))
+            })
         };
-        let worker = working.spawn_scoped(scope, work).map_err(|source| {
-            watchdog.finish();
-            RunnerError::System { what: "cannot start a thread", source }
-        })?;
-        let listened = listen(about, &socket.listener, stop, &gone)
-            .map_err(system("cannot wait for messages"));
         socket.unlink();
-        shared.stop();
-        let joined = worker.join();
         watchdog.finish();
-        if joined.is_err() {
-            let source = io::Error::other("the engine thread panicked");
-            return Err(RunnerError::System { what: "the runner ends", source });
-        }
         listened
     });
     if listened.is_ok() {
         tracing::info!(model = %spec.model_id, device = %options.device, "runner stopped");
+    }
+    listened
+}
+
+/// Drives the engine on a thread of its own while `listen` runs, which is to return soon after its
+/// argument is set: the thread has ended then.
+fn beside<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    work: Work<'scope>,
+    listen: impl FnOnce(&Stop) -> Result<(), RunnerError>,
+) -> Result<(), RunnerError> {
+    let system = |what| move |source| RunnerError::System { what, source };
+    let (running, gone) = Stop::pair().map_err(system("no descriptors left"))?;
+    let work = move || {
+        // Dropped when the thread ends, however it ends.
+        let _running = running;
+        work.run();
+    };
+    let worker = std::thread::Builder::new().name("engine".into());
+    let worker = worker.spawn_scoped(scope, work).map_err(system("cannot start a thread"))?;
+    let listened = listen(&gone);
+    if worker.join().is_err() {
+        let source = io::Error::other("the engine thread panicked");
+        return Err(RunnerError::System { what: "the runner ends", source });
     }
     listened
 }

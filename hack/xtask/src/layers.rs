@@ -52,6 +52,7 @@ const LAYERS: &[Row] = &[
     (
         "benches",
         &[
+            "api",
             "base",
             "ingest",
             "ipc",

@@ -215,6 +215,10 @@ impl Engine for OnnxEngine {
         SLOTS
     }
 
+    fn synchronous(&self) -> bool {
+        true
+    }
+
     fn prepare(&mut self, slot: usize, frames: Vec<Frame>) -> Result<(), EngineError> {
         let members = frames.len();
         if members == 0 || members > self.batch_max {

@@ -1,8 +1,9 @@
 //! An engine that executes nothing: it waits as long as a batch is said to take, and fails as it is
 //! asked to. For trying out and testing everything around an engine.
 //!
-//! Asynchronous with real slots, as an engine on a GPU is: [`Engine::submit`] returns at once, batches
-//! follow each other on a device of its own, and it can hold a prepared batch meanwhile.
+//! With real slots. As on a GPU it is asynchronous: [`Engine::submit`] returns at once, batches follow each
+//! other on a device of its own, and it can hold a prepared batch meanwhile. As on a CPU it is not: the
+//! thread that submits waits.
 
 use super::{Engine, EngineError, EngineInfo, Finished, Frame, OutputTensor, Ticket};
 use base::Instant;
@@ -144,6 +145,18 @@ impl SyntheticEngine {
         vec![Box::new(Values(shape(self.labels), scores)), Box::new(Values(shape(4), boxes))]
     }
 
+    /// Waits until a batch has executed; for ever when it hangs.
+    fn await_end(&self, ticket: &Ticket) {
+        let end = self.running[self.place(ticket)].end;
+        loop {
+            let wait = end.map_or(HANGS, |end| end - clock::monotonic());
+            if wait.is_zero() {
+                return;
+            }
+            std::thread::sleep(wait);
+        }
+    }
+
     fn place(&self, ticket: &Ticket) -> usize {
         let at = self.running.iter().position(|r| r.ticket == ticket.0);
         at.expect("the ticket is its own and not spent")
@@ -157,6 +170,10 @@ impl Engine for SyntheticEngine {
 
     fn slots(&self) -> usize {
         SLOTS
+    }
+
+    fn synchronous(&self) -> bool {
+        !self.info.gpu
     }
 
     fn prepare(&mut self, slot: usize, frames: Vec<Frame>) -> Result<(), EngineError> {
@@ -177,7 +194,11 @@ impl Engine for SyntheticEngine {
         self.free_at = end.unwrap_or(begin);
         self.tickets += 1;
         self.running.push(Running { ticket: self.tickets, frames, begin, end, fails });
-        Ok(Ticket(self.tickets))
+        let ticket = Ticket(self.tickets);
+        if self.synchronous() {
+            self.await_end(&ticket);
+        }
+        Ok(ticket)
     }
 
     fn poll(&mut self, ticket: &Ticket) -> Result<Option<Finished>, EngineError> {
@@ -200,13 +221,9 @@ impl Engine for SyntheticEngine {
     }
 
     fn wait(&mut self, ticket: Ticket) -> Result<Finished, EngineError> {
-        loop {
-            if let Some(finished) = self.poll(&ticket)? {
-                return Ok(finished);
-            }
-            let end = self.running[self.place(&ticket)].end;
-            std::thread::sleep(end.map_or(HANGS, |end| end - clock::monotonic()));
-        }
+        self.await_end(&ticket);
+        let finished = self.poll(&ticket)?;
+        Ok(finished.expect("its end has passed"))
     }
 }
 

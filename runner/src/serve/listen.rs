@@ -1,10 +1,11 @@
-//! The listening thread: connections, messages in, frames out of the rings.
+//! The thread that listens: connections, messages in, frames out of the rings.
 //!
 //! A connection becomes the active one when it has answered Hello with a Welcome of this protocol;
 //! it then replaces the one before. Until then it can disturb nobody.
 
 use super::peer::{Closed, Inbox, Peer};
 use super::shared::{Batch, Place, Shared};
+use super::work::Work;
 use crate::engine::{EngineInfo, Frame};
 use crate::parameters::{ParameterCache, Parameters};
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
@@ -108,12 +109,20 @@ struct Listener<'a> {
     parameters: ParameterCache,
 }
 
-/// Accepts and answers until `stop`, or until `gone` says that the engine thread ended.
+/// Who drives the engine.
+pub enum Drive<'d, 'a> {
+    /// This thread, between messages.
+    Here(&'d mut Work<'a>),
+    /// Another one; this says that it ended.
+    Beside(&'d Stop),
+}
+
+/// Accepts and answers until `stop`, or until the thread that drives the engine ended.
 pub fn listen(
     about: Listen<'_>,
     socket: &UnixListener,
     stop: &Stop,
-    gone: &Stop,
+    drive: &mut Drive<'_, '_>,
 ) -> io::Result<()> {
     let defaults = Arc::new(Parameters::defaults(about.spec));
     let mut listener = Listener {
@@ -135,6 +144,10 @@ pub fn listen(
         let idle = listener.newcomers.is_empty() && listener.rings.is_empty() && !deaf;
         let ready = {
             let connections = listener.active.iter().chain(&listener.newcomers);
+            let gone = match drive {
+                Drive::Here(_) => stop,
+                Drive::Beside(gone) => gone,
+            };
             let mut fds: Vec<PollFd<'_>> =
                 vec![PollFd::new(stop, PollFlags::IN), PollFd::new(gone, PollFlags::IN)];
             // A connection that cannot be accepted stays readable: looking again has to wait.
@@ -160,6 +173,9 @@ pub fn listen(
         }
         if actives == 1 && connections[0] {
             listener.read_active();
+        }
+        if let Drive::Here(work) = drive {
+            work.run_waiting();
         }
         if ready[2] {
             listener.accept(socket);

@@ -1,4 +1,4 @@
-//! What the listening thread and the engine thread share: batches on their way, and whose they are.
+//! What who listens and who drives the engine share: batches on their way, and whose they are.
 
 use super::peer::Peer;
 use crate::engine::Frame;
@@ -83,6 +83,8 @@ struct State {
     /// The engine holds pixels.
     executing: bool,
     stopping: bool,
+    /// The thread that drives the engine waits.
+    asleep: bool,
     /// Memory of frames for the next ones.
     pool: Vec<Vec<u8>>,
 }
@@ -95,6 +97,13 @@ impl State {
             _ => None,
         });
         self.prepared.iter_mut().chain(granted)
+    }
+
+    /// The task that was granted first.
+    fn begin(&mut self) -> Option<Task> {
+        let task = self.tasks.pop_front()?;
+        self.executing = matches!(task, Task::Batch(_));
+        Some(task)
     }
 
     fn free_slot(&mut self, slots: usize) -> Option<usize> {
@@ -152,6 +161,13 @@ impl Shared {
         state.prepared.len() + granted + usize::from(state.executing) < BATCHES_MAX
     }
 
+    /// There is something to do. Telling a thread that is awake would cost a call of the kernel.
+    fn wake(&self, state: &State) {
+        if state.asleep {
+            self.wake.notify_one();
+        }
+    }
+
     /// Memory for one frame.
     pub fn buffer(&self) -> Vec<u8> {
         lock(&self.state).pool.pop().unwrap_or_default()
@@ -179,11 +195,10 @@ impl Shared {
         let mut state = lock(&self.state);
         if batch.granted.is_some() {
             state.tasks.push_back(Task::Batch(batch));
-            self.wake.notify_one();
         } else {
             state.prepared.push(batch);
-            self.wake.notify_one();
         }
+        self.wake(&state);
     }
 
     /// The token of a prepared batch. False = there is no such batch (it was answered already).
@@ -193,7 +208,7 @@ impl Shared {
         let mut batch = state.prepared.remove(at);
         batch.granted = Some(now);
         state.tasks.push_back(Task::Batch(batch));
-        self.wake.notify_one();
+        self.wake(&state);
         true
     }
 
@@ -209,8 +224,9 @@ impl Shared {
 
     /// A measurement that was granted.
     pub fn profile(&self, peer: Arc<Peer>, batch_size: u32, lease: Duration) {
-        lock(&self.state).tasks.push_back(Task::Profile { peer, batch_size, lease });
-        self.wake.notify_one();
+        let mut state = lock(&self.state);
+        state.tasks.push_back(Task::Profile { peer, batch_size, lease });
+        self.wake(&state);
     }
 
     /// The scheduler is gone: nothing that waits will be asked for.
@@ -227,6 +243,12 @@ impl Shared {
         }
     }
 
+    /// A task that waits, if any, while nothing executes.
+    pub fn waiting_task(&self) -> Option<Task> {
+        let mut state = lock(&self.state);
+        state.begin().or_else(|| state.stage(self.slots))
+    }
+
     /// The next task, waiting for it; `None` = the runner stops. While a batch executes no other
     /// begins, and it is time to poll it now and then.
     pub fn next_task(&self, executing: bool) -> Option<Task> {
@@ -236,8 +258,7 @@ impl Shared {
                 if state.stopping {
                     return None;
                 }
-                if let Some(task) = state.tasks.pop_front() {
-                    state.executing = matches!(task, Task::Batch(_));
+                if let Some(task) = state.begin() {
                     return Some(task);
                 }
             }
@@ -245,12 +266,16 @@ impl Shared {
                 return Some(stage);
             }
             if !executing {
+                state.asleep = true;
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.asleep = false;
                 continue;
             }
+            state.asleep = true;
             let wait = self.wake.wait_timeout(state, POLL);
             let timeout;
             (state, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+            state.asleep = false;
             if timeout.timed_out() {
                 return Some(Task::Poll);
             }

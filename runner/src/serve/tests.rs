@@ -55,8 +55,14 @@ struct StubEngine {
 }
 
 impl StubEngine {
+    /// Synchronous, as on a CPU.
     fn new() -> StubEngine {
         StubEngine::of(&test_model::synthetic())
+    }
+
+    /// Asynchronous, as on a GPU.
+    fn asynchronous() -> StubEngine {
+        StubEngine::of(&Synthetic { gpu: true, ..test_model::synthetic() })
     }
 
     fn of(synthetic: &Synthetic) -> StubEngine {
@@ -74,13 +80,17 @@ impl StubEngine {
         }
     }
 
-    /// The engine, what it says when a batch begins, and what lets the batch end. The first run is
-    /// not gated and the second is let through: they are the warm-up.
+    /// The asynchronous engine, what it says when a batch begins, and what lets the batch end. The first
+    /// run is not gated and the second is let through: they are the warm-up.
     fn gated() -> (StubEngine, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        StubEngine::asynchronous().with_gate()
+    }
+
+    fn with_gate(self) -> (StubEngine, mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (begun, begins) = mpsc::channel();
         let (go, goes) = mpsc::channel();
         go.send(()).unwrap();
-        (StubEngine { gate: Some((begun, goes)), ..StubEngine::new() }, begins, go)
+        (StubEngine { gate: Some((begun, goes)), ..self }, begins, go)
     }
 
     /// Whether the batch that runs may end.
@@ -89,7 +99,7 @@ impl StubEngine {
         if !std::mem::replace(&mut self.begun, true) {
             let _ = begun.send(());
         }
-        self.goes |= goes.recv_timeout(patience).is_ok();
+        self.goes = self.goes || goes.recv_timeout(patience).is_ok();
         self.goes
     }
 
@@ -106,6 +116,9 @@ impl Engine for StubEngine {
     fn slots(&self) -> usize {
         self.inner.slots()
     }
+    fn synchronous(&self) -> bool {
+        self.inner.synchronous()
+    }
     fn prepare(&mut self, slot: usize, frames: Vec<Frame>) -> Result<(), EngineError> {
         let pictures: BTreeSet<_> = frames.iter().map(|f| Arc::as_ptr(&f.pixels)).collect();
         self.pictures.store(pictures.len(), Ordering::SeqCst);
@@ -121,6 +134,7 @@ impl Engine for StubEngine {
             return Err(EngineError::Run { members: first.len(), why: "asked to".into() });
         }
         assert!(!first.contains(&PANICS), "asked to");
+        assert!(!self.synchronous() || self.passes(PATIENCE), "nobody lets it go");
         self.inner.submit(slot)
     }
     fn poll(&mut self, ticket: &Ticket) -> Result<Option<Finished>, EngineError> {
@@ -412,7 +426,12 @@ fn hello_says_who_it_is_and_the_socket_is_private() {
 
 #[test]
 fn the_light_path_is_two_messages() {
-    let node = Node::with(StubEngine::new());
+    the_light_path_of(StubEngine::new());
+    the_light_path_of(StubEngine::asynchronous());
+}
+
+fn the_light_path_of(engine: StubEngine) {
+    let node = Node::with(engine);
     let mut camera = node.camera("front");
     let mut scheduler = node.scheduler();
     for batch in 1..50 {
@@ -510,7 +529,12 @@ fn the_next_batch_is_with_the_engine_before_its_grant() {
 
 #[test]
 fn a_revoked_batch_is_forgotten() {
-    let node = Node::with(StubEngine::new());
+    a_revoked_batch_of(StubEngine::new());
+    a_revoked_batch_of(StubEngine::asynchronous());
+}
+
+fn a_revoked_batch_of(engine: StubEngine) {
+    let node = Node::with(engine);
     let mut camera = node.camera("front");
     let mut scheduler = node.scheduler();
     for batch in 1..10 {
@@ -670,7 +694,12 @@ fn parameters_apply_per_member() {
 
 #[test]
 fn an_engine_that_fails_or_panics_is_a_typed_error() {
-    let node = Node::with(StubEngine::new());
+    fails_or_panics(StubEngine::new());
+    fails_or_panics(StubEngine::asynchronous());
+}
+
+fn fails_or_panics(engine: StubEngine) {
+    let node = Node::with(engine);
     let mut camera = node.camera("front");
     let mut scheduler = node.scheduler();
     for (batch, luma) in [(1, FAILS), (2, PANICS), (3, PANICS)] {
@@ -952,6 +981,36 @@ fn a_stop_lets_the_running_batch_end() {
     }
     go.send(()).unwrap();
     assert_eq!(scores(&scheduler.reply(1)), [Ok(200)]);
+    thread.join().unwrap().unwrap();
+    scheduler.closed();
+    assert_eq!(names(&node.options.directories.runtime), [""; 0]);
+}
+
+/// With a synchronous engine nobody listens while a batch executes: what was sent meanwhile waits, and
+/// is answered or ended after it.
+#[test]
+fn what_comes_while_the_thread_executes_is_seen_after_the_batch() {
+    let (engine, begun, go) = StubEngine::new().with_gate();
+    let mut node = Node::with(engine);
+    begun.recv_timeout(PATIENCE).unwrap();
+    let mut camera = node.camera("front");
+    let mut scheduler = node.connect();
+    scheduler.welcome();
+    assert!(matches!(scheduler.next(), RunnerMessage::ProfileRequest { .. }));
+    let (one, two) = (camera.frame(200), camera.frame(210));
+    scheduler.prepare(1, &camera, &[one], LEASE);
+    begun.recv_timeout(PATIENCE).unwrap();
+    scheduler.prepare(2, &camera, &[two], None);
+    go.send(()).unwrap();
+    assert_eq!(scores(&scheduler.reply(1)), [Ok(200)]);
+    scheduler.prepared(2);
+    scheduler.grant(2);
+    begun.recv_timeout(PATIENCE).unwrap();
+    let (trigger, thread) = node.running.take().unwrap();
+    drop(trigger);
+    go.send(()).unwrap();
+    assert!(matches!(scheduler.next(), RunnerMessage::Executed { batch: 2, .. }));
+    assert_eq!(scores(&scheduler.reply(2)), [Ok(210)]);
     thread.join().unwrap().unwrap();
     scheduler.closed();
     assert_eq!(names(&node.options.directories.runtime), [""; 0]);

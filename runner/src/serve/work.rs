@@ -1,5 +1,5 @@
-//! The engine thread: runs granted batches and granted measurements, one after the other. While one
-//! executes, the frames of the next go into another slot of the engine.
+//! Drives the engine: runs granted batches and granted measurements, one after the other. While one
+//! executes on an asynchronous engine, the frames of the next go into another slot of it.
 
 use super::cap::cap;
 use super::peer::Peer;
@@ -21,7 +21,7 @@ use std::time::Duration;
 /// The same engine error is logged at most this often.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// What the engine thread owns.
+/// What drives the engine.
 pub struct Work<'a> {
     /// The model.
     pub spec: &'a ModelSpec,
@@ -47,7 +47,7 @@ struct Running<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// Works until the runner stops.
+    /// Works until the runner stops, on a thread of its own.
     pub fn run(mut self) {
         let mut running: Option<Running<'a>> = None;
         loop {
@@ -57,13 +57,30 @@ impl<'a> Work<'a> {
             match self.shared.next_task(running.is_some()) {
                 None => return,
                 Some(Task::Poll) => {}
-                Some(Task::Stage { slot, frames }) => self.stage(slot, frames),
-                Some(Task::Batch(batch)) => running = self.submit(batch),
-                Some(Task::Profile { peer, batch_size, lease }) => {
-                    self.profile(&peer, batch_size, lease);
-                }
+                Some(task) => running = self.begin(task).or(running),
             }
         }
+    }
+
+    /// Does what waits, with a synchronous engine on the thread that listens.
+    pub fn run_waiting(&mut self) {
+        while let Some(task) = self.shared.waiting_task() {
+            let mut running = self.begin(task);
+            while let Some(now) = running {
+                running = self.poll(now);
+            }
+        }
+    }
+
+    /// Does a task; a batch is running then, unless it could not be started.
+    fn begin(&mut self, task: Task) -> Option<Running<'a>> {
+        match task {
+            Task::Batch(batch) => return self.submit(batch),
+            Task::Stage { slot, frames } => self.stage(slot, frames),
+            Task::Profile { peer, batch_size, lease } => self.profile(&peer, batch_size, lease),
+            Task::Poll => {}
+        }
+        None
     }
 
     /// The frames of a prepared batch become the engine's, so that nothing is left to be done when

@@ -1,16 +1,15 @@
-//! The core's thread: inputs in, outputs out, sleep until told otherwise.
+//! The loop: inputs in, outputs out, sleep until a socket, the desired state or the core's instant.
 
 use crate::convert;
-use crate::inbox::{Backlog, Pending};
 use crate::links::{Link, ServeLink};
 use crate::parameters::Parameters;
+use crate::pending::Pending;
 use crate::recorder::{Recorded, Recorder};
 use crate::rings::Rings;
-use crate::sockets::{Event, Sockets, ToSockets};
+use crate::sockets::{Event, Sockets, Woken};
 use crate::{DriverError, Options};
 use base::limits::{RUNNER_OUT_BYTES_MAX, STATUS_PAGE};
 use base::{CameraId, Epoch, InstanceId, Instant};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use ipc::clock;
 use ipc::desired::{DesiredState, LoadError};
 use ipc::events_message::{EventsMessage, ModelInfo, ResultItem, Results, Status};
@@ -21,15 +20,13 @@ use scheduler::{CameraKey, CloseReason, Config, Input, Output, RunnerKey, Runner
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 /// Status goes to serve this often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// While bytes wait for a slow peer, it is offered them this often.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(2);
-/// Events on their way to the core's thread; at the bound the senders wait, not the core.
-const EVENTS_MAX: usize = 4096;
 
 struct RunnerLink {
     link: Link,
@@ -49,9 +46,8 @@ struct Loop {
     results: Vec<ResultItem>,
     /// Results that did not reach serve: it was away, or too far behind.
     results_dropped: u64,
-    orders: Sender<ToSockets>,
+    sockets: Sockets,
     pending: Arc<Pending>,
-    backlog: Arc<Backlog>,
     /// Of the desired state in force.
     epoch: Epoch,
     next_status: Instant,
@@ -78,17 +74,8 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
     };
     let recorder = Recorder::new(options.trace.as_deref(), &config)?;
     let instance = random_instance().map_err(failed("draw a random number"))?;
-    let (events_in, events) = bounded(EVENTS_MAX);
-    let (orders, orders_out) = unbounded();
-    let desired_in = events_in.clone();
-    let (pending, backlog) = (Arc::<Pending>::default(), Arc::<Backlog>::default());
-
-    let directories = options.directories.clone();
-    let ends = events_in.clone();
-    let sockets = Sockets::new(directories, instance, events_in, orders_out, backlog.clone());
-    let until = stop.clone();
-    let sockets = sockets_thread(ends, move || sockets.run(&until))
-        .map_err(failed("start its sockets thread"))?;
+    let sockets = Sockets::new(options.directories.clone(), instance);
+    let pending = Arc::new(Pending::new().map_err(failed("make an eventfd"))?);
     let left = pending.clone();
     let path = options.directories.desired();
     // Ends with the process: it waits for the file system and holds nothing.
@@ -100,8 +87,10 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
                 LoadError::Missing(_) => tracing::info!("{error}"),
                 _ => tracing::warn!("{error}; what runs goes on"),
             };
-            let apply =
-                |state: DesiredState| !left.put(state) || desired_in.send(Event::Desired).is_ok();
+            let apply = |state: DesiredState| {
+                left.put(state);
+                true
+            };
             ipc::desired::follow(&path, apply, problem);
         })
         .map_err(failed("start its desired-state thread"))?;
@@ -119,60 +108,35 @@ pub(crate) fn run(options: &Options, stop: &Stop) -> Result<(), DriverError> {
         serve: None,
         results: Vec::new(),
         results_dropped: 0,
-        orders,
+        sockets,
         pending,
-        backlog,
         epoch: Epoch::default(),
         next_status: now,
         status: None,
         models_changed: false,
     };
-    this.run(&events);
-    // Room for a last word of the thread, which ends: it saw `stop`, or panicked.
-    drop(events);
-    sockets.join().map_err(|_| DriverError::Sockets)
-}
-
-/// Starts the thread that reads the sockets. However it ends, the core ends too: without it nothing
-/// comes in any more, not even a stop.
-fn sockets_thread(
-    events: Sender<Event>,
-    work: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    struct End(Sender<Event>);
-    impl Drop for End {
-        fn drop(&mut self) {
-            // The core is gone already when it does not listen.
-            let _ = self.0.send(Event::Stop);
-        }
-    }
-    let end = End(events);
-    thread::Builder::new().name("sockets".into()).spawn(move || {
-        let _end = end;
-        work();
-    })
+    this.run(stop);
+    Ok(())
 }
 
 impl Loop {
     /// Until it is told to stop.
-    fn run(&mut self, events: &Receiver<Event>) {
-        let mut wake = self.drain();
+    fn run(&mut self, stop: &Stop) {
         loop {
-            let wait = (wake - clock::monotonic()).min(STATUS_INTERVAL);
-            let first = match events.recv_timeout(wait) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            if first.is_none() {
-                wake = self.drain();
+            let mut until = None;
+            if let Some(state) = self.pending.take() {
+                self.desired(&state);
+                until = Some(self.drain());
             }
-            for event in first.into_iter().chain(events.try_iter()) {
-                if !self.event(event) {
-                    return;
-                }
-                // Results of one event are sent before the next one can take their names away.
-                wake = self.drain();
+            while let Some(event) = self.sockets.next() {
+                self.event(event);
+                // Results of one event are named before the next one can take their names away.
+                until = Some(self.drain());
+            }
+            let until = until.unwrap_or_else(|| self.drain());
+            let wake = self.idle(until);
+            if self.sockets.wait(stop, &self.pending, wake) == Woken::Stop {
+                return;
             }
         }
     }
@@ -200,15 +164,8 @@ impl Loop {
         tracing::info!("desired state revision {revision}: {count} subscriptions");
     }
 
-    /// False = stop.
-    fn event(&mut self, event: Event) -> bool {
+    fn event(&mut self, event: Event) {
         match event {
-            Event::Stop => return false,
-            Event::Desired => {
-                if let Some(state) = self.pending.take() {
-                    self.desired(&state);
-                }
-            }
             Event::RunnerUp { runner, hello, stream } => {
                 let info = convert::runner_info(&hello);
                 let link = Link::new(stream, RUNNER_OUT_BYTES_MAX);
@@ -225,16 +182,13 @@ impl Loop {
                 self.next_status = clock::monotonic();
                 self.handle(Input::RunnerUp { runner, info });
             }
-            Event::Runner { runner, message, bytes } => {
-                self.backlog.remove(bytes);
-                match convert::input(runner, *message) {
-                    Some(input) => self.handle(input),
-                    None => {
-                        let why = CloseReason::Protocol("it sent a scheduler's message");
-                        self.close(runner, why);
-                    }
+            Event::Runner { runner, message } => match convert::input(runner, message) {
+                Some(input) => self.handle(input),
+                None => {
+                    let why = CloseReason::Protocol("it sent a scheduler's message");
+                    self.close(runner, why);
                 }
-            }
+            },
             Event::RunnerDown { runner } => {
                 if let Some(gone) = self.runners.remove(&runner) {
                     tracing::warn!(
@@ -256,7 +210,6 @@ impl Loop {
                 self.results_dropped += self.serve.take().map_or(0, |link| link.unsent_results());
             }
         }
-        true
     }
 
     fn close(&mut self, runner: RunnerKey, reason: CloseReason) {
@@ -271,13 +224,12 @@ impl Loop {
         }
         if matches!(reason, CloseReason::Hung) {
             let (model, device) = (model.clone(), device.clone());
-            let order = ToSockets::Refused { instance: link.hello.instance, model, device };
-            // The sockets thread ends only together with this one.
-            let _ = self.orders.send(order);
+            self.sockets.refuse(link.hello.instance, model, device);
         }
     }
 
-    /// Does what the core wants until it waits; returns until when.
+    /// Does what the core wants until it waits; returns until when. Runners have it then, results for
+    /// serve go out together with those of the other events of this wake-up.
     fn drain(&mut self) -> Instant {
         loop {
             let now = clock::monotonic();
@@ -325,10 +277,15 @@ impl Loop {
                     }
                     continue;
                 }
-                Output::Wait { until, .. } => return self.idle(now, until),
+                Output::Wait { until, .. } => {
+                    for RunnerLink { link, .. } in self.runners.values_mut() {
+                        link.flush(now);
+                    }
+                    return until;
+                }
             };
             if let Some(link) = self.runners.get_mut(&runner)
-                && link.link.send(now, message.encode(&mut self.encoder)) == Pushed::Dropped
+                && link.link.push(now, message.encode(&mut self.encoder)) == Pushed::Dropped
             {
                 // What the core takes for sent must not be missing: the batch is lost, and said so.
                 link.link.close();
@@ -352,13 +309,15 @@ impl Loop {
             results,
         });
         let bytes = message.encode(&mut self.encoder);
-        if serve.send(clock::monotonic(), bytes, count) == Pushed::Dropped {
+        if serve.push(clock::monotonic(), bytes, count) == Pushed::Dropped {
             self.results_dropped += count;
         }
     }
 
-    /// What is due once the core waits: status, models, bytes for slow peers.
-    fn idle(&mut self, now: Instant, until: Instant) -> Instant {
+    /// What is due before a wait: status, models, bytes for serve and for slow peers. Returns until when
+    /// to wait at most.
+    fn idle(&mut self, until: Instant) -> Instant {
+        let now = clock::monotonic();
         if self.status.is_none() && now >= self.next_status {
             self.next_status = now + STATUS_INTERVAL;
             self.status = Some(Pages { now, page: 0, from: 0 });
@@ -370,16 +329,12 @@ impl Loop {
         if self.status.is_some() {
             wake = now; // The next page, after all that has come.
         }
-        let mut waits = false;
-        for RunnerLink { link, .. } in self.runners.values_mut() {
-            link.flush(now);
-            waits |= link.waits();
-        }
         if let Some(serve) = &mut self.serve {
             serve.flush(now);
-            waits |= serve.waits();
         }
-        if waits { wake.min(now + FLUSH_INTERVAL) } else { wake }
+        let slow = self.serve.as_ref().is_some_and(ServeLink::waits)
+            || self.runners.values().any(|runner| runner.link.waits());
+        if slow { wake.min(now + FLUSH_INTERVAL) } else { wake }
     }
 
     /// Sends one page. Returns the rest; none when the page was the last or is of no use.
@@ -398,7 +353,7 @@ impl Loop {
         if std::mem::take(&mut self.models_changed) {
             let models = self.runners.values().map(model_info).collect();
             let message = EventsMessage::Models { instance: self.instance, models };
-            serve.send(now, message.encode(&mut self.encoder), 0);
+            serve.push(now, message.encode(&mut self.encoder), 0);
         }
         let status = Status {
             page,
@@ -407,7 +362,7 @@ impl Loop {
             ..convert::status(report, self.instance, now, self.results_dropped)
         };
         let message = EventsMessage::Status(status);
-        if serve.send(now, message.encode(&mut self.encoder), 0) == Pushed::Dropped {
+        if serve.push(now, message.encode(&mut self.encoder), 0) == Pushed::Dropped {
             return None; // Without it the other pages are worth nothing.
         }
         next.map(|from| Pages { now, page: page + 1, from })
@@ -434,19 +389,4 @@ fn random_instance() -> io::Result<InstanceId> {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(InstanceId(u64::from_ne_bytes(bytes).max(1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Another sender lives on, as that of the thread that follows the desired state does.
-    #[test]
-    fn a_sockets_thread_that_panics_ends_the_core_too() {
-        let (events_in, events) = bounded(EVENTS_MAX);
-        let thread = sockets_thread(events_in.clone(), || panic!("planted")).unwrap();
-        assert!(matches!(events.recv(), Ok(Event::Stop)));
-        assert!(thread.join().is_err());
-        drop(events_in);
-    }
 }

@@ -1,15 +1,14 @@
 //! The production loop around the scheduling core: clock, rings and sockets in, messages out.
 //!
-//! No decision is made here. Three threads, joined by a bounded channel (`inbox`): the core's own
-//! ([`run`]), one that follows the desired state, and one for all sockets (`sockets`): it finds
-//! runners, reads and checks their messages and notices who is gone. The core's thread writes to the
-//! sockets without ever waiting for them.
+//! No decision is made here. One loop ([`run`]) waits for sockets and for the core's next instant: it
+//! finds runners, reads and checks their messages, hands them to the core, and writes what the core wants
+//! without ever waiting for a peer. A second thread follows the desired state.
 
 mod convert;
 mod core_loop;
-mod inbox;
 mod links;
 mod parameters;
+mod pending;
 mod recorder;
 mod rings;
 mod sockets;
@@ -51,9 +50,6 @@ pub enum DriverError {
         /// Why.
         source: io::Error,
     },
-    /// The thread that reads the sockets ended although nobody stopped it.
-    #[error("the scheduler's sockets thread ended by itself; its log says where; start it again")]
-    Sockets,
     /// The trace file can't be written.
     #[error("trace file {path} can't be written: {source}")]
     Trace {
@@ -67,8 +63,7 @@ pub enum DriverError {
 /// Runs the scheduler until `stop`.
 ///
 /// # Errors
-/// At the start: another instance, no descriptors, an unwritable trace file. Later only
-/// [`DriverError::Sockets`].
+/// At the start: another instance, no descriptors, an unwritable trace file. Later none.
 pub fn run(options: Options, stop: Stop) -> Result<(), DriverError> {
     let lock = options.directories.instance_lock("scheduler");
     let _lock = ipc::instance::InstanceLock::take(&lock, "vas scheduler")?;

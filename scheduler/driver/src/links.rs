@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// A connection whose other half is read by the sockets thread.
+/// The way out of a connection.
 pub(crate) struct Link {
     stream: Arc<UnixStream>,
     out: OutBuffer,
@@ -21,14 +21,13 @@ impl Link {
         Link { stream, out: OutBuffer::new(bytes_max), stuck: None, closed: false }
     }
 
-    /// Sends a message, or drops it whole when the peer is too far behind.
-    pub fn send(&mut self, now: Instant, message: &[u8]) -> Pushed {
-        if self.closed {
-            return Pushed::Dropped;
+    /// Queues a message for the next flush, or drops it whole when the peer is too far behind.
+    pub fn push(&mut self, now: Instant, message: &[u8]) -> Pushed {
+        if !self.out.has_room(message) {
+            // The peer may take some of what waits.
+            self.flush(now);
         }
-        let pushed = self.out.push(message);
-        self.flush(now);
-        pushed
+        if self.closed { Pushed::Dropped } else { self.out.push(message) }
     }
 
     /// Gives the peer what it takes. A peer that takes nothing for the hang limit is closed.
@@ -54,7 +53,7 @@ impl Link {
         !self.closed && !self.out.is_empty()
     }
 
-    /// Ends the connection; the sockets thread reports it.
+    /// Ends the connection; its way in reports it.
     pub fn close(&mut self) {
         self.closed = true;
         // A peer that is gone already has ended the connection itself.
@@ -77,26 +76,21 @@ impl ServeLink {
         ServeLink { link, queued: 0, unsent: VecDeque::new() }
     }
 
-    /// Sends a message with so many results, or drops it whole.
-    pub fn send(&mut self, now: Instant, message: &[u8], results: u64) -> Pushed {
-        let pushed = self.link.send(now, message);
+    /// Queues a message with so many results, or drops it whole.
+    pub fn push(&mut self, now: Instant, message: &[u8], results: u64) -> Pushed {
+        let pushed = self.link.push(now, message);
         if pushed == Pushed::Queued {
             self.queued += framed_bytes(message);
             if results > 0 {
                 self.unsent.push_back((self.queued, results));
             }
         }
-        self.forget_sent();
         pushed
     }
 
     /// See [`Link::flush`].
     pub fn flush(&mut self, now: Instant) {
         self.link.flush(now);
-        self.forget_sent();
-    }
-
-    fn forget_sent(&mut self) {
         let sent = self.queued - self.link.out.waiting() as u64;
         while self.unsent.front().is_some_and(|(end, _)| *end <= sent) {
             self.unsent.pop_front();
@@ -138,7 +132,8 @@ mod tests {
         let (mut peer, ours) = pair();
         let mut link = Link::new(ours, RUNNER_OUT_BYTES_MAX);
         let message = vec![7; RUNNER_OUT_BYTES_MAX / 4];
-        assert_eq!(link.send(after(0.0), &message), Pushed::Queued);
+        assert_eq!(link.push(after(0.0), &message), Pushed::Queued);
+        link.flush(after(0.0));
         link.flush(after(0.5));
         assert!(link.waits());
         // It takes a little: that is life.
@@ -149,7 +144,7 @@ mod tests {
         assert!(link.waits());
         link.flush(after(2.1));
         assert!(!link.waits());
-        assert_eq!(link.send(after(2.2), b"more"), Pushed::Dropped);
+        assert_eq!(link.push(after(2.2), b"more"), Pushed::Dropped);
         // What began is cut off, and it sees the end.
         assert!(read_message(&mut peer, &mut Vec::new()).is_err());
     }
@@ -159,14 +154,16 @@ mod tests {
         let (mut peer, ours) = pair();
         let mut link = ServeLink::new(ours);
         let now = after(0.0);
-        assert_eq!(link.send(now, b"status", 0), Pushed::Queued);
-        assert_eq!(link.send(now, b"results", 3), Pushed::Queued);
+        assert_eq!(link.push(now, b"status", 0), Pushed::Queued);
+        assert_eq!(link.push(now, b"results", 3), Pushed::Queued);
+        assert_eq!(link.unsent_results(), 3, "they go out together");
+        link.flush(now);
         assert_eq!(link.unsent_results(), 0, "both are in the kernel");
         let large = vec![1; SERVE_OUT_BYTES_MAX / 4 * 3];
-        assert_eq!(link.send(now, &large, 5), Pushed::Queued);
-        assert_eq!(link.send(now, b"results", 7), Pushed::Queued);
+        assert_eq!(link.push(now, &large, 5), Pushed::Queued);
+        assert_eq!(link.push(now, b"results", 7), Pushed::Queued);
         assert_eq!(link.unsent_results(), 12);
-        assert_eq!(link.send(now, &large, 11), Pushed::Dropped, "beyond the bound, whole");
+        assert_eq!(link.push(now, &large, 11), Pushed::Dropped, "beyond the bound, whole");
         assert_eq!(link.unsent_results(), 12);
         let reader = std::thread::spawn(move || {
             let mut buffer = Vec::new();

@@ -1,11 +1,10 @@
-//! The sockets thread: finds runners and serve, reads and checks what they send, notices who is
-//! gone. It never writes anything but the first greeting.
+//! All sockets: finds runners and serve, waits for what they send or for the core's next instant, reads
+//! and checks it, and notices who is gone. It never writes anything but the first greeting.
 
-use crate::inbox::Backlog;
+use crate::pending::Pending;
 use base::limits::{HANG_LIMIT, PROTOCOL_VERSION};
 use base::log_gate::LogGate;
 use base::{DeviceId, InstanceId, ModelId};
-use crossbeam_channel::{Receiver, Sender};
 use ipc::clock;
 use ipc::descriptors;
 use ipc::directories::Directories;
@@ -17,46 +16,30 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use scheduler::RunnerKey;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// What the core's thread is told.
+/// What happened at a socket.
 pub(crate) enum Event {
-    /// The process should end.
-    Stop,
-    /// A new desired state waits.
-    Desired,
-    RunnerUp {
-        runner: RunnerKey,
-        hello: Box<Hello>,
-        stream: Arc<UnixStream>,
-    },
-    Runner {
-        runner: RunnerKey,
-        message: Box<RunnerMessage>,
-        /// What it adds to the backlog.
-        bytes: usize,
-    },
-    RunnerDown {
-        runner: RunnerKey,
-    },
-    RunnerGone {
-        instance: InstanceId,
-    },
-    ServeUp {
-        stream: Arc<UnixStream>,
-    },
+    RunnerUp { runner: RunnerKey, hello: Box<Hello>, stream: Arc<UnixStream> },
+    Runner { runner: RunnerKey, message: RunnerMessage },
+    RunnerDown { runner: RunnerKey },
+    RunnerGone { instance: InstanceId },
+    ServeUp { stream: Arc<UnixStream> },
     ServeDown,
 }
 
-/// What the core's thread tells the sockets thread.
-pub(crate) enum ToSockets {
-    /// This instance is refused; watch its lock and say when the process is gone.
-    Refused { instance: InstanceId, model: ModelId, device: DeviceId },
+/// How a wait ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The process should end.
+    Stop,
+    /// Events may be there: see [`Sockets::next`].
+    Go,
 }
 
 /// How often the runtime directory is looked through. A restarted runner or serve is found within
@@ -66,9 +49,6 @@ const SCAN: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(2);
 /// Bytes per read.
 const READ_BYTES: usize = 256 * 1024;
-/// While the core is behind with what was read, it gets so much time before the next look (chosen: it
-/// handles a message in microseconds).
-const BEHIND: Duration = Duration::from_millis(2);
 
 struct Peer {
     stream: Arc<UnixStream>,
@@ -78,119 +58,129 @@ struct Peer {
     reassembly: Reassembly,
     /// `None` until Hello.
     key: Option<RunnerKey>,
-    since: Instant,
+    since: base::Instant,
 }
 
 pub(crate) struct Sockets {
-    pub directories: Directories,
-    pub instance: InstanceId,
-    pub events: Sender<Event>,
-    pub orders: Receiver<ToSockets>,
-    backlog: Arc<Backlog>,
+    directories: Directories,
+    instance: InstanceId,
     peers: Vec<Peer>,
     serve: Option<Arc<UnixStream>>,
+    /// Events that are not of a peer's bytes, until they are taken.
+    events: VecDeque<Event>,
+    /// Places of the peers that have something to read, ascending. The last one goes first: removing it
+    /// moves none of the others.
+    ready: Vec<usize>,
+    /// Whether the last of them was read since it became ready. Each gets one read, so that none
+    /// keeps the others waiting.
+    was_read: bool,
     refused: BTreeMap<InstanceId, (ModelId, DeviceId)>,
     /// Sockets to leave alone until then.
-    later: BTreeMap<String, Instant>,
+    later: BTreeMap<String, base::Instant>,
     /// Problems of each socket that is there, of watching them all, and of finding more.
     told: BTreeMap<String, LogGate>,
     unwatched: LogGate,
     unfound: LogGate,
     next_key: u64,
+    next_scan: base::Instant,
     buffer: Vec<u8>,
 }
 
 impl Sockets {
-    pub fn new(
-        directories: Directories,
-        instance: InstanceId,
-        events: Sender<Event>,
-        orders: Receiver<ToSockets>,
-        backlog: Arc<Backlog>,
-    ) -> Sockets {
+    pub fn new(directories: Directories, instance: InstanceId) -> Sockets {
         Sockets {
             directories,
             instance,
-            events,
-            orders,
-            backlog,
             peers: Vec::new(),
             serve: None,
+            events: VecDeque::new(),
+            ready: Vec::new(),
+            was_read: false,
             refused: BTreeMap::new(),
             later: BTreeMap::new(),
             told: BTreeMap::new(),
             unwatched: LogGate::default(),
             unfound: LogGate::default(),
             next_key: 1,
+            next_scan: base::Instant::ZERO,
             buffer: vec![0; READ_BYTES],
         }
     }
 
-    /// Runs until `stop`.
-    pub fn run(mut self, stop: &Stop) {
-        let mut scanned: Option<Instant> = None;
-        loop {
-            while let Ok(ToSockets::Refused { instance, model, device }) = self.orders.try_recv() {
-                self.refused.insert(instance, (model, device));
-            }
-            if scanned.is_none_or(|at| at.elapsed() >= SCAN) {
-                scanned = Some(Instant::now());
-                self.scan();
-            }
-            let wait = SCAN.saturating_sub(scanned.map_or(SCAN, |at| at.elapsed()));
-            let Some(ready) = self.poll(stop, wait) else {
-                self.tell(Event::Stop);
-                return;
-            };
-            // From the back: removing a peer does not move the ones before it.
-            for at in ready.into_iter().rev() {
-                self.read(at);
-            }
-        }
+    /// This instance is refused from now on: its lock is watched, and it is said when the process is gone.
+    pub fn refuse(&mut self, instance: InstanceId, model: ModelId, device: DeviceId) {
+        self.refused.insert(instance, (model, device));
     }
 
-    /// Waits for input. `None` = stop; else the peers to read, ascending.
-    fn poll(&mut self, stop: &Stop, mut wait: Duration) -> Option<Vec<usize>> {
-        let mut fds = vec![PollFd::new(stop, PollFlags::IN)];
-        fds.extend(self.serve.iter().map(|s| PollFd::new(s.as_ref(), PollFlags::IN)));
-        if self.backlog.is_full() {
-            wait = wait.min(BEHIND);
-        } else {
-            fds.extend(self.peers.iter().map(|p| PollFd::new(p.stream.as_ref(), PollFlags::IN)));
+    /// Waits for input, a desired state or `until`. What was ready before must have been taken.
+    pub fn wait(&mut self, stop: &Stop, pending: &Pending, until: base::Instant) -> Woken {
+        let now = clock::monotonic();
+        if now >= self.next_scan {
+            self.next_scan = now + SCAN;
+            self.scan(now);
         }
+        let wait =
+            if self.events.is_empty() { self.next_scan.min(until) - now } else { Duration::ZERO };
+        let mut fds = Vec::with_capacity(3 + self.peers.len());
+        fds.push(PollFd::new(stop, PollFlags::IN));
+        fds.push(PollFd::new(pending, PollFlags::IN));
+        fds.extend(self.peers.iter().map(|p| PollFd::new(p.stream.as_ref(), PollFlags::IN)));
+        fds.extend(self.serve.iter().map(|s| PollFd::new(s.as_ref(), PollFlags::IN)));
         let timeout =
             Timespec { tv_sec: wait.as_secs() as _, tv_nsec: i64::from(wait.subsec_nanos()) };
         match poll(&mut fds, Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => return Woken::Go,
             Ok(_) => {}
-            Err(Errno::INTR) => return Some(Vec::new()),
             // More sockets than the limit of descriptors, or no memory: nothing to hurry for.
             Err(error) => {
                 drop(fds);
                 say(
                     &mut self.unwatched,
                     format!(
-                        "{} runner sockets can't be watched: {error}; raise \
-                    the limits of the scheduler (ulimit -n, LimitNOFILE)",
+                        "{} runner sockets can't be watched: {error}; raise the limits of the \
+                         scheduler (ulimit -n, LimitNOFILE)",
                         self.peers.len()
                     ),
                 );
-                return (!stop.wait(wait)).then(Vec::new);
+                return if stop.wait(wait) { Woken::Stop } else { Woken::Go };
             }
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        let (first, mut rest) = ready.split_first()?;
-        if *first {
-            return None;
+        let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        if ready(&fds[0]) {
+            return Woken::Stop;
         }
-        if self.serve.is_some() {
-            let (serve, peers) = rest.split_first()?;
-            rest = peers;
-            if *serve {
-                self.read_serve();
+        let (peers, serve) = fds[2..].split_at(self.peers.len());
+        self.ready.extend(peers.iter().enumerate().filter(|(_, fd)| ready(fd)).map(|(at, _)| at));
+        if serve.first().is_some_and(ready) {
+            drop(fds);
+            self.read_serve();
+        }
+        Woken::Go
+    }
+
+    /// The next event that is there.
+    pub fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let at = *self.ready.last()?;
+            match self.message(at) {
+                Ok(Some(event)) => return Some(event),
+                Ok(None) if self.was_read => self.leave(),
+                Ok(None) => match self.read(at) {
+                    Ok(()) => self.was_read = true,
+                    Err(problem) => self.drop_peer(at, problem),
+                },
+                Err(problem) => self.drop_peer(at, Some(problem)),
             }
         }
-        Some((0..self.peers.len()).filter(|i| rest.get(*i) == Some(&true)).collect())
+    }
+
+    /// The last of those that are ready has given what it had.
+    fn leave(&mut self) {
+        self.ready.pop();
+        self.was_read = false;
     }
 
     /// Serve sends nothing: whatever can be read is its end.
@@ -203,52 +193,39 @@ impl Sockets {
             _ => {
                 self.serve = None;
                 tracing::warn!("serve is gone; results are dropped until it is back");
-                self.tell(Event::ServeDown);
+                self.events.push_back(Event::ServeDown);
             }
         }
     }
 
-    fn tell(&self, event: Event) {
-        // The core's thread ends only together with this one.
-        let _ = self.events.send(event);
-    }
-
-    fn read(&mut self, at: usize) {
-        let stream = self.peers[at].stream.clone();
-        match (&mut stream.as_ref()).read(&mut self.buffer) {
-            Ok(0) => self.drop_peer(at, None),
+    /// Reads once. An error ends the connection; without a text it was the peer that did.
+    fn read(&mut self, at: usize) -> Result<(), Option<String>> {
+        let peer = &mut self.peers[at];
+        match (&mut peer.stream.as_ref()).read(&mut self.buffer) {
+            Ok(0) => Err(None),
             Ok(n) => {
-                self.peers[at].reassembly.extend(&self.buffer[..n]);
-                if let Err(problem) = self.messages(at) {
-                    self.drop_peer(at, Some(problem));
-                }
+                peer.reassembly.extend(&self.buffer[..n]);
+                Ok(())
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => self.drop_peer(at, Some(e.to_string())),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(e) => Err(Some(e.to_string())),
         }
     }
 
-    /// Hands every whole message on.
-    fn messages(&mut self, at: usize) -> Result<(), String> {
-        loop {
-            let peer = &mut self.peers[at];
-            let decode = |bytes: &[u8]| (bytes.len(), RunnerMessage::decode(bytes));
-            let decoded = peer.reassembly.next(decode).map_err(|e| e.to_string())?;
-            let Some((bytes, message)) = decoded else { return Ok(()) };
-            let message = message.map_err(|e| e.to_string())?;
-            match (peer.key, message) {
-                (Some(runner), message) => {
-                    self.backlog.add(bytes);
-                    self.tell(Event::Runner { runner, message: Box::new(message), bytes });
-                }
-                (None, RunnerMessage::Hello(hello)) => self.greet(at, hello)?,
-                (None, _) => return Err("its first message is not Hello; is it a runner?".into()),
-            }
+    /// The next whole message of those that were read.
+    fn message(&mut self, at: usize) -> Result<Option<Event>, String> {
+        let peer = &mut self.peers[at];
+        let decoded = peer.reassembly.next(RunnerMessage::decode).map_err(|e| e.to_string())?;
+        let Some(message) = decoded else { return Ok(None) };
+        match (peer.key, message.map_err(|e| e.to_string())?) {
+            (Some(runner), message) => Ok(Some(Event::Runner { runner, message })),
+            (None, RunnerMessage::Hello(hello)) => self.greet(at, hello).map(Some),
+            (None, _) => Err("its first message is not Hello; is it a runner?".into()),
         }
     }
 
-    fn greet(&mut self, at: usize, hello: Hello) -> Result<(), String> {
+    fn greet(&mut self, at: usize, hello: Hello) -> Result<Event, String> {
         let peer = &mut self.peers[at];
         if hello.protocol != PROTOCOL_VERSION {
             let text = "runner speaks protocol version";
@@ -271,29 +248,30 @@ impl Sockets {
         self.next_key += 1;
         peer.key = Some(runner);
         let stream = peer.stream.clone();
-        self.tell(Event::RunnerUp { runner, hello: Box::new(hello), stream });
-        Ok(())
+        Ok(Event::RunnerUp { runner, hello: Box::new(hello), stream })
     }
 
     fn drop_peer(&mut self, at: usize, problem: Option<String>) {
         let peer = self.peers.remove(at);
+        self.ready.retain(|other| *other < at);
+        self.was_read = false;
         // Both ends should know; the other one may be gone already.
         let _ = peer.stream.shutdown(std::net::Shutdown::Both);
         self.later.insert(
             peer.name.clone(),
-            Instant::now() + if problem.is_some() { RETRY } else { SCAN },
+            clock::monotonic() + if problem.is_some() { RETRY } else { SCAN },
         );
         if let Some(problem) = problem {
             let line = format!("runner socket {}: {problem}", peer.name);
             say(self.told.entry(peer.name).or_default(), line);
         }
         if let Some(runner) = peer.key {
-            self.tell(Event::RunnerDown { runner });
+            self.events.push_back(Event::RunnerDown { runner });
         }
     }
 
     /// Looks for new sockets, silent peers and processes that are gone.
-    fn scan(&mut self) {
+    fn scan(&mut self, now: base::Instant) {
         let gone: Vec<InstanceId> = self
             .refused
             .iter()
@@ -304,10 +282,10 @@ impl Sockets {
             .collect();
         for instance in gone {
             self.refused.remove(&instance);
-            self.tell(Event::RunnerGone { instance });
+            self.events.push_back(Event::RunnerGone { instance });
         }
         for at in (0..self.peers.len()).rev() {
-            if self.peers[at].key.is_none() && self.peers[at].since.elapsed() > HANG_LIMIT {
+            if self.peers[at].key.is_none() && now - self.peers[at].since > HANG_LIMIT {
                 self.drop_peer(at, Some("it does not say Hello; is the runner stopped?".into()));
             }
         }
@@ -317,7 +295,7 @@ impl Sockets {
                     let stream = Arc::new(stream);
                     self.serve = Some(stream.clone());
                     tracing::info!("connected to serve");
-                    self.tell(Event::ServeUp { stream });
+                    self.events.push_back(Event::ServeUp { stream });
                 }
                 Err(error) => self.short_of_descriptors(&error),
             }
@@ -326,7 +304,6 @@ impl Sockets {
             Ok(entries) => entries,
             Err(error) => return self.short_of_descriptors(&error),
         };
-        let now = Instant::now();
         let mut there = BTreeSet::new();
         self.later.retain(|_, until| *until > now);
         for entry in entries.flatten() {

@@ -10,9 +10,9 @@ fn engine(synthetic: Synthetic) -> SyntheticEngine {
     SyntheticEngine::new(&spec, &synthetic)
 }
 
-/// 20 ms and 1 ms per member.
+/// 20 ms and 1 ms per member, as on a GPU.
 fn plain() -> Synthetic {
-    Synthetic { alpha: MS(20), beta: MS(1), ..test_model::synthetic() }
+    Synthetic { alpha: MS(20), beta: MS(1), gpu: true, ..test_model::synthetic() }
 }
 
 fn always(kind: SyntheticFaultKind) -> SyntheticFault {
@@ -43,6 +43,17 @@ fn two_batches_are_held_and_execute_one_after_the_other() {
     assert_eq!((four.frames.len(), four.fits.len()), (4, 4));
     assert_eq!(four.outputs[0].shape(), [4, 1, 3]);
     assert!(engine.prepare(1, vec![grey_frame(32, 16); 5]).is_err(), "batch_max is 4");
+}
+
+#[test]
+fn on_a_cpu_a_batch_has_executed_when_it_was_submitted() {
+    let mut engine = engine(Synthetic { gpu: false, ..plain() });
+    assert!(engine.synchronous());
+    engine.prepare(0, vec![grey_frame(32, 16); 2]).unwrap();
+    let begun = clock::monotonic();
+    let ticket = engine.submit(0).unwrap();
+    assert!(clock::monotonic() - begun >= MS(22));
+    assert_eq!(engine.poll(&ticket).unwrap().unwrap().fits.len(), 2);
 }
 
 #[test]
