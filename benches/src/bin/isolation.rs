@@ -11,28 +11,24 @@
 //! The times are eight times those of the simulator's workload `isolation`, the rates an eighth: a
 //! machine with two cores wakes its processes late by a millisecond now and then.
 
-use base::{CameraId, FrameFlags, FrameInfo, MediaTime, Picture, Size, time::nanos};
-use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredSubscription, FORMAT};
-use ipc::directories::Directories;
+use base::time::nanos;
+use benches::node::{self, Cameras, Fallible, Process, Root};
+use ipc::clock;
 use ipc::events_message::{EventsMessage, RunnerState};
 use ipc::framing::read_message;
-use ipc::ring::{RingSpec, RingWriter};
-use ipc::{clock, stop::Stop};
+use scheduler_driver::Steering;
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Name, alpha and beta in milliseconds; the first is the one that becomes slow.
 const MODELS: [(&str, f64, f64); 3] =
     [("slow", 3.8, 6.1), ("steady", 4.6, 3.2), ("other", 13.0, 2.4)];
 const SLOWER: f64 = 3.0;
+const BATCH_MAX: u32 = 16;
 const CAMERAS: usize = 5;
-const CAMERA_FPS: f64 = 25.0;
 const WANTED_FPS: f64 = 5.0;
 const DEVICE: &str = "gpu0";
 const MINUTE: f64 = 60.0;
@@ -42,97 +38,26 @@ const WARM_UP: usize = 1;
 fn main() -> Fallible<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["as-scheduler", root] => scheduler(directories(root)),
-        ["as-runner", root, model] => runner(Path::new(root), model),
+        ["as-scheduler", root] => {
+            node::scheduler(node::directories(Path::new(root)), Steering::default())
+        }
+        ["as-runner", root, model] => node::runner(Path::new(root), model, DEVICE),
         ["--minutes", minutes] => measure(minutes.parse()?),
         [] => measure(10),
         _ => Err("usage: isolation [--minutes N]".into()),
     }
 }
 
-fn directories(root: &str) -> Directories {
-    let root = PathBuf::from(root);
-    Directories { shm: root.join("shm"), runtime: root.join("run"), state: root.join("state") }
-}
-
-fn scheduler(directories: Directories) -> Fallible<()> {
-    let (_trigger, stop) = Stop::pair()?;
-    let options = scheduler_driver::Options {
-        directories,
-        capacities: Vec::new(),
-        usable_share: 0.95,
-        steering: scheduler_driver::Steering::default(),
-        trace: None,
-    };
-    Ok(scheduler_driver::run(options, stop)?)
-}
-
-fn runner(root: &Path, model: &str) -> Fallible<()> {
-    let (_trigger, stop) = Stop::pair()?;
-    let options = runner::Options {
-        model_dir: root.join(model),
-        device: DEVICE.parse()?,
-        policy: runner::DevicePolicy::Auto,
-        directories: directories(root.to_str().ok_or("the directory's name is not text")?),
-        engine: runner::EngineOptions {
-            onnxruntime: None,
-            cache_dir: root.join("cache"),
-            threads: 1,
-        },
-    };
-    Ok(runner::serve(options, stop)?)
-}
-
-/// The `model.yaml` of a model; the slow one is slow in every other minute that counts.
-fn model_yaml(name: &str, alpha: f64, beta: f64) -> String {
+/// What a model is; the slow one is slow in every other minute that counts.
+fn synthetic(name: &str, alpha: f64, beta: f64) -> String {
     let from = MINUTE * (WARM_UP + 1) as f64;
     let faults = format!(
         "  faults:\n    - {{fault: slower, factor: {SLOWER}, from_s: {from}, for_s: {MINUTE}, \
          every_s: {}}}\n",
         2.0 * MINUTE
     );
-    format!(
-        "model_id: {name}\nmodel_name: {name}\nmodel_version: \"1\"\nmodel_type: synthetic\n\
-         expected_resolution: [64, 64]\nbatch_max: 16\nsynthetic:\n  alpha_ms: {alpha}\n  \
-         beta_ms: {beta}\n  gpu: true\n{}",
-        if name == MODELS[0].0 { &faults } else { "" }
-    )
-}
-
-fn desired(ids: &[CameraId]) -> DesiredState {
-    let cameras = ids.iter().map(|id| DesiredCamera {
-        id: id.to_string(),
-        enabled: true,
-        streams: Vec::new(),
-        loop_offset_ms: 0,
-        record: false,
-        live: false,
-        decode: DecodeMode::Full,
-        deadline_ms: 500,
-    });
-    let of_camera = |id: &CameraId| {
-        MODELS.map(|(model, ..)| DesiredSubscription {
-            id: format!("{id}-{model}"),
-            camera: id.to_string(),
-            model: model.into(),
-            parent_model: None,
-            max_fps: Some(WANTED_FPS),
-            priority: 50,
-            max_regions: base::limits::MAX_REGIONS_DEFAULT,
-            deadline_ms: None,
-            parameters: serde_json::Value::Null,
-            parameters_id: String::new(),
-            enabled: true,
-        })
-    };
-    DesiredState {
-        format: FORMAT,
-        epoch: base::Epoch(1),
-        revision: 1,
-        written_utc: String::new(),
-        cameras: cameras.collect(),
-        subscriptions: ids.iter().flat_map(of_camera).collect(),
-    }
+    let faults = if name == MODELS[0].0 { &faults } else { "" };
+    format!("  alpha_ms: {alpha}\n  beta_ms: {beta}\n  gpu: true\n{faults}")
 }
 
 /// What the scheduler said.
@@ -178,34 +103,14 @@ fn listen(listener: &UnixListener, heard: &Mutex<Heard>) -> Fallible<()> {
     Ok(())
 }
 
-/// Children that end with this process.
-struct Children(Vec<Child>);
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 fn measure(minutes: usize) -> Fallible<()> {
-    let shm = Path::new("/dev/shm");
-    let root = tempfile::tempdir_in(if shm.exists() { shm } else { Path::new("/tmp") })?;
-    let places = directories(root.path().to_str().ok_or("the directory's name is not text")?);
-    for directory in [&places.shm, &places.runtime, &places.state] {
-        std::fs::create_dir(directory)?;
-    }
+    let root = Root::make()?;
     for (name, alpha, beta) in MODELS {
-        let folder = root.path().join(name);
-        std::fs::create_dir(&folder)?;
-        std::fs::write(folder.join("model.yaml"), model_yaml(name, alpha, beta))?;
+        root.synthetic(name, BATCH_MAX, &synthetic(name, alpha, beta))?;
     }
-    let ids: Vec<CameraId> =
-        (0..CAMERAS).map(|i| CameraId::new(&format!("c{i}"))).collect::<Result<_, _>>()?;
-    desired(&ids).store(&places.desired())?;
+    let (places, ids) = (root.directories(), node::cameras(CAMERAS)?);
+    let models = MODELS.map(|(name, ..)| name.to_owned());
+    node::desired(&ids, &models, WANTED_FPS).store(&places.desired())?;
     let heard = Arc::<Mutex<Heard>>::default();
     let listener = UnixListener::bind(places.events_socket())?;
     let listening = Arc::clone(&heard);
@@ -214,22 +119,20 @@ fn measure(minutes: usize) -> Fallible<()> {
             eprintln!("the scheduler is not heard any more: {error}");
         }
     });
-    let exe = std::env::current_exe()?;
-    let mut children = Children(Vec::new());
-    for (model, ..) in MODELS {
-        let child = Command::new(&exe).arg("as-runner").arg(root.path()).arg(model).spawn()?;
-        children.0.push(child);
-    }
+    let mut children = MODELS
+        .iter()
+        .map(|(model, ..)| root.start(&["as-runner", model]))
+        .collect::<Fallible<Vec<Process>>>()?;
     let socket = places.runner_socket(&MODELS[0].0.parse()?, &DEVICE.parse()?);
     while !socket.exists() {
-        if children.0[0].try_wait()?.is_some() {
+        if children[0].0.try_wait()?.is_some() {
             return Err("a runner does not start".into());
         }
         std::thread::sleep(Duration::from_millis(5));
     }
     // The faults count from the load of the model, a few batches ago.
     let begin = clock::monotonic();
-    children.0.push(Command::new(&exe).arg("as-scheduler").arg(root.path()).spawn()?);
+    children.push(root.start(&["as-scheduler"])?);
 
     println!(
         "{:<8} {:>6} {}",
@@ -237,60 +140,19 @@ fn measure(minutes: usize) -> Fallible<()> {
         "",
         MODELS.map(|(name, ..)| format!("{name:>9}")).join("")
     );
-    publish(&places, &ids, begin, WARM_UP + minutes, &heard)?;
+    let mut cameras = Cameras::new(&places.shm, &ids)?;
+    for minute in 0..WARM_UP + minutes {
+        while (clock::monotonic() - begin).as_secs_f64() < MINUTE * (minute + 1) as f64 {
+            cameras.next();
+        }
+        let heard = heard.lock().map_err(|_| "the listening thread panicked")?;
+        let fault = if slow_in(minute) { "slow" } else { "" };
+        let p99 = MODELS.map(|(model, ..)| p99_ms(&heard, model, begin, minute));
+        println!("{minute:<8} {fault:>6} {}", p99.map(|p| format!("{p:9.1}")).join(""));
+    }
     drop(children);
     let heard = heard.lock().map_err(|_| "the listening thread panicked")?;
     verdict(&heard, begin, minutes)
-}
-
-/// Publishes frames of all cameras, spread evenly, and prints each minute that is over.
-fn publish(
-    places: &Directories,
-    ids: &[CameraId],
-    begin: base::Instant,
-    minutes: usize,
-    heard: &Mutex<Heard>,
-) -> Fallible<()> {
-    let size = Size { width: 64, height: 64 };
-    let picture = Picture { size, matrix: Default::default(), range: Default::default() };
-    let mut writers = Vec::new();
-    for id in ids {
-        let spec = RingSpec { camera: id.clone(), picture, slots: 30 };
-        writers.push(RingWriter::create(&places.shm, &spec)?);
-    }
-    let (mut frame, mut printed) = (0u64, 0);
-    loop {
-        let elapsed = (clock::monotonic() - begin).as_secs_f64();
-        let minute = (elapsed / MINUTE) as usize;
-        if minute > printed {
-            let heard = heard.lock().map_err(|_| "the listening thread panicked")?;
-            let fault = if slow_in(printed) { "slow" } else { "" };
-            let p99 = MODELS.map(|(model, ..)| p99_ms(&heard, model, begin, printed));
-            println!("{printed:<8} {fault:>6} {}", p99.map(|p| format!("{p:9.1}")).join(""));
-            printed = minute;
-        }
-        if minute >= minutes {
-            return Ok(());
-        }
-        let due = frame as f64 / (CAMERA_FPS * ids.len() as f64);
-        if due > elapsed {
-            std::thread::sleep(Duration::from_secs_f64(due - elapsed));
-        }
-        let now = clock::monotonic();
-        let count = writers.len();
-        let writer = &mut writers[(frame % count as u64) as usize];
-        frame += 1;
-        if (frame / count as u64).is_multiple_of(CAMERA_FPS as u64) {
-            writer.heartbeat();
-        }
-        writer.begin().publish(&FrameInfo {
-            media: MediaTime(frame * 3600),
-            capture: now,
-            capture_utc: clock::utc(),
-            decode_start: now,
-            flags: FrameFlags::default(),
-        });
-    }
 }
 
 /// Whether the slow model is slow in this minute.

@@ -11,28 +11,24 @@
 //! on another thread, as in production. Percentiles are of all launches of a phase, and say little on
 //! a machine that others use.
 
-use base::{
-    CameraId, FrameDetections, FrameFlags, FrameInfo, InstanceId, LatencyEntry, LatencyTable,
-    MediaTime, Picture, Size, StageTimes, limits,
-};
-use ipc::desired::{DecodeMode, DesiredCamera, DesiredState, DesiredSubscription, FORMAT};
-use ipc::directories::Directories;
+use base::{FrameDetections, InstanceId, LatencyEntry, LatencyTable, Size, StageTimes, limits};
+use benches::node::{self, Cameras, Fallible, Root};
+use ipc::clock;
+use ipc::desired::{DesiredState, DesiredSubscription};
 use ipc::events_message::EventsMessage;
 use ipc::framing::{read_message, write_message};
-use ipc::ring::{RingSpec, RingWriter};
 use ipc::runner_message::{Encoder, Hello, Reply, RunnerMessage};
-use ipc::{clock, stop::Stop};
 use scheduler::{Config, Desired, Input, Scheduler, SubscriptionSpec};
+use scheduler_driver::Steering;
 use scheduler_sim::World;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
 const CAMERAS: usize = 100;
+/// Of all, until they change to 100 less this and back.
+const PRIORITY: u8 = 25;
 /// What the runner takes for a frame.
 const EXECUTE: Duration = Duration::from_millis(4);
 
@@ -55,17 +51,11 @@ fn option(name: &str, default: f64) -> Fallible<f64> {
 fn main() -> Fallible<()> {
     let models = (option("--subscriptions", 10_000.0)? as usize).div_ceil(CAMERAS).max(1);
     let seconds = option("--seconds", 10.0)?;
-    let shm = Path::new("/dev/shm");
-    let root = tempfile::tempdir_in(if shm.exists() { shm } else { Path::new("/tmp") })?;
-    let of = |name: &str| -> std::io::Result<PathBuf> {
-        let path = root.path().join(name);
-        std::fs::create_dir(&path)?;
-        Ok(path)
-    };
-    let directories = Directories { shm: of("shm")?, runtime: of("run")?, state: of("state")? };
-    let ids: Vec<CameraId> =
-        (0..CAMERAS).map(|i| CameraId::new(&format!("c{i:03}"))).collect::<Result<_, _>>()?;
-    let mut state = desired(&ids, models);
+    let root = Root::make()?;
+    let (directories, ids) = (root.directories(), node::cameras(CAMERAS)?);
+    let names: Vec<String> = (0..models).map(|model| format!("m{model:04}")).collect();
+    let mut state = node::desired(&ids, &names, node::CAMERA_FPS);
+    state.subscriptions.iter_mut().for_each(|s| s.priority = PRIORITY);
     state.store(&directories.desired())?;
 
     let told = Arc::new(Mutex::new(Told::default()));
@@ -76,17 +66,14 @@ fn main() -> Fallible<()> {
     let listener = UnixListener::bind(directories.runner_socket(&model_id, &device))?;
     let (waits_in, waits) = channel();
     std::thread::spawn(move || runner(&listener, &waits_in));
-    let (_trigger, stop) = Stop::pair()?;
-    let options = scheduler_driver::Options {
-        directories: directories.clone(),
-        capacities: Vec::new(),
-        usable_share: 0.95,
-        steering: scheduler_driver::Steering::Off,
-        trace: None,
-    };
-    std::thread::spawn(move || scheduler_driver::run(options, stop));
-    let shm = directories.shm.clone();
-    std::thread::spawn(move || cameras(&shm, &ids));
+    let scheduler = directories.clone();
+    std::thread::spawn(move || node::scheduler(scheduler, Steering::Off));
+    let mut cameras = Cameras::new(&directories.shm, &ids)?;
+    std::thread::spawn(move || {
+        loop {
+            cameras.next();
+        }
+    });
 
     println!("{} subscriptions, {CAMERAS} cameras, {models} models", state.subscriptions.len());
     on_the_thread(&state)?;
@@ -230,69 +217,4 @@ fn serve(listener: &UnixListener, told: &Mutex<Told>) -> Fallible<()> {
         }
     }
     Ok(())
-}
-
-/// Publishes 25 frames per second of each camera, the cameras spread evenly.
-fn cameras(shm: &Path, ids: &[CameraId]) -> Fallible<()> {
-    let size = Size { width: 64, height: 64 };
-    let picture = Picture { size, matrix: Default::default(), range: Default::default() };
-    let mut writers = Vec::new();
-    for id in ids {
-        let spec = RingSpec { camera: id.clone(), picture, slots: 30 };
-        writers.push(RingWriter::create(shm, &spec)?);
-    }
-    let begin = Instant::now();
-    for frame in 0u64.. {
-        let due = Duration::from_secs_f64(frame as f64 / (25.0 * ids.len() as f64));
-        std::thread::sleep(due.saturating_sub(begin.elapsed()));
-        let writer = &mut writers[frame as usize % ids.len()];
-        if frame.is_multiple_of(7) {
-            writer.heartbeat();
-        }
-        let now = clock::monotonic();
-        writer.begin().publish(&FrameInfo {
-            media: MediaTime(frame * 3600),
-            capture: now,
-            capture_utc: clock::utc(),
-            decode_start: now,
-            flags: FrameFlags::default(),
-        });
-    }
-    Ok(())
-}
-
-fn desired(ids: &[CameraId], models: usize) -> DesiredState {
-    let cameras = ids.iter().map(|id| DesiredCamera {
-        id: id.to_string(),
-        enabled: true,
-        streams: Vec::new(),
-        loop_offset_ms: 0,
-        record: false,
-        live: false,
-        decode: DecodeMode::Full,
-        deadline_ms: 500,
-    });
-    let subscription = |id: &CameraId, model: usize| DesiredSubscription {
-        id: format!("{id}.m{model:04}"),
-        camera: id.to_string(),
-        model: format!("m{model:04}"),
-        parent_model: None,
-        max_fps: Some(25.0),
-        priority: 25,
-        max_regions: limits::MAX_REGIONS_DEFAULT,
-        deadline_ms: None,
-        parameters: serde_json::Value::Null,
-        parameters_id: String::new(),
-        enabled: true,
-    };
-    let subscriptions =
-        (0..models).flat_map(|model| ids.iter().map(move |id| subscription(id, model)));
-    DesiredState {
-        format: FORMAT,
-        epoch: base::Epoch(1),
-        revision: 1,
-        written_utc: String::new(),
-        cameras: cameras.collect(),
-        subscriptions: subscriptions.collect(),
-    }
 }

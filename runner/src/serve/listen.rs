@@ -375,7 +375,7 @@ impl Listener<'_> {
         let two_steps = prepare.lease.is_none();
         let granted = (!two_steps).then_some(copied);
         let place = Place::Here;
-        // The engine thread says Prepared once the engine has the frames.
+        // Who drives the engine says Prepared once the engine has the frames.
         self.about.shared.add(Batch {
             id,
             peer,

@@ -49,7 +49,7 @@ pub enum Place {
     Slot(usize),
 }
 
-/// What the engine thread does next.
+/// What is to be done with the engine next.
 #[derive(Debug)]
 pub enum Task {
     /// Frames of a batch without the token go into a free slot of the engine.
