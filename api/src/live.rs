@@ -33,7 +33,7 @@ struct Inner {
     status: Option<(Instant, Arc<Status>)>,
     models: Option<(Instant, Arc<Vec<ModelInfo>>)>,
     device_use: DeviceUse,
-    subscriptions: BTreeMap<String, Subscription>,
+    subscriptions: BTreeMap<Arc<str>, Subscription>,
 }
 
 /// Share of time that each device was busy, between the last two statuses.
@@ -236,7 +236,7 @@ impl Live {
             }
             let subscription = inner
                 .subscriptions
-                .entry(item.subscription.clone())
+                .entry(Arc::clone(&item.subscription))
                 .or_insert_with(|| Subscription::new(results, item, now));
             subscription.touched = now;
             subscription.device = results.device.clone();
@@ -267,7 +267,7 @@ impl Live {
         let Some(status) = inner.pages.add(page) else { return };
         let named: BTreeSet<&str> = status.subscriptions.iter().map(|s| s.id.as_str()).collect();
         inner.subscriptions.retain(|id, subscription| {
-            now.since(subscription.touched) < FORGOTTEN || named.contains(id.as_str())
+            now.since(subscription.touched) < FORGOTTEN || named.contains(&**id)
         });
         let before = inner.status.take().filter(|(_, old)| old.instance == status.instance);
         inner.device_use = before.map_or_else(DeviceUse::new, |(_, old)| device_use(&old, &status));

@@ -1,6 +1,7 @@
 //! Ids: text that people choose for cameras, models and devices; numbers that processes draw.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks the text: 1 to 64 characters of `A-Z a-z 0-9 _ -`, so that it can be a file

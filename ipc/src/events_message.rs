@@ -6,6 +6,7 @@ use crate::wire::{self, WireError};
 use base::{CameraId, DeviceId, Epoch, FrameFlags, FrameId, Generation, InstanceId, Instant};
 use base::{LatencyTable, MediaTime, ModelId, Rect, Size, Stages, UtcNanos};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One answered frame or region of one subscription.
@@ -14,7 +15,7 @@ pub struct ResultItem {
     /// The camera.
     pub camera: CameraId,
     /// Id of the subscription, as desired state names it.
-    pub subscription: String,
+    pub subscription: Arc<str>,
     /// Counts up by one per result of this scheduler instance.
     pub sequence: u64,
     /// Sequence of the result whose detection is looked at, 0 = none. Of the same scheduler
@@ -485,7 +486,7 @@ fn result(r: fb::FrameResult<'_>) -> Result<ResultItem, WireError> {
     }
     Ok(ResultItem {
         camera: wire::id("result.camera", r.camera())?,
-        subscription: r.subscription().to_owned(),
+        subscription: r.subscription().into(),
         sequence: r.sequence(),
         parent: r.parent(),
         region,

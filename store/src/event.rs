@@ -1,6 +1,7 @@
 //! Events as callers see them: what is stored, what comes back, and the id that orders them.
 
 use crate::day::Day;
+use crate::json::Json;
 use base::{CameraId, DeviceId, FrameDetections, FrameId, Generation, MediaTime, ModelId};
 use base::{Size, Stages, UtcNanos};
 use std::fmt;
@@ -33,7 +34,7 @@ pub struct NewEvent {
     /// The age of the result, taken apart. They add up to the age.
     pub stages: Stages,
     /// Whatever else the caller wants to keep with it, any JSON value.
-    pub metadata: Option<serde_json::Value>,
+    pub metadata: Option<Json>,
 }
 
 /// One stored result. Never changes.

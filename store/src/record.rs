@@ -2,6 +2,7 @@
 //! is checked: every length is bounded by the bytes that are there, every number by its meaning.
 
 use crate::event::NewEvent;
+use crate::json::Json;
 use base::{Detection, FrameDetections, FrameId, Generation, Keypoint, Mask, MediaTime, Rect};
 use base::{Size, Stages, TrackId, UtcNanos};
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub struct Record {
     /// What was found.
     pub detections: FrameDetections,
     /// Whatever else was kept.
-    pub metadata: Option<serde_json::Value>,
+    pub metadata: Option<Json>,
 }
 
 /// Appends the record of `event` to `out`. Its timestamp is in its id, its texts in `numbers`.
@@ -169,7 +170,7 @@ pub fn encode(
         }
     }
     if let Some(metadata) = &event.metadata {
-        let text = metadata.to_string();
+        let text = metadata.text();
         out.extend_from_slice(&many("metadata", text.len())?.to_le_bytes());
         out.extend_from_slice(text.as_bytes());
     }
@@ -263,8 +264,8 @@ pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
     if flags & FLAG_METADATA != 0 {
         let length = input.u32("metadata")? as usize;
         let text = input.slice("metadata", length)?;
-        let value = serde_json::from_slice(text).map_err(|e| RecordError::Metadata(e.to_string()));
-        metadata = Some(value?);
+        let kept = Json::parse(text).map_err(|e| RecordError::Metadata(e.to_string()));
+        metadata = Some(kept?);
     }
     match bytes.len() - input.at {
         0 => Ok(Record {

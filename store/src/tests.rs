@@ -12,7 +12,7 @@ mod lost;
 mod media;
 mod time;
 
-use crate::{EventOptions, NewEvent};
+use crate::{EventOptions, Json, NewEvent};
 use base::clock_trust::ClockOffset;
 use base::{
     CameraId, Detection, DeviceId, FrameDetections, FrameId, Generation, Instant, Keypoint, Mask,
@@ -96,6 +96,10 @@ impl Clock {
     }
 }
 
+pub(crate) fn json(value: impl Into<serde_json::Value>) -> Json {
+    Json::of(&value.into()).unwrap()
+}
+
 pub(crate) fn seeded(name: &str) -> Rng {
     let seed = std::env::var("STORE_SEED").ok().and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(|| Rng::new().u64(..));
@@ -140,7 +144,8 @@ pub(crate) fn event(rng: &mut Rng, capture_utc: UtcNanos) -> NewEvent {
         let data = (0..width * height).map(|_| rng.u8(..)).collect();
         found.masks.push(Mask { detection: rng.u32(..n as u32), width, height, data });
     }
-    let metadata = (rng.u8(..4) == 0).then(|| serde_json::json!({"note": rng.u32(..), "x": [1.5]}));
+    let metadata =
+        (rng.u8(..4) == 0).then(|| json(serde_json::json!({"note": rng.u32(..), "x": [1.5]})));
     NewEvent {
         camera: camera(rng.usize(0..5)),
         model: model(rng.usize(0..3)),

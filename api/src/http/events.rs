@@ -162,7 +162,7 @@ fn shown(event: &Event, names: &mut ClassNames<'_>) -> Result<Value, StoreError>
         "confidence": event.confidence().map(rounded),
         "age_ms": milliseconds(event.age()),
         "stages": stages(&content.stages),
-        "event_metadata": content.metadata,
+        "event_metadata": content.metadata.as_ref().map(store::Json::value),
         "created_at": moment::text(event.created_at),
     }))
 }

@@ -174,7 +174,7 @@ fn the_results_of_the_largest_reply_can_be_sent() {
     let id = "i".repeat(ID_CHARS_MAX);
     let result = |outcome: Outcome| ResultItem {
         camera: id.parse().unwrap(),
-        subscription: "s".repeat(ASSIGNMENT_ID_CHARS_MAX),
+        subscription: "s".repeat(ASSIGNMENT_ID_CHARS_MAX).into(),
         parent: 6,
         region: Rect { x1: 0.25, ..Rect::WHOLE },
         outcome,

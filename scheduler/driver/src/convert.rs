@@ -201,10 +201,7 @@ pub(crate) fn result(
     let stamp = &binding.stamp;
     out::ResultItem {
         camera: scheduler.camera_id(binding.camera).clone(),
-        subscription: scheduler
-            .subscription_id(binding.subscription)
-            .unwrap_or_default()
-            .to_owned(),
+        subscription: scheduler.subscription_id(binding.subscription).unwrap_or_default().into(),
         sequence,
         parent: binding.parent,
         region: binding.region,
@@ -472,7 +469,7 @@ mod tests {
         let (received, stages) = (Instant(2_000), Stages::default());
         let item = result(&core, &binding, 42, received, stages, Ok(Default::default()));
         assert_eq!((item.sequence, item.parent, item.region), (42, 41, CROP));
-        assert_eq!((item.camera.as_str(), item.subscription.as_str()), ("gate", "b"));
+        assert_eq!((item.camera.as_str(), &*item.subscription), ("gate", "b"));
         assert_eq!((item.capture_utc, item.frame_id), (UtcNanos(5), FrameId(12)));
     }
 }

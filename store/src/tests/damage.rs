@@ -1,7 +1,7 @@
 //! Foreign bytes: records that were tampered with, files that are none, and what `check` makes of
 //! them.
 
-use super::{Clock, NOON, event, seeded};
+use super::{Clock, NOON, event, json, seeded};
 use crate::check::{FileReport, Finding};
 use crate::database::{Database, PlainDisk, sync_directory_of};
 use crate::pool::{day_path, events_directory};
@@ -62,7 +62,7 @@ fn offsets_are_as_documented() {
         vec![base::Keypoint { detection: 0, kind: 5, x: 0.5, y: 0.25, score: 1.0 }];
     event.detections.masks =
         vec![base::Mask { detection: 0, width: 2, height: 1, data: vec![7, 8] }];
-    event.metadata = Some(serde_json::json!({}));
+    event.metadata = Some(json(serde_json::json!({})));
     let mut bytes = Vec::new();
     let numbers = Numbers { camera: 1, model: 2, version: 3, device: 4 };
     record::encode(&event, numbers, UtcNanos(0x4444_4444_4444_4444), &mut bytes).unwrap();

@@ -1,6 +1,6 @@
 //! Midnight, retention, wrong clocks, few files open, too little space.
 
-use super::{Clock, HOUR, NOON, SECOND, event};
+use super::{Clock, HOUR, NOON, SECOND, event, json};
 use crate::day::{DAY_NANOS, Day};
 use crate::pool::{days_in, events_directory};
 use crate::record::{self, Numbers, RECORD_BYTES_MAX};
@@ -108,18 +108,18 @@ fn an_event_that_contradicts_itself_is_refused_alone() {
     let outcomes = writer.append(&events).unwrap();
     assert!(matches!(outcomes[1], Err(Rejection::Invalid { .. })));
     events.push(event(&mut rng, NOON));
-    events[3].metadata = Some(serde_json::Value::String("x".repeat(11 << 20)));
+    events[3].metadata = Some(json("x".repeat(11 << 20)));
     let outcomes = writer.append(&events).unwrap();
     assert!(matches!(outcomes[3], Err(Rejection::TooLarge { .. })));
     assert_eq!(reader.list(&EventQuery::default()).unwrap().total, Some(4));
     // The largest that is stored, and one of a byte more.
     let (mut record, numbers) =
         (Vec::new(), Numbers { camera: 1, model: 2, version: 3, device: 4 });
-    events[3].metadata = Some(serde_json::Value::String(String::new()));
+    events[3].metadata = Some(json(""));
     record::encode(&events[3], numbers, NOON, &mut record).unwrap();
     for (more, stored) in [(0, true), (1, false)] {
         let text = "x".repeat(RECORD_BYTES_MAX - record.len() + more);
-        events[3].metadata = Some(serde_json::Value::String(text));
+        events[3].metadata = Some(json(text));
         let outcomes = writer.append(&events[3..]).unwrap();
         assert_eq!(outcomes[0].is_ok(), stored, "{:?}", outcomes[0]);
     }
