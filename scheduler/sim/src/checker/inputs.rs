@@ -98,7 +98,9 @@ impl Watch {
                     if let Some(longest) = samples.last() {
                         // What is known until the table comes.
                         let p50 = samples[samples.len() / 2];
-                        link.table.set(LatencyEntry { batch: *batch_size, p50, p99: *longest });
+                        let mut table = link.table.clone();
+                        table.set(LatencyEntry { batch: *batch_size, p50, p99: *longest });
+                        link.announce(table);
                         link.executed(*longest, *batch_size);
                     }
                 }
@@ -107,7 +109,7 @@ impl Watch {
                 if let Some(link) = self.links.get_mut(runner).filter(|l| l.open())
                     && std::mem::take(&mut link.profiled)
                 {
-                    link.table = table.clone();
+                    link.announce(table.clone());
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use base::{InstanceId, Instant, LatencyTable, limits};
 use scheduler::{BatchId, Binding, RunnerInfo};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An execution that takes so many times the announced 99th percentile may cost a runner its rank
@@ -53,8 +54,10 @@ pub(super) struct Link {
     pub table: LatencyTable,
     /// Longest execution that was seen.
     pub longest: Duration,
-    /// The most that an execution took of what the runner had said.
-    pub slowest: f64,
+    /// The same by size.
+    took: BTreeMap<u32, Duration>,
+    /// The most that an execution took of what the runner says.
+    slowest: f64,
     pub batches: Vec<Held>,
     pub measured: Option<Measured>,
     /// Sizes that it asked to measure.
@@ -83,6 +86,7 @@ impl Link {
             instance: info.instance,
             table: info.latency.clone(),
             longest: Duration::ZERO,
+            took: BTreeMap::new(),
             slowest: 1.0,
             batches: Vec::new(),
             measured: None,
@@ -150,12 +154,25 @@ impl Link {
         }
     }
 
+    /// It says something else now, against which all that batches took is held.
+    pub fn announce(&mut self, table: LatencyTable) {
+        self.table = table;
+        let times = self.took.iter().filter_map(|(size, took)| self.times(*took, *size));
+        self.slowest = times.fold(1.0, f64::max);
+    }
+
+    /// How many times as long as it says this is.
+    fn times(&self, took: Duration, size: u32) -> Option<f64> {
+        let said = self.table.p50(size).filter(|p50| !p50.is_zero())?;
+        Some(took.as_secs_f64() / said.as_secs_f64())
+    }
+
     /// A batch of `size` took so long.
     pub fn executed(&mut self, took: Duration, size: u32) {
         self.longest = self.longest.max(took);
-        if let Some(said) = self.table.p50(size).filter(|p50| !p50.is_zero()) {
-            self.slowest = self.slowest.max(took.as_secs_f64() / said.as_secs_f64());
-        }
+        let known = self.took.entry(size).or_default();
+        *known = took.max(*known);
+        self.slowest = self.slowest.max(self.times(took, size).unwrap_or(1.0));
         if self.table.p99(size).is_some_and(|p99| took > p99.mul_f64(OVERRUN)) {
             self.in_time = 0;
         }
