@@ -330,3 +330,54 @@ fn accept(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use ipc::framing::write_message;
+    use ipc::runner_message::Encoder;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    /// How often a thread of this process went to sleep.
+    fn sleeps(thread: i32) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn many_messages_wake_it_seldom_and_each_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.sock");
+        let intake = BareIntake::bind(&path, [testing::item(1, &[]).camera]).unwrap();
+        let taken = intake.taken();
+        let BareIntake { intake, listener } = intake;
+        let (trigger, stop) = Stop::pair().unwrap();
+        let (send, thread) = mpsc::channel();
+        let running = std::thread::spawn(move || {
+            send.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            intake.run(&listener, &stop)
+        });
+        let thread = thread.recv().unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let mut encoder = Encoder::default();
+        let begun = Instant::now();
+        for frame in 1..=300 {
+            let results = testing::results(&[testing::item(frame, &[0])]);
+            write_message(&mut stream, EventsMessage::Results(results).encode(&mut encoder))
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        while taken().0 < 300 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", taken());
+            std::thread::yield_now();
+        }
+        // Twice for each that was gathered, and to begin with.
+        let most = 10 + 2 * (begun.elapsed().as_millis() / GATHER.as_millis()) as u64;
+        assert!(sleeps(thread) <= most, "{} times, at most {most}", sleeps(thread));
+        drop(trigger);
+        running.join().unwrap().unwrap();
+    }
+}

@@ -20,9 +20,10 @@ impl Json {
     ///
     /// # Errors
     /// When it is none.
-    pub fn parse(text: &[u8]) -> Result<Json, serde_json::Error> {
-        let _: IgnoredAny = serde_json::from_slice(text)?;
-        Ok(Json(String::from_utf8_lossy(text).into()))
+    pub fn parse(text: &[u8]) -> Result<Json, String> {
+        let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
+        let _: IgnoredAny = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        Ok(Json(text.into()))
     }
 
     /// The text.

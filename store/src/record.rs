@@ -264,8 +264,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
     if flags & FLAG_METADATA != 0 {
         let length = input.u32("metadata")? as usize;
         let text = input.slice("metadata", length)?;
-        let kept = Json::parse(text).map_err(|e| RecordError::Metadata(e.to_string()));
-        metadata = Some(kept?);
+        metadata = Some(Json::parse(text).map_err(RecordError::Metadata)?);
     }
     match bytes.len() - input.at {
         0 => Ok(Record {
