@@ -48,8 +48,8 @@ impl Scheduler {
     /// What to do next. Call until it answers [`Output::Wait`].
     pub fn poll(&mut self, now: Instant, index: &mut dyn FrameIndex) -> Output<'_> {
         self.advance(now);
-        if let Some(result) = self.next_result() {
-            return result;
+        if self.replied() {
+            return self.next_result();
         }
         self.pass_bounds();
         if let Some(told) = self.told() {

@@ -1,7 +1,7 @@
 //! A reply whose results are handed out one by one.
 
 use crate::input::Outcome;
-use crate::output::{Binding, Output};
+use crate::output::Binding;
 use crate::place::RunnerIx;
 use crate::{BatchId, RunnerKey};
 use base::{Instant, StageTimes, Stages, Stamp};
@@ -47,26 +47,23 @@ impl Replied {
         }
     }
 
-    /// The next result, whose runner it is, and what its stages took, nanoseconds.
-    pub fn next(&mut self) -> (Output<'static>, RunnerIx, [u64; 9]) {
+    /// The next member, the sequence of its result, and what became of it.
+    #[inline]
+    pub fn next(&mut self) -> (Binding, u64, Outcome) {
         let outcome = self.outcomes.next().expect("a reply goes with its last result");
-        let binding = self.members[self.next];
-        let sequence = self.of.sequence + self.next as u64;
+        let (binding, sequence) = (self.members[self.next], self.of.sequence + self.next as u64);
         self.next += 1;
-        let last = self.done();
-        let (stages, stages_ns) = self.stages(&binding.stamp);
-        let Reply { runner, ix, batch, received, .. } = self.of;
-        let result =
-            Output::Result { runner, batch, binding, sequence, received, stages, outcome, last };
-        (result, ix, stages_ns)
+        (binding, sequence, outcome)
     }
 
     /// Whether its last result was handed out.
+    #[inline]
     pub fn done(&self) -> bool {
         self.next == self.members.len()
     }
 
     /// Whose reply it is.
+    #[inline]
     pub fn of(&self) -> &Reply {
         &self.of
     }
@@ -77,7 +74,8 @@ impl Replied {
     }
 
     /// The age of a member, taken apart, and the same in nanoseconds.
-    fn stages(&self, stamp: &Stamp) -> (Stages, [u64; 9]) {
+    #[inline]
+    pub fn stages(&self, stamp: &Stamp) -> (Stages, [u64; 9]) {
         let (info, Reply { times, received, .. }) = (&stamp.info, &self.of);
         let instants =
             [info.capture, info.decode_start, stamp.published, times.received, *received];

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::output::{Binding, CloseReason, Output};
 use crate::place::{DeviceIx, ModelIx, RunnerIx};
 use crate::queue::Queue;
-use crate::replied::Replied;
+use crate::replied::{Replied, Reply};
 use crate::runner::Hung;
 use crate::runners::Runners;
 use crate::scratch::Scratch;
@@ -303,21 +303,26 @@ impl Scheduler {
         self.replied.push_back(replied);
     }
 
-    /// The next result of the oldest reply.
-    pub(crate) fn next_result(&mut self) -> Option<Output<'static>> {
-        let reply = self.replied.front_mut()?;
-        let (result, ix, stages_ns) = reply.next();
+    /// Whether results wait.
+    pub(crate) fn replied(&self) -> bool {
+        !self.replied.is_empty()
+    }
+
+    /// The next result of the oldest reply. It has half a kilobyte: made last, it is not copied.
+    pub(crate) fn next_result(&mut self) -> Output<'static> {
+        let reply = self.replied.front_mut().expect("the caller has seen a reply");
+        let (binding, sequence, outcome) = reply.next();
+        let (stages, stages_ns) = reply.stages(&binding.stamp);
+        let Reply { runner, ix, batch, received, .. } = *reply.of();
+        let last = reply.done();
         // Unless another runner has its place by now.
-        let key = reply.of().runner;
-        if let Some(r) = self.runners.get_mut(ix).filter(|r| r.key == key) {
+        if let Some(r) = self.runners.get_mut(ix).filter(|r| r.key == runner) {
             r.count_stages(&stages_ns);
         }
-        if reply.done()
-            && let Some(done) = self.replied.pop_front()
-        {
+        if last && let Some(done) = self.replied.pop_front() {
             self.give_back_members(done.into_members());
         }
-        Some(result)
+        Output::Result { runner, batch, binding, sequence, received, stages, outcome, last }
     }
 
     pub(crate) fn spare_members(&mut self) -> Vec<Binding> {
