@@ -7,7 +7,7 @@ use ipc::directories::Directories;
 use ipc::ring::{RingSpec, RingWriter};
 use ipc::{clock, stop::Stop};
 use scheduler_driver::Steering;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -249,16 +249,8 @@ impl Drop for Process {
 }
 
 /// The first number of a schedstat file.
-fn on_cpu(path: &PathBuf) -> Fallible<Duration> {
+fn on_cpu(path: &Path) -> Fallible<Duration> {
     let text = std::fs::read_to_string(path)?;
     let nanos = text.split(' ').next().ok_or("an empty schedstat")?;
     Ok(Duration::from_nanos(nanos.parse()?))
-}
-
-/// What this thread used so far.
-///
-/// # Errors
-/// When the kernel does not tell.
-pub fn thread_used() -> Fallible<Duration> {
-    on_cpu(&PathBuf::from("/proc/thread-self/schedstat"))
 }

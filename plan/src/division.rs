@@ -111,7 +111,7 @@ impl Division {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn divide(demands: &[Demand], usable: f64) -> (Vec<Share>, f64) {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     /// ResNet-50 on a T4 on `cameras` of 25 fps at 5 fps each, within 100 ms.
-    fn t4(cameras: f64) -> Demand {
+    pub(crate) fn t4(cameras: f64) -> Demand {
         Demand {
             alpha: 2.30e-3,
             beta: 0.81e-3,

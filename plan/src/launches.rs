@@ -133,24 +133,12 @@ fn places(launches: u32, frames: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::division::tests::t4;
 
     fn launches(models: &[Cyclic], spare: f64) -> Vec<u32> {
         let mut launches = Launches::default();
         launches.choose(models, spare);
         launches.chosen
-    }
-
-    /// ResNet-50 on a T4 on `cameras` of 25 fps at 5 fps each, within 100 ms.
-    fn t4(cameras: f64) -> Demand {
-        Demand {
-            alpha: 2.30e-3,
-            beta: 0.81e-3,
-            rate: 5.0 * cameras,
-            freedom: 0.2,
-            steered: true,
-            patience: 0.08,
-            batch_max: 64,
-        }
     }
 
     #[test]

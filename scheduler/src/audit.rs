@@ -57,18 +57,7 @@ mod tests {
 
     fn core() -> Scheduler {
         let mut core = Scheduler::new(Config::default());
-        let spec = SubscriptionSpec {
-            id: "s".into(),
-            camera: "c".parse().unwrap(),
-            model: "m".parse().unwrap(),
-            parent: None,
-            max_fps: Some(5.0),
-            weight: 1.0,
-            deadline: None,
-            parameters: 0,
-            regions_max: 16,
-            enabled: true,
-        };
+        let spec = SubscriptionSpec::plain("s", "c", "m");
         let desired = Desired { revision: 1, subscriptions: vec![spec] };
         core.handle(Instant(1), Input::Desired(desired));
         core.device_ix(&"gpu0".parse().unwrap());

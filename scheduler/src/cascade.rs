@@ -166,16 +166,9 @@ mod tests {
         let mut core = Scheduler::new(Config::default());
         let now = Instant(1_000 * MS);
         let spec = |camera: &str, model: &str, parent: Option<&str>| SubscriptionSpec {
-            id: format!("{camera}/{model}"),
-            camera: camera.parse().unwrap(),
-            model: model.parse().unwrap(),
             parent: parent.map(|p| p.parse().unwrap()),
             max_fps: None,
-            weight: 1.0,
-            deadline: None,
-            parameters: 0,
-            regions_max: 16,
-            enabled: true,
+            ..SubscriptionSpec::plain(&format!("{camera}/{model}"), camera, model)
         };
         let of = |c: &&str| [spec(c, "people", None), spec(c, "faces", Some("people"))];
         let subscriptions = cameras.iter().flat_map(of).collect();

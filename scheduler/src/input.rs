@@ -139,3 +139,22 @@ pub struct SubscriptionSpec {
     /// False = paused: frames are counted, none is bound.
     pub enabled: bool,
 }
+
+#[cfg(test)]
+impl SubscriptionSpec {
+    /// Whole frames, 5 per second at most, nothing special.
+    pub(crate) fn plain(id: &str, camera: &str, model: &str) -> SubscriptionSpec {
+        SubscriptionSpec {
+            id: id.into(),
+            camera: camera.parse().unwrap(),
+            model: model.parse().unwrap(),
+            parent: None,
+            max_fps: Some(5.0),
+            weight: 1.0,
+            deadline: None,
+            parameters: 0,
+            regions_max: 16,
+            enabled: true,
+        }
+    }
+}

@@ -166,20 +166,9 @@ mod tests {
         let mut core = Scheduler::new(Config::default());
         for round in 0..50 {
             let now = Instant(1_000 + round);
-            let spec = |camera: String, model: String| SubscriptionSpec {
-                id: camera.clone(),
-                camera: camera.parse().unwrap(),
-                model: model.parse().unwrap(),
-                parent: None,
-                max_fps: Some(5.0),
-                weight: 1.0,
-                deadline: None,
-                parameters: 0,
-                regions_max: 16,
-                enabled: true,
-            };
-            let stays = spec("stays".into(), "stays".into());
-            let new = spec(format!("c{round}"), format!("m{round}"));
+            let (camera, model) = (format!("c{round}"), format!("m{round}"));
+            let stays = SubscriptionSpec::plain("stays", "stays", "stays");
+            let new = SubscriptionSpec::plain(&camera, &camera, &model);
             let subscriptions = vec![stays, new];
             core.handle(now, Input::Desired(Desired { revision: round, subscriptions }));
             let runner = RunnerKey(round);

@@ -166,16 +166,8 @@ impl Scheduler {
         let unused = |(i, m): (usize, &Model)| {
             m.unused() && !self.hung.values().any(|h| h.model == ModelIx(i))
         };
-        match self.models.iter().enumerate().position(unused) {
-            Some(place) => {
-                self.models[place] = model;
-                ModelIx(place)
-            }
-            None => {
-                self.models.push(model);
-                ModelIx(self.models.len() - 1)
-            }
-        }
+        let place = self.models.iter().enumerate().position(unused);
+        ModelIx(put(&mut self.models, place, model))
     }
 
     /// The place of a device, which gets one if it has none.
@@ -187,16 +179,8 @@ impl Scheduler {
         let unused = |(i, d): (usize, &Device)| {
             d.runners().is_empty() && !self.hung.values().any(|h| h.device == DeviceIx(i))
         };
-        match self.devices.iter().enumerate().position(unused) {
-            Some(place) => {
-                self.devices[place] = device;
-                DeviceIx(place)
-            }
-            None => {
-                self.devices.push(device);
-                DeviceIx(self.devices.len() - 1)
-            }
-        }
+        let place = self.devices.iter().enumerate().position(unused);
+        DeviceIx(put(&mut self.devices, place, device))
     }
 
     /// The virtual time that a runner's model is ordered by. Where runners share one token it is the
@@ -351,5 +335,19 @@ impl Scheduler {
 
     pub(crate) fn give_back_scratch(&mut self, scratch: Scratch) {
         self.scratch = scratch;
+    }
+}
+
+/// Puts one more into a place that nobody uses, or behind all; returns where.
+fn put<T>(all: &mut Vec<T>, unused: Option<usize>, new: T) -> usize {
+    match unused {
+        Some(place) => {
+            all[place] = new;
+            place
+        }
+        None => {
+            all.push(new);
+            all.len() - 1
+        }
     }
 }

@@ -31,7 +31,7 @@ impl Json {
         &self.0
     }
 
-    /// As a tree; null where it has a number that is too large for one.
+    /// As a tree; null when it has a number that is too large for one, or is nested too deep.
     pub fn value(&self) -> serde_json::Value {
         serde_json::from_str(&self.0).unwrap_or_default()
     }

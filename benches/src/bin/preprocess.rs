@@ -6,18 +6,13 @@
 
 use base::model::{ColourOrder, DType, InputSpec, Layout, Resize};
 use base::{ColourMatrix, ColourRange, Picture, Rect, Size};
+use benches::thread_cpu;
 use kernels::{BatchTensor, Preprocessor};
-use rustix::time::{ClockId, clock_gettime};
 
 /// Frames that are rotated through.
 const FRAMES: usize = 8;
 /// Conversions per round and side.
 const RUNS: usize = 24;
-
-fn cpu_ns() -> u64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
-}
 
 fn input(layout: Layout, dtype: DType) -> InputSpec {
     InputSpec {
@@ -48,14 +43,14 @@ impl Side {
     }
 
     fn round(&mut self, picture: &Picture, frames: &[Vec<u8>]) {
-        let start = cpu_ns();
+        let start = thread_cpu();
         for i in 0..RUNS {
             let frame = &frames[i % frames.len()];
             self.preprocessor
                 .run(picture, Rect::WHOLE, frame, &mut self.batch, 0)
                 .expect("the picture is valid");
         }
-        self.rounds.push((cpu_ns() - start) as f64 / RUNS as f64 / 1e6);
+        self.rounds.push((thread_cpu() - start).as_secs_f64() * 1e3 / RUNS as f64);
     }
 }
 

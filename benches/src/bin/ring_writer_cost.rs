@@ -10,10 +10,10 @@
 use base::{
     CameraId, ColourMatrix, ColourRange, FrameFlags, FrameInfo, MediaTime, Newest, Picture, Size,
 };
+use benches::thread_cpu;
 use ipc::clock::{monotonic, utc};
 use ipc::ring::{RingReader, RingSpec, RingWriter};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use rustix::time::{ClockId, clock_gettime};
 use std::error::Error;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -35,11 +35,6 @@ const SOURCES: usize = 4;
 
 fn camera() -> CameraId {
     CameraId::new("bench").expect("is an id")
-}
-
-fn thread_cpu_ns() -> u64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
 /// A process that polls and copies: the ring, or memory of its own.
@@ -123,13 +118,13 @@ fn turn(writer: &mut RingWriter, sources: &[Vec<u8>]) -> f64 {
             decode_start: monotonic(),
             flags: FrameFlags::default(),
         };
-        let before = thread_cpu_ns();
+        let before = thread_cpu();
         let mut slot = writer.begin();
         slot.pixels().copy_from_slice(source);
         slot.publish(&info);
-        let cost = thread_cpu_ns() - before;
+        let cost = thread_cpu() - before;
         if n >= SETTLE {
-            costs.push(cost as f64 / 1e3);
+            costs.push(cost.as_secs_f64() * 1e6);
         }
         if n % FPS == 0 {
             writer.heartbeat();

@@ -13,6 +13,7 @@
 
 use base::{FrameDetections, InstanceId, LatencyEntry, LatencyTable, Size, StageTimes, limits};
 use benches::node::{self, Cameras, Fallible, Root};
+use benches::thread_cpu;
 use ipc::clock;
 use ipc::desired::{DesiredState, DesiredSubscription};
 use ipc::events_message::EventsMessage;
@@ -136,27 +137,24 @@ fn on_the_thread(state: &DesiredState) -> Fallible<()> {
         ("one changes", one),
         ("all do", all),
     ] {
-        let begun = cpu();
+        let begun = thread_cpu();
         core.handle(now, Input::Desired(Desired { revision: 1, subscriptions }));
-        println!("desired state, {what:<12} {:.3} ms of CPU", (cpu() - begun).as_secs_f64() * 1e3);
+        println!(
+            "desired state, {what:<12} {:.3} ms of CPU",
+            (thread_cpu() - begun).as_secs_f64() * 1e3
+        );
     }
     let mut report = |count: usize| {
         let tries = (0..50).map(|_| {
-            let begun = cpu();
+            let begun = thread_cpu();
             core.report_part(now, 0, count);
-            cpu() - begun
+            thread_cpu() - begun
         });
         tries.min().unwrap_or_default().as_secs_f64() * 1e3
     };
     let (page, whole) = (report(limits::STATUS_PAGE), report(usize::MAX));
     println!("status, before it is encoded: a page {page:.3} ms of CPU, all of it {whole:.3} ms");
     Ok(())
-}
-
-/// CPU time of this thread.
-fn cpu() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Says hello, then answers every Prepare after [`EXECUTE`]; tells how long each was awaited.

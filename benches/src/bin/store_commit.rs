@@ -11,7 +11,7 @@ use base::{
     CameraId, Detection, DeviceId, FrameDetections, FrameId, Generation, MediaTime, ModelId, Rect,
     Size, Stages, TrackId, UtcNanos,
 };
-use rustix::time::{ClockId, clock_gettime};
+use benches::thread_cpu;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use store::{EventOptions, EventQuery, EventReader, EventStore, NewEvent};
@@ -42,9 +42,9 @@ fn main() -> Fallible<()> {
             while start.elapsed() < ROUND {
                 // Made outside the measured time.
                 let batch = events.batch(*size);
-                let (wall, cpu) = (Instant::now(), cpu());
+                let (wall, cpu) = (Instant::now(), thread_cpu());
                 let stored = writer.append(&batch)?;
-                measured.add(wall.elapsed(), self::cpu() - cpu, stored.len());
+                measured.add(wall.elapsed(), thread_cpu() - cpu, stored.len());
             }
         }
     }
@@ -60,11 +60,6 @@ fn main() -> Fallible<()> {
     let stored = events.next;
     println!("{stored} events in {} MiB, {} bytes each", file >> 20, file / stored.max(1));
     Ok(())
-}
-
-fn cpu() -> Duration {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
 }
 
 #[derive(Default)]
